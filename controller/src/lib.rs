@@ -1,0 +1,1 @@
+//! The controller's adapters: control loop, local actuator, decisions over HTTP.

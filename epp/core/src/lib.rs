@@ -1,0 +1,1 @@
+//! From request to outcome: flow control, scheduling, prefix index, SLO admission; no sockets.

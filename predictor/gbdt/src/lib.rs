@@ -1,0 +1,1 @@
+//! Histogram gradient-boosted trees: quantiles with monotone constraints, missing values, deterministic.

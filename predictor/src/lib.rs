@@ -1,0 +1,1 @@
+//! The online latency model: features, analytic base, residual forest, calibration, store, trainer.

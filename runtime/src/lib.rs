@@ -1,0 +1,1 @@
+//! Process plumbing: clock, logging, metric registry, admin server, shutdown.

@@ -1,0 +1,1 @@
+//! A model server's engine that behaves like one: continuous batching, KV cache, profiles, traces.

@@ -1,0 +1,1 @@
+//! System tests and reusable fakes.
