@@ -1,1 +1,34 @@
-//! From signals to a scaling plan: demand, forecast, capacity, plan, guard, what-if fleet.
+//! From signals to a scaling decision, and nothing else: no clock, no socket, no task.
+//!
+//! One tick walks the stages in the order of the modules below:
+//!
+//! 1. [`signals`]: what the request path has counted so far, the replicas that exist, the learned model;
+//! 2. [`demand`]: counters become rates, over the longest window that still describes the present;
+//! 3. [`forecast`]: the demand that a replica started now will meet;
+//! 4. [`capacity`]: the rate one replica of the model serves within its objective, from the learned model;
+//! 5. [`plan`]: how many replicas that makes, with the backlog;
+//! 6. [`guard`]: what of it may be done now without flapping;
+//! 7. [`decision`]: the count and, in sentences, why.
+//!
+//! [`Controller`] owns the state between ticks. The same code runs in the control loop, in what-if replay on a
+//! virtual clock and in the tests.
+
+pub mod capacity;
+mod controller;
+pub mod decision;
+pub mod demand;
+pub mod forecast;
+pub mod guard;
+pub mod latency;
+pub mod mix;
+pub mod plan;
+pub mod policy;
+pub mod signals;
+
+pub use capacity::{Binding, Capacity};
+pub use controller::Controller;
+pub use decision::{Decision, Reason};
+pub use latency::Latency;
+pub use mix::Mix;
+pub use policy::{Policy, PolicyError, SloClass};
+pub use signals::{Backlog, Replicas, Signals, Totals, Volume};

@@ -1,1 +1,42 @@
-//! From request to outcome: flow control, scheduling, prefix index, SLO admission; no sockets.
+//! From a parsed request to a verdict: flow control, scheduling, prefix index, SLO admission.
+//!
+//! Sans-IO: every decision is a function of (state, input, `now`). There is no clock, socket, task or
+//! Kubernetes client in this crate; a shell feeds it requests, scrapes, a pool and a latency model, and
+//! carries out its verdicts. The same code therefore runs behind Envoy, on a virtual clock, and in
+//! deterministic tests.
+//!
+//! One request, file by file: [`Request`] → [`Director::submit`] → queue ([`flow`]) → candidates and
+//! predictions ([`schedule`]) → admission ([`admit`]) → filters, scorers, picker ([`schedule`]) →
+//! reserved load ([`InFlight`]) → outcome ([`DemandLedger`]).
+
+pub mod admit;
+pub mod config;
+pub mod decision;
+pub mod demand;
+pub mod director;
+pub mod discovery_file;
+pub mod endpoint;
+pub mod flow;
+pub mod in_flight;
+pub mod objectives;
+pub mod outcome;
+pub mod pool;
+pub mod prefix;
+pub mod request;
+pub mod schedule;
+pub mod slo;
+
+pub use config::Config;
+pub use decision::{Decision, Explanation};
+pub use demand::{DemandLedger, DemandTotals, MixSample, Totals};
+pub use director::{Director, Dispatch, Ticket, Verdict};
+pub use discovery_file::DiscoveryFile;
+pub use endpoint::{Endpoint, Load, LoadSnapshot, Scraped};
+pub use flow::{BandDepth, QueueDepth};
+pub use in_flight::{Completion, End, InFlight, Unlearned};
+pub use objectives::{Objective, Objectives};
+pub use outcome::{Outcome, Refusal};
+pub use pool::{EndpointSpec, Pool};
+pub use prefix::PrefixHasher;
+pub use request::Request;
+pub use slo::Slo;

@@ -1,0 +1,512 @@
+//! Offers in, report out: the event loop of a fleet on a virtual clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use epp_core::config::Config;
+use epp_core::endpoint::Pool;
+use epp_core::{Director, End, InFlight, Outcome, Request, Ticket, Verdict};
+use predictor::{Candidate, Learner, LearnerConfig};
+use rustc_hash::FxHashMap;
+use simulator_core::{Event as EngineEvent, EventKind, Prefix, Profile, Submission};
+
+use super::client::{Offer, mix64};
+use super::event::{Agenda, Event};
+use super::launch::{Phase, Replica};
+use super::score::{Fate, Percentiles, Slo, Tally};
+use super::{FleetReport, Sample};
+use crate::{Controller, Decision, Policy, Replicas, Signals};
+
+/// How many replicas a fleet has.
+#[derive(Clone, Debug)]
+pub enum Sizing {
+    /// Always this many, ready from the start.
+    Fixed(u32),
+    /// As the controller decides.
+    Autoscaled(Box<Autoscaling>),
+}
+
+/// A fleet the controller sizes.
+#[derive(Clone, Debug)]
+pub struct Autoscaling {
+    /// The controller's file.
+    pub policy: Policy,
+    /// Replicas ready when the replay starts.
+    pub initial: u32,
+}
+
+/// One policy to replay.
+#[derive(Clone, Debug)]
+pub struct FleetSpec {
+    /// Its name in the report.
+    pub name: String,
+    /// The endpoint picker's configuration.
+    pub epp: Config,
+    /// The replicas' hardware.
+    pub profile: Profile,
+    /// From launch to healthy.
+    pub startup: Duration,
+    /// How many replicas.
+    pub sizing: Sizing,
+    /// The online learner, where the configuration uses predictions.
+    pub learner: Option<LearnerConfig>,
+    /// What interactive and sheddable requests ask for, and everything with an SLO is scored against.
+    pub slo: Slo,
+    /// Between two scrapes of an endpoint.
+    pub scrape_interval: Duration,
+    /// Between two samples of the timeline.
+    pub sample_interval: Duration,
+    /// Everything random.
+    pub seed: u64,
+}
+
+/// Between two decisions of the controller.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs `offers` (in order of arrival) through the fleet until the last answer ends.
+pub fn replay(spec: &FleetSpec, offers: &[Offer]) -> FleetReport {
+    let mut run = Run::new(spec, offers);
+    while run.open > 0 {
+        let Some((now, event)) = run.agenda.next() else { break };
+        run.now = now;
+        run.handle(event);
+    }
+    run.report()
+}
+
+/// A request on a replica.
+struct Live {
+    replica: usize,
+    in_flight: InFlight,
+    tokens: u32,
+    cached_tokens: u32,
+    first_token: Option<Duration>,
+}
+
+struct Run<'a> {
+    spec: &'a FleetSpec,
+    offers: &'a [Offer],
+    now: Duration,
+    agenda: Agenda,
+    /// Requests that have not met their fate.
+    open: usize,
+    director: Director,
+    replicas: Vec<Replica>,
+    /// Offers in the queue, by ticket.
+    waiting: FxHashMap<Ticket, usize>,
+    /// Offers on replicas, by index, which is also the engine's id.
+    live: FxHashMap<u64, Live>,
+    learner: Option<Learner>,
+    candidate: Option<Candidate>,
+    controller: Option<Controller>,
+    decisions: Vec<Decision>,
+    wakeup: Option<Duration>,
+    tally: Tally,
+    timeline: Vec<Sample>,
+    sampled_offers: usize,
+    arrived: usize,
+    recent_ttft_ms: Vec<f64>,
+    engine_events: Vec<EngineEvent>,
+}
+
+impl<'a> Run<'a> {
+    fn new(spec: &'a FleetSpec, offers: &'a [Offer]) -> Self {
+        let (initial, controller) = match &spec.sizing {
+            Sizing::Fixed(count) => (*count, None),
+            Sizing::Autoscaled(scaling) => (scaling.initial, Some(Controller::new(scaling.policy.clone()))),
+        };
+        let mut run = Self {
+            spec,
+            offers,
+            now: Duration::ZERO,
+            agenda: Agenda::default(),
+            open: offers.len(),
+            director: Director::new(spec.epp.clone(), spec.seed),
+            replicas: Vec::new(),
+            waiting: FxHashMap::default(),
+            live: FxHashMap::default(),
+            learner: spec.learner.clone().map(Learner::new),
+            candidate: None,
+            controller,
+            decisions: Vec::new(),
+            wakeup: None,
+            tally: Tally::default(),
+            timeline: Vec::new(),
+            sampled_offers: 0,
+            arrived: 0,
+            recent_ttft_ms: Vec::new(),
+            engine_events: Vec::new(),
+        };
+        for _ in 0..initial {
+            run.launch();
+        }
+        for replica in &mut run.replicas {
+            replica.phase = Phase::Ready;
+        }
+        run.relist();
+        for (index, offer) in offers.iter().enumerate() {
+            run.agenda.at(offer.at, Event::Arrival { offer: index });
+        }
+        run.agenda.at(Duration::ZERO, Event::Scrape);
+        run.agenda.at(spec.sample_interval, Event::Sample);
+        if run.controller.is_some() {
+            run.agenda.at(TICK, Event::Tick);
+        }
+        run
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Arrival { offer } => self.arrive(offer),
+            Event::Step { replica } => self.step(replica),
+            Event::Ready { replica } => self.ready(replica),
+            Event::Install => self.install(),
+            Event::Wakeup => self.wake(),
+            Event::Scrape => self.scrape(),
+            Event::Tick => self.tick(),
+            Event::Sample => self.sample(),
+        }
+    }
+
+    // --- a request ---
+
+    fn arrive(&mut self, index: usize) {
+        self.arrived += 1;
+        let ticket = self.director.submit(self.now, self.request(index));
+        self.waiting.insert(ticket, index);
+        self.settle();
+    }
+
+    /// The request as the picker would have parsed it.
+    fn request(&self, index: usize) -> Request {
+        let offer = &self.offers[index];
+        let slo = if offer.kind.has_slo() { Some(self.spec.slo) } else { None };
+        Request {
+            id: offer.row.to_string(),
+            prompt_tokens: offer.input_tokens,
+            prefix: chained(&offer.blocks),
+            prefix_block_tokens: offer.block_tokens,
+            slo: epp_core::Slo { ttft_ms: slo.map(|s| s.ttft_ms), tpot_ms: slo.map(|s| s.tpot_ms) },
+            priority: offer.kind.priority(),
+            bytes: u64::from(offer.input_tokens) * BYTES_PER_TOKEN,
+            ..Request::default()
+        }
+    }
+
+    /// Takes every verdict that is out and acts on it.
+    fn settle(&mut self) {
+        while let Some((ticket, verdict)) = self.director.poll() {
+            let Some(index) = self.waiting.remove(&ticket) else { continue };
+            match verdict {
+                Verdict::Dispatched(dispatch) => self.serve(index, &dispatch.endpoint.name.clone(), dispatch.in_flight),
+                Verdict::Refused(refusal) => {
+                    let expired = matches!(refusal.outcome, Outcome::EvictedTtl | Outcome::EvictedNoEndpoints);
+                    self.close(index, if expired { Fate::Expired } else { Fate::Refused(refusal.reason) });
+                }
+            }
+        }
+        self.schedule_wakeup();
+    }
+
+    fn serve(&mut self, index: usize, endpoint: &str, in_flight: InFlight) {
+        if let Some(learner) = &mut self.learner {
+            learner.note_dispatch(self.now);
+        }
+        let replica = self.replicas.iter().position(|replica| &*replica.endpoint.name == endpoint);
+        let Some(replica) = replica else { return };
+        let offer = &self.offers[index];
+        let submission = Submission {
+            id: index as u64,
+            prompt_tokens: offer.input_tokens,
+            prefix: Prefix {
+                ids: offer.blocks[..full_blocks(offer)].into(),
+                tokens_per_id: offer.block_tokens,
+            },
+            output_tokens: offer.output_tokens,
+        };
+        if self.replicas[replica].engine.submit(self.now, submission).is_err() {
+            drop(in_flight);
+            self.close(index, Fate::Refused("too-long"));
+            return;
+        }
+        let live = Live { replica, in_flight, tokens: 0, cached_tokens: 0, first_token: None };
+        self.live.insert(index as u64, live);
+        self.step(replica);
+    }
+
+    fn close(&mut self, index: usize, fate: Fate) {
+        let offer = &self.offers[index];
+        self.tally.record(offer.kind, offer.input_tokens, offer.output_tokens, fate, self.spec.slo);
+        self.open -= 1;
+    }
+
+    // --- a replica ---
+
+    fn step(&mut self, index: usize) {
+        let replica = &mut self.replicas[index];
+        if replica.step_due.is_some_and(|due| due <= self.now) {
+            replica.step_due = None;
+        }
+        let mut events = std::mem::take(&mut self.engine_events);
+        replica.engine.advance(self.now, &mut events);
+        if replica.step_due.is_none()
+            && let Some(due) = replica.engine.next_event()
+        {
+            replica.step_due = Some(due);
+            self.agenda.at(due, Event::Step { replica: index });
+        }
+        let mut finished = false;
+        for event in events.drain(..) {
+            finished |= self.engine_event(&event);
+        }
+        self.engine_events = events;
+        if finished {
+            self.director.advance(self.now);
+            self.end_drains();
+            self.settle();
+        }
+    }
+
+    /// Whether the event freed room.
+    fn engine_event(&mut self, event: &EngineEvent) -> bool {
+        let Some(live) = self.live.get_mut(&event.id) else { return false };
+        match event.kind {
+            EventKind::Scheduled { cached_tokens } => live.cached_tokens = live.cached_tokens.max(cached_tokens),
+            EventKind::FirstToken => {
+                live.tokens = 1;
+                live.first_token = Some(event.at);
+                let ttft = event.at.saturating_sub(self.offers[event.id as usize].at);
+                self.recent_ttft_ms.push(ttft.as_secs_f64() * 1e3);
+                let observation = live.in_flight.first_token(event.at);
+                self.learn(observation);
+            }
+            EventKind::Token => {
+                live.tokens += 1;
+                live.in_flight.emitted(live.tokens);
+            }
+            EventKind::Preempted => {}
+            EventKind::Finished { .. } => {
+                self.finish(event.id, event.at);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn finish(&mut self, id: u64, at: Duration) {
+        let Some(live) = self.live.remove(&id) else { return };
+        let offer = &self.offers[id as usize];
+        let completion = live.in_flight.finish(
+            at,
+            End::Complete {
+                status: 200,
+                streaming: true,
+                prompt_tokens: Some(offer.input_tokens),
+                cached_tokens: Some(live.cached_tokens),
+                output_tokens: Some(offer.output_tokens),
+            },
+        );
+        let first_token = live.first_token.unwrap_or(at);
+        let fate = Fate::Served {
+            ttft: first_token.saturating_sub(offer.at),
+            decode: at.saturating_sub(first_token),
+            cached_tokens: live.cached_tokens,
+        };
+        self.learn(completion.observations);
+        self.close(id as usize, fate);
+    }
+
+    fn launch(&mut self) -> usize {
+        let index = self.replicas.len();
+        let seed = mix64(self.spec.seed ^ index as u64);
+        self.replicas.push(Replica::launch(index, &self.spec.profile, seed, self.now));
+        index
+    }
+
+    fn ready(&mut self, index: usize) {
+        if self.replicas[index].phase == Phase::Starting {
+            self.replicas[index].phase = Phase::Ready;
+            self.relist();
+            self.settle();
+        }
+    }
+
+    /// Gives the director the replicas that are ready.
+    fn relist(&mut self) {
+        let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
+        let pool = Pool { endpoints: ready.map(|replica| replica.endpoint.clone()).collect() };
+        self.director.set_pool(self.now, Arc::new(pool));
+    }
+
+    fn end_drains(&mut self) {
+        for replica in &mut self.replicas {
+            if replica.phase == Phase::Draining && replica.idle() {
+                replica.end(self.now);
+            }
+        }
+    }
+
+    fn scrape(&mut self) {
+        for replica in self.replicas.iter().filter(|replica| replica.phase == Phase::Ready) {
+            replica.scrape(self.now, self.spec.profile.block_tokens);
+        }
+        self.agenda.at(self.now + self.spec.scrape_interval, Event::Scrape);
+    }
+
+    // --- the queue's clock ---
+
+    fn schedule_wakeup(&mut self) {
+        let due = self.director.next_wakeup();
+        if let Some(due) = due
+            && self.wakeup.is_none_or(|planned| due < planned)
+        {
+            self.wakeup = Some(due);
+            self.agenda.at(due.max(self.now), Event::Wakeup);
+        }
+    }
+
+    fn wake(&mut self) {
+        if self.wakeup.is_some_and(|planned| planned <= self.now) {
+            self.wakeup = None;
+        }
+        self.director.advance(self.now);
+        self.settle();
+    }
+
+    // --- learning ---
+
+    fn learn(&mut self, observations: impl IntoIterator<Item = predictor::Observation>) {
+        let Some(learner) = &mut self.learner else { return };
+        for observation in observations {
+            learner.observe(observation);
+        }
+        if self.candidate.is_none() && learner.due(self.now) {
+            self.candidate = Some(learner.fit(self.now));
+            let delay = self.spec.learner.as_ref().map_or(Duration::ZERO, |config| config.install_delay);
+            self.agenda.at(self.now + delay, Event::Install);
+        }
+        self.director.set_model(Arc::new(learner.model(self.now)));
+    }
+
+    fn install(&mut self) {
+        if let (Some(learner), Some(candidate)) = (&mut self.learner, self.candidate.take()) {
+            learner.install(candidate, self.now);
+            self.director.set_model(Arc::new(learner.model(self.now)));
+        }
+    }
+
+    // --- sizing ---
+
+    fn tick(&mut self) {
+        self.agenda.at(self.now + TICK, Event::Tick);
+        let signals = self.signals();
+        let Some(controller) = &mut self.controller else { return };
+        let decision = controller.tick(signals);
+        let current = self.count(Phase::Ready) + self.count(Phase::Starting);
+        self.resize(current, decision.replicas);
+        if decision.replicas != decision.previous {
+            self.decisions.push(decision);
+        }
+    }
+
+    fn signals(&self) -> Signals {
+        let model = self.learner.as_ref().map(|learner| learner.model(self.now));
+        Signals {
+            now: self.now,
+            demand: self.director.demand().clone(),
+            queued: self.director.queued(),
+            replicas: Replicas {
+                ready: self.count(Phase::Ready),
+                starting: self.count(Phase::Starting),
+                draining: self.count(Phase::Draining),
+            },
+            kv_tokens: self.spec.profile.kv_blocks.map(|blocks| u64::from(blocks) * u64::from(self.spec.profile.block_tokens)),
+            model: Arc::new(model.unwrap_or_else(predictor::LatencyModel::prior)),
+        }
+    }
+
+    fn count(&self, phase: Phase) -> u32 {
+        self.replicas.iter().filter(|replica| replica.phase == phase).count() as u32
+    }
+
+    fn resize(&mut self, current: u32, wanted: u32) {
+        for _ in current..wanted {
+            let replica = self.launch();
+            self.agenda.at(self.now + self.spec.startup, Event::Ready { replica });
+        }
+        for _ in wanted..current {
+            self.retire();
+        }
+        if wanted < current {
+            self.relist();
+            self.end_drains();
+            self.settle();
+        }
+    }
+
+    /// Gives up the replica that costs least to lose: the newest still starting, else the ready one with least to finish.
+    fn retire(&mut self) {
+        if let Some(starting) = self.replicas.iter_mut().rfind(|replica| replica.phase == Phase::Starting) {
+            starting.end(self.now);
+            return;
+        }
+        let load = |replica: &Replica| (replica.endpoint.load.in_flight(), replica.endpoint.load.resident_tokens());
+        let ready = self.replicas.iter_mut().filter(|replica| replica.phase == Phase::Ready);
+        if let Some(replica) = ready.min_by_key(|replica| load(replica)) {
+            replica.phase = Phase::Draining;
+        }
+    }
+
+    // --- the record ---
+
+    fn sample(&mut self) {
+        self.agenda.at(self.now + self.spec.sample_interval, Event::Sample);
+        let ttft = Percentiles::of(std::mem::take(&mut self.recent_ttft_ms));
+        let known = |value: f64| value.is_finite().then_some(value);
+        self.timeline.push(Sample {
+            at: self.now.as_secs_f64(),
+            offered: (self.arrived - self.sampled_offers) as f64 / self.spec.sample_interval.as_secs_f64(),
+            ready: self.count(Phase::Ready),
+            in_transition: self.count(Phase::Starting) + self.count(Phase::Draining),
+            queued: self.waiting.len() as u64,
+            in_flight: self.live.len() as u64,
+            ttft_p50: known(ttft.p50),
+            ttft_p90: known(ttft.p90),
+        });
+        self.sampled_offers = self.arrived;
+    }
+
+    fn report(self) -> FleetReport {
+        let hit_share = self.tally.cached_tokens as f64 / (self.tally.prompt_tokens as f64).max(1.0);
+        FleetReport {
+            policy: self.spec.name.clone(),
+            makespan: self.now,
+            replica_seconds: self.replicas.iter().map(|replica| replica.seconds(self.now)).sum(),
+            hit_share,
+            decisions: self.decisions,
+            timeline: self.timeline,
+            predictor: self.learner.map(|learner| learner.report(self.now)),
+            kinds: self.tally.scores(),
+        }
+    }
+}
+
+/// llm-d's estimate, used where only token counts are known.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// Blocks of the prompt that are full, the only ones an engine shares.
+fn full_blocks(offer: &Offer) -> usize {
+    ((offer.input_tokens / offer.block_tokens.max(1)) as usize).min(offer.blocks.len())
+}
+
+/// Block hashes that each stand for everything before them too, as the picker's hasher makes them.
+fn chained(blocks: &[u64]) -> Arc<[u64]> {
+    let mut parent = 0;
+    blocks
+        .iter()
+        .map(|block| {
+            parent = mix64(block ^ parent.rotate_left(17));
+            parent
+        })
+        .collect()
+}

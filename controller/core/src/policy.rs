@@ -1,0 +1,242 @@
+//! What the operator asks for: the objective, the bounds, and how careful to be.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A named service level: `percentile` of the requests see their first token within `ttft_ms` and `percentile`
+/// of them a mean time per output token of at most `tpot_ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SloClass {
+    /// Share of the requests that must meet each target, 0 to 1 exclusive.
+    pub percentile: f32,
+    /// Target for the time to first token as the user sees it, in milliseconds.
+    pub ttft_ms: f64,
+    /// Target for the time per output token, in milliseconds.
+    pub tpot_ms: f64,
+}
+
+/// The controller's policy for one model on one kind of replica. Durations are written in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Policy {
+    /// The model served, as clients name it.
+    pub model: String,
+    /// The objective that a replica's capacity is computed for.
+    pub slo: SloClass,
+    /// Fewest replicas, at least 1.
+    pub min: u32,
+    /// Most replicas, at least `min`.
+    pub max: u32,
+    /// From the start of a replica to its first useful answer.
+    #[serde(rename = "startupSeconds", with = "seconds")]
+    pub startup: Duration,
+    /// A lower count must have been enough for this long before replicas are removed.
+    #[serde(rename = "scaleDownGuardSeconds", with = "seconds", default = "defaults::scale_down_guard")]
+    pub scale_down_guard: Duration,
+    /// Utilisation that replicas are sized for when one idle replica already misses the SLO (0.8), and the share
+    /// of a replica's request slots and KV memory that a plan may count on.
+    #[serde(default = "defaults::utilization_fallback")]
+    pub utilization_fallback: f64,
+    /// Share of the computed capacity kept free, 0 to 0.9 (0.1). TTFT is a cliff: near it, a little more load
+    /// multiplies the latency, so the margin is taken from the rate and not from the target.
+    #[serde(default = "defaults::margin")]
+    pub margin: f64,
+    /// Standard errors added to the forecast when replicas are counted, 0 or more (1).
+    #[serde(default = "defaults::band")]
+    pub band: f64,
+    /// Share of slack that the lower count must have before replicas are removed, 0 or more (0.1).
+    #[serde(default = "defaults::hysteresis")]
+    pub hysteresis: f64,
+    /// How much of the sheddable demand replicas are bought for, 0 (none) to 1 (all of it, the default).
+    #[serde(default = "defaults::sheddable_share")]
+    pub sheddable_share: f64,
+    /// Time in which a backlog is to be worked off; by default the start-up time, at least 10 s.
+    #[serde(rename = "drainSeconds", with = "optional_seconds", default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Duration>,
+    /// Requests that the endpoint picker keeps in flight on one replica (its concurrency detector's limit); beyond
+    /// it they queue in front of the replicas. Absent: no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// Replicas that may always be added within one start-up time, even if that more than doubles the count (4).
+    #[serde(default = "defaults::step_up")]
+    pub step_up: u32,
+}
+
+impl Policy {
+    /// A policy with the defaults for everything but what only the operator can know.
+    pub fn new(model: impl Into<String>, slo: SloClass, min: u32, max: u32, startup: Duration) -> Self {
+        Self {
+            model: model.into(),
+            slo,
+            min,
+            max,
+            startup,
+            scale_down_guard: defaults::scale_down_guard(),
+            utilization_fallback: defaults::utilization_fallback(),
+            margin: defaults::margin(),
+            band: defaults::band(),
+            hysteresis: defaults::hysteresis(),
+            sheddable_share: defaults::sheddable_share(),
+            drain: None,
+            max_in_flight: None,
+            step_up: defaults::step_up(),
+        }
+    }
+
+    /// Time in which a backlog is to be worked off.
+    pub fn drain(&self) -> Duration {
+        self.drain.unwrap_or_else(|| self.startup.max(Duration::from_secs(10)))
+    }
+
+    /// The shortest window that demand is measured over: half the start-up time, 3 s to 15 s. A change that a
+    /// replica could not answer any sooner need not be seen any sooner.
+    pub fn fast_window(&self) -> Duration {
+        (self.startup / 2).clamp(Duration::from_secs(3), Duration::from_secs(15))
+    }
+
+    /// The longest window that demand is measured over: eight fast windows, 24 s to 120 s.
+    pub fn slow_window(&self) -> Duration {
+        self.fast_window() * 8
+    }
+
+    /// Checks every field against its range.
+    pub fn validate(&self) -> Result<(), PolicyError> {
+        let number = |field, value: f64, ok: bool, expected| {
+            if ok { Ok(()) } else { Err(PolicyError { field, value: value.to_string(), expected }) }
+        };
+        let percentile = f64::from(self.slo.percentile);
+        number("slo.percentile", percentile, percentile > 0.0 && percentile < 1.0, "a share above 0 and below 1, such as 0.9")?;
+        number("slo.ttftMs", self.slo.ttft_ms, positive(self.slo.ttft_ms), "milliseconds above 0")?;
+        number("slo.tpotMs", self.slo.tpot_ms, positive(self.slo.tpot_ms), "milliseconds above 0")?;
+        number("min", f64::from(self.min), self.min >= 1, "at least 1 replica")?;
+        number("max", f64::from(self.max), self.max >= self.min, "at least min")?;
+        number("startupSeconds", self.startup.as_secs_f64(), !self.startup.is_zero(), "seconds above 0")?;
+        let fallback = self.utilization_fallback;
+        number("utilizationFallback", fallback, fallback > 0.0 && fallback < 1.0, "a share above 0 and below 1, such as 0.8")?;
+        number("margin", self.margin, (0.0..=0.9).contains(&self.margin), "a share from 0 to 0.9")?;
+        number("band", self.band, (0.0..=10.0).contains(&self.band), "standard errors from 0 to 10")?;
+        number("hysteresis", self.hysteresis, (0.0..=1.0).contains(&self.hysteresis), "a share from 0 to 1")?;
+        number("sheddableShare", self.sheddable_share, (0.0..=1.0).contains(&self.sheddable_share), "a share from 0 to 1")?;
+        number("drainSeconds", self.drain().as_secs_f64(), !self.drain().is_zero(), "seconds above 0")?;
+        let in_flight = self.max_in_flight.unwrap_or(1);
+        number("maxInFlight", f64::from(in_flight), in_flight >= 1, "at least 1 request, or absent for no limit")?;
+        number("stepUp", f64::from(self.step_up), self.step_up >= 1, "at least 1 replica")?;
+        if self.model.is_empty() {
+            return Err(PolicyError { field: "model", value: "\"\"".into(), expected: "the model's name as clients send it" });
+        }
+        Ok(())
+    }
+}
+
+fn positive(value: f64) -> bool {
+    value.is_finite() && value > 0.0
+}
+
+/// A policy that cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field}: {value} is not {expected}")]
+pub struct PolicyError {
+    /// The field as the file spells it.
+    pub field: &'static str,
+    /// What it held.
+    pub value: String,
+    /// What would be right.
+    pub expected: &'static str,
+}
+
+mod defaults {
+    use std::time::Duration;
+
+    pub(super) fn scale_down_guard() -> Duration {
+        Duration::from_secs(60)
+    }
+    pub(super) fn utilization_fallback() -> f64 {
+        0.8
+    }
+    pub(super) fn margin() -> f64 {
+        0.1
+    }
+    pub(super) fn band() -> f64 {
+        1.0
+    }
+    pub(super) fn hysteresis() -> f64 {
+        0.1
+    }
+    pub(super) fn sheddable_share() -> f64 {
+        1.0
+    }
+    pub(super) fn step_up() -> u32 {
+        4
+    }
+}
+
+/// Durations as seconds in files and reports.
+pub mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Writes seconds.
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    /// Reads seconds, 0 or more.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds).map_err(|_| D::Error::custom(format!("{seconds} is not a number of seconds, 0 or more")))
+    }
+}
+
+mod optional_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::seconds::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        super::seconds::deserialize(deserializer).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy::new("m", SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 }, 1, 10, Duration::from_secs(6))
+    }
+
+    #[test]
+    fn defaults_are_valid_and_windows_follow_the_start_up_time() {
+        let mut policy = policy();
+        assert_eq!(policy.validate(), Ok(()));
+        assert_eq!((policy.fast_window().as_secs(), policy.slow_window().as_secs()), (3, 24));
+        policy.startup = Duration::from_secs(100);
+        assert_eq!((policy.fast_window().as_secs(), policy.slow_window().as_secs()), (15, 120));
+        assert_eq!(policy.drain().as_secs(), 100);
+    }
+
+    #[test]
+    fn an_error_names_the_field_the_value_and_what_would_be_right() {
+        let mut wrong = policy();
+        wrong.slo.percentile = 90.0;
+        let message = wrong.validate().unwrap_err().to_string();
+        assert_eq!(message, "slo.percentile: 90 is not a share above 0 and below 1, such as 0.9");
+        let mut wrong = policy();
+        wrong.max = 0;
+        assert_eq!(wrong.validate().unwrap_err().field, "max");
+        let mut wrong = policy();
+        wrong.slo.ttft_ms = f64::NAN;
+        assert_eq!(wrong.validate().unwrap_err().field, "slo.ttftMs");
+    }
+}

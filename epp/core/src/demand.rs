@@ -1,0 +1,283 @@
+//! True demand: everything that arrived, whatever became of it, in requests and tokens, by band.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::Outcome;
+use crate::slo::Slo;
+
+/// Bands counted apart; requests of further priorities join the last one.
+const MAX_BANDS: usize = 128;
+/// Served requests kept as the sample of the mix.
+const MIX_SAMPLES: usize = 4096;
+
+/// Cumulative counts since start. Cloning shares them, so that a reader needs no access to the director.
+#[derive(Clone, Debug, Default)]
+pub struct DemandLedger {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bands: RwLock<Vec<Arc<BandCounters>>>,
+    mix: Mutex<VecDeque<MixSample>>,
+}
+
+/// Requests and their tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Requests.
+    pub requests: u64,
+    /// Prompt tokens: the server's count where it told one, else the estimate.
+    pub prompt_tokens: u64,
+    /// Of those, from the prefix cache (told or expected); 0 for requests that were not dispatched.
+    pub cached_tokens: u64,
+    /// Output tokens the server told of.
+    pub output_tokens: u64,
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.prompt_tokens += other.prompt_tokens;
+        self.cached_tokens += other.cached_tokens;
+        self.output_tokens += other.output_tokens;
+    }
+}
+
+/// One band of [`DemandTotals`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BandTotals {
+    /// Priority.
+    pub priority: i32,
+    /// Whether these requests may be refused for their SLO.
+    pub sheddable: bool,
+    /// Everything that arrived (prompt tokens as estimated; output unknown, so 0).
+    pub offered: Totals,
+    /// What ended, by outcome; index = `Outcome as usize`.
+    pub outcomes: Vec<Totals>,
+    /// Offered requests with an SLO.
+    pub slo_offered: u64,
+    /// Requests with an SLO that were served within it.
+    pub slo_met: u64,
+    /// Requests dispatched although no endpoint was predicted to meet their SLO.
+    pub expected_misses: u64,
+}
+
+impl BandTotals {
+    /// What ended with `outcome`.
+    pub fn outcome(&self, outcome: Outcome) -> Totals {
+        self.outcomes.get(outcome as usize).copied().unwrap_or_default()
+    }
+
+    /// What ended, in any way.
+    pub fn ended(&self) -> Totals {
+        sum(self.outcomes.iter().copied())
+    }
+}
+
+/// The whole ledger at one instant, bands in descending priority.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DemandTotals {
+    /// One entry per (priority, sheddable).
+    pub bands: Vec<BandTotals>,
+}
+
+impl DemandTotals {
+    /// Everything that arrived, over all bands.
+    pub fn offered(&self) -> Totals {
+        sum(self.bands.iter().map(|band| band.offered))
+    }
+
+    /// Everything that ended with `outcome`, over all bands.
+    pub fn outcome(&self, outcome: Outcome) -> Totals {
+        sum(self.bands.iter().map(|band| band.outcome(outcome)))
+    }
+
+    /// Everything that ended, over all bands and outcomes. `offered - ended` is queued or in flight.
+    pub fn ended(&self) -> Totals {
+        sum(self.bands.iter().map(BandTotals::ended))
+    }
+}
+
+fn sum(all: impl Iterator<Item = Totals>) -> Totals {
+    all.fold(Totals::default(), |mut total, one| {
+        total += one;
+        total
+    })
+}
+
+/// One served request, as capacity needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MixSample {
+    /// When it ended.
+    pub at: Duration,
+    /// Prompt tokens.
+    pub input_tokens: u32,
+    /// Of those, from the prefix cache.
+    pub cached_tokens: u32,
+    /// Output tokens, as the server told them.
+    pub output_tokens: u32,
+    /// Priority.
+    pub priority: i32,
+    /// Latency targets.
+    pub slo: Slo,
+}
+
+impl DemandLedger {
+    /// The counters of one band, created when first seen.
+    pub(crate) fn band(&self, priority: i32, sheddable: bool) -> Arc<BandCounters> {
+        let wanted = |band: &&Arc<BandCounters>| band.priority == priority && band.sheddable == sheddable;
+        if let Some(band) = self.shared.bands.read().unwrap_or_else(PoisonError::into_inner).iter().find(wanted) {
+            return Arc::clone(band);
+        }
+        let mut bands = self.shared.bands.write().unwrap_or_else(PoisonError::into_inner);
+        let crowded = if bands.len() < MAX_BANDS { None } else { bands.last() };
+        if let Some(band) = bands.iter().find(wanted).or(crowded) {
+            return Arc::clone(band);
+        }
+        let band = Arc::new(BandCounters { priority, sheddable, ..BandCounters::default() });
+        bands.push(Arc::clone(&band));
+        band
+    }
+
+    /// Adds one served request to the mix; left out rather than waited for while a reader copies the mix.
+    pub(crate) fn sample(&self, sample: MixSample) {
+        if let Ok(mut mix) = self.shared.mix.try_lock() {
+            if mix.len() == MIX_SAMPLES {
+                mix.pop_front();
+            }
+            mix.push_back(sample);
+        }
+    }
+
+    /// All counts now.
+    pub fn totals(&self) -> DemandTotals {
+        let bands = self.shared.bands.read().unwrap_or_else(PoisonError::into_inner);
+        let mut bands: Vec<BandTotals> = bands.iter().map(|band| band.totals()).collect();
+        bands.sort_by_key(|band| (std::cmp::Reverse(band.priority), band.sheddable));
+        DemandTotals { bands }
+    }
+
+    /// The most recently served requests, oldest first, at most 4,096.
+    pub fn mix(&self) -> Vec<MixSample> {
+        self.shared.mix.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+}
+
+/// Live counters of one band. Held by every request of the band until its one outcome is recorded.
+#[derive(Debug, Default)]
+pub(crate) struct BandCounters {
+    priority: i32,
+    sheddable: bool,
+    offered: Counters,
+    outcomes: [Counters; Outcome::ALL.len()],
+    slo_offered: AtomicU64,
+    slo_met: AtomicU64,
+    expected_misses: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    requests: AtomicU64,
+    prompt_tokens: AtomicU64,
+    cached_tokens: AtomicU64,
+    output_tokens: AtomicU64,
+}
+
+impl Counters {
+    fn add(&self, totals: Totals) {
+        self.requests.fetch_add(totals.requests, Relaxed);
+        self.prompt_tokens.fetch_add(totals.prompt_tokens, Relaxed);
+        self.cached_tokens.fetch_add(totals.cached_tokens, Relaxed);
+        self.output_tokens.fetch_add(totals.output_tokens, Relaxed);
+    }
+
+    fn read(&self) -> Totals {
+        Totals {
+            requests: self.requests.load(Relaxed),
+            prompt_tokens: self.prompt_tokens.load(Relaxed),
+            cached_tokens: self.cached_tokens.load(Relaxed),
+            output_tokens: self.output_tokens.load(Relaxed),
+        }
+    }
+}
+
+impl BandCounters {
+    pub(crate) fn offered(&self, prompt_tokens: u32, has_slo: bool) {
+        self.offered.add(Totals { requests: 1, prompt_tokens: u64::from(prompt_tokens), ..Totals::default() });
+        self.slo_offered.fetch_add(u64::from(has_slo), Relaxed);
+    }
+
+    /// Records the one end of a request.
+    pub(crate) fn ended(&self, outcome: Outcome, tokens: Totals) {
+        if let Some(counters) = self.outcomes.get(outcome as usize) {
+            counters.add(Totals { requests: 1, ..tokens });
+        }
+    }
+
+    pub(crate) fn expected_miss(&self) {
+        self.expected_misses.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn slo_met(&self) {
+        self.slo_met.fetch_add(1, Relaxed);
+    }
+
+    fn totals(&self) -> BandTotals {
+        BandTotals {
+            priority: self.priority,
+            sheddable: self.sheddable,
+            offered: self.offered.read(),
+            outcomes: self.outcomes.iter().map(Counters::read).collect(),
+            slo_offered: self.slo_offered.load(Relaxed),
+            slo_met: self.slo_met.load(Relaxed),
+            expected_misses: self.expected_misses.load(Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bands_are_kept_apart_and_sum_up() {
+        let ledger = DemandLedger::default();
+        ledger.band(-1, true).offered(10, true);
+        ledger.band(1, false).offered(20, false);
+        ledger.band(-1, true).ended(Outcome::RejectedSlo, Totals { prompt_tokens: 10, ..Totals::default() });
+        let totals = ledger.totals();
+        assert_eq!(totals.bands.iter().map(|band| band.priority).collect::<Vec<_>>(), [1, -1]);
+        assert_eq!((totals.offered().requests, totals.offered().prompt_tokens), (2, 30));
+        assert_eq!(totals.outcome(Outcome::RejectedSlo).prompt_tokens, 10);
+        assert_eq!((totals.ended().requests, totals.bands[1].slo_offered), (1, 1));
+    }
+
+    #[test]
+    fn the_number_of_bands_and_the_mix_are_bounded() {
+        let ledger = DemandLedger::default();
+        for priority in 0..1_000 {
+            ledger.band(priority, false).offered(1, false);
+        }
+        let totals = ledger.totals();
+        assert_eq!(totals.bands.len(), MAX_BANDS);
+        assert_eq!(totals.offered().requests, 1_000, "overflow is counted, not lost");
+        for end in 0..5_000 {
+            ledger.sample(MixSample {
+                at: Duration::from_secs(end),
+                input_tokens: 1,
+                cached_tokens: 0,
+                output_tokens: 1,
+                priority: 0,
+                slo: Slo::NONE,
+            });
+        }
+        let mix = ledger.mix();
+        assert_eq!((mix.len(), mix[0].at.as_secs()), (MIX_SAMPLES, 5_000 - MIX_SAMPLES as u64));
+    }
+}

@@ -1,0 +1,305 @@
+//! A dispatched request: the load it holds on its endpoint, and what its stream teaches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use predictor::{Features, Observation, Prediction, Target};
+use serde::{Deserialize, Serialize};
+
+use crate::demand::{BandCounters, DemandLedger, MixSample, Totals};
+use crate::endpoint::{COLD_LABELS, Endpoint};
+use crate::outcome::Outcome;
+use crate::slo::Slo;
+
+/// Reserved load on one endpoint. It lives exactly as long as the request's stream: dropping it gives the
+/// load back whatever happened, and counts a stream that ended without [`InFlight::finish`] as
+/// [`Outcome::ClientGone`].
+#[derive(Debug)]
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    ledger: DemandLedger,
+    ticket: Booking,
+    first_token_at: Option<Duration>,
+    /// The label at the first token fell among the endpoint's first ten.
+    cold_start: bool,
+    /// Context tokens counted on the endpoint since the first token.
+    resident: u64,
+    emitted: u32,
+    recorded: bool,
+}
+
+/// Everything that was known when the request was dispatched.
+#[derive(Debug)]
+pub(crate) struct Booking {
+    pub(crate) band: Arc<BandCounters>,
+    pub(crate) dispatched_at: Duration,
+    pub(crate) waited: Duration,
+    pub(crate) prompt_tokens: u32,
+    pub(crate) cached_tokens: u32,
+    pub(crate) priority: i32,
+    pub(crate) slo: Slo,
+    /// Features frozen at dispatch; `None` when nothing is to be learned.
+    pub(crate) features: Option<Features>,
+    pub(crate) prediction: Option<Prediction>,
+}
+
+impl Booking {
+    fn uncached_tokens(&self) -> u64 {
+        u64::from(self.prompt_tokens.saturating_sub(self.cached_tokens))
+    }
+
+    /// The TPOT target as the endpoint counts it: whole milliseconds, rounded down.
+    fn tpot_target_ms(&self) -> Option<u32> {
+        self.slo.tpot_ms.map(|target| target as u32)
+    }
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The server's answer was relayed to its end.
+    Complete {
+        /// HTTP status of the answer.
+        status: u16,
+        /// Whether the answer was a stream of events.
+        streaming: bool,
+        /// Prompt tokens, from usage.
+        prompt_tokens: Option<u32>,
+        /// Of those cached, from usage.
+        cached_tokens: Option<u32>,
+        /// Output tokens, from usage.
+        output_tokens: Option<u32>,
+    },
+    /// The client left.
+    ClientGone,
+    /// The server's stream broke off.
+    UpstreamCut,
+    /// The request was taken off the server to make room.
+    Evicted,
+}
+
+/// Why a stream taught nothing about the time per output token (and, before its first token, nothing at all).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unlearned {
+    /// No producer of predictions is configured.
+    Off,
+    /// The status was not 200.
+    NotOk,
+    /// The answer was not a stream, so its first token was not seen.
+    NotStreaming,
+    /// The stream was cancelled, cut or evicted.
+    Unfinished,
+    /// One of the first ten after the endpoint's start.
+    ColdStart,
+    /// The server told no token counts.
+    NoUsage,
+    /// Fewer than two output tokens have no time between them.
+    TooShort,
+}
+
+/// What is known of a request once its stream has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Completion {
+    /// What the request counts as.
+    pub outcome: Outcome,
+    /// The labels not yet handed out: the one for TPOT, or none. (That for TTFT came at the first token.)
+    pub observations: Vec<Observation>,
+    /// Why there is none.
+    pub unlearned: Option<Unlearned>,
+    /// Time in the queue.
+    pub waited: Duration,
+    /// Dispatch to first token in milliseconds; `None` = none was seen.
+    pub ttft_ms: Option<f64>,
+    /// Mean time per output token after the first in milliseconds; needs usage and two tokens.
+    pub tpot_ms: Option<f64>,
+    /// Dispatch to end.
+    pub duration: Duration,
+    /// Prompt tokens, from usage else estimated.
+    pub prompt_tokens: u32,
+    /// Cached prompt tokens, from usage else as the prefix index expected.
+    pub cached_tokens: u32,
+    /// Output tokens, from usage.
+    pub output_tokens: Option<u32>,
+    /// Whether the SLO was met, queueing included; `None` = there was no SLO.
+    pub slo_met: Option<bool>,
+    /// What was predicted at dispatch.
+    pub predicted: Option<Prediction>,
+}
+
+impl InFlight {
+    /// Reserves the load at once.
+    pub(crate) fn reserve(endpoint: Arc<Endpoint>, ledger: DemandLedger, ticket: Booking) -> Self {
+        endpoint.load.dispatched(ticket.uncached_tokens(), ticket.tpot_target_ms());
+        Self {
+            endpoint,
+            ledger,
+            ticket,
+            first_token_at: None,
+            cold_start: false,
+            resident: 0,
+            emitted: 0,
+            recorded: false,
+        }
+    }
+
+    /// The endpoint the request was dispatched to.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// What was predicted at dispatch.
+    pub fn predicted(&self) -> Option<&Prediction> {
+        self.ticket.prediction.as_ref()
+    }
+
+    /// The first event with a choice of a streamed 200 arrived: the request now decodes. Returns the TTFT label
+    /// (service time: dispatch to now) unless nothing is learned or the endpoint is cold. Later calls do nothing.
+    pub fn first_token(&mut self, now: Duration) -> Option<Observation> {
+        if self.first_token_at.is_some() {
+            return None;
+        }
+        self.first_token_at = Some(now);
+        self.resident = u64::from(self.ticket.prompt_tokens);
+        self.endpoint.load.started(self.ticket.uncached_tokens(), self.resident);
+        self.cold_start = self.endpoint.load.label() < COLD_LABELS;
+        if self.cold_start {
+            return None;
+        }
+        self.observation(Target::Ttft, milliseconds(now.saturating_sub(self.ticket.dispatched_at)), now)
+    }
+
+    /// `tokens_total` output tokens have been seen so far; counts as context on the endpoint once decoding.
+    pub fn emitted(&mut self, tokens_total: u32) {
+        if self.first_token_at.is_some() && tokens_total > self.emitted {
+            let grown = u64::from(tokens_total - self.emitted);
+            self.emitted = tokens_total;
+            self.resident += grown;
+            self.endpoint.load.grew(grown);
+        }
+    }
+
+    /// The stream ended: records the outcome, gives the load back and returns what is now known.
+    pub fn finish(mut self, now: Duration, end: End) -> Completion {
+        let outcome = outcome(end);
+        let (prompt_tokens, cached_tokens, output_tokens) = self.tokens(end);
+        let tpot_ms = self.tpot_ms(now, output_tokens);
+        let learned = self.lesson(end, tpot_ms, now);
+        let ttft_ms = self.first_token_at.map(|at| milliseconds(at.saturating_sub(self.ticket.dispatched_at)));
+        let slo_met = self.ticket.slo.is_set().then(|| self.met_slo(outcome, now, tpot_ms));
+        if slo_met == Some(true) {
+            self.ticket.band.slo_met();
+        }
+        self.record(outcome, Totals {
+            requests: 1,
+            prompt_tokens: u64::from(prompt_tokens),
+            cached_tokens: u64::from(cached_tokens),
+            output_tokens: u64::from(output_tokens.unwrap_or_default()),
+        });
+        if let (Outcome::Served, Some(output_tokens)) = (outcome, output_tokens) {
+            let (priority, slo) = (self.ticket.priority, self.ticket.slo);
+            let sample =
+                MixSample { at: now, input_tokens: prompt_tokens, cached_tokens, output_tokens, priority, slo };
+            self.ledger.sample(sample);
+        }
+        Completion {
+            outcome,
+            unlearned: learned.as_ref().err().copied(),
+            observations: learned.into_iter().collect(),
+            waited: self.ticket.waited,
+            ttft_ms,
+            tpot_ms,
+            duration: now.saturating_sub(self.ticket.dispatched_at),
+            prompt_tokens,
+            cached_tokens,
+            output_tokens,
+            slo_met,
+            predicted: self.ticket.prediction,
+        }
+    }
+
+    /// (prompt, cached, output) tokens: as told, else as expected at dispatch; cached never above prompt.
+    fn tokens(&self, end: End) -> (u32, u32, Option<u32>) {
+        let (expected_prompt, expected_cached) = (self.ticket.prompt_tokens, self.ticket.cached_tokens);
+        match end {
+            End::Complete { prompt_tokens, cached_tokens, output_tokens, .. } => {
+                let prompt = prompt_tokens.unwrap_or(expected_prompt);
+                (prompt, cached_tokens.unwrap_or(expected_cached).min(prompt), output_tokens)
+            }
+            End::ClientGone | End::UpstreamCut | End::Evicted => (expected_prompt, expected_cached, None),
+        }
+    }
+
+    /// `(end − first token) / (output tokens − 1)` in milliseconds.
+    fn tpot_ms(&self, now: Duration, output_tokens: Option<u32>) -> Option<f64> {
+        let gaps = output_tokens?.checked_sub(1).filter(|&gaps| gaps > 0)?;
+        Some(milliseconds(now.saturating_sub(self.first_token_at?)) / f64::from(gaps))
+    }
+
+    /// The TPOT label of a finished stream, or why there is none.
+    fn lesson(&self, end: End, tpot_ms: Option<f64>, now: Duration) -> Result<Observation, Unlearned> {
+        let End::Complete { status, streaming, output_tokens, .. } = end else {
+            return Err(Unlearned::Unfinished);
+        };
+        if status != 200 {
+            return Err(Unlearned::NotOk);
+        }
+        if !streaming || self.first_token_at.is_none() {
+            return Err(Unlearned::NotStreaming);
+        }
+        if self.cold_start {
+            return Err(Unlearned::ColdStart);
+        }
+        let missing = if output_tokens.is_none() { Unlearned::NoUsage } else { Unlearned::TooShort };
+        self.observation(Target::Tpot, tpot_ms.ok_or(missing)?, now).ok_or(Unlearned::Off)
+    }
+
+    fn observation(&self, target: Target, actual_ms: f64, at: Duration) -> Option<Observation> {
+        let predicted = self.ticket.prediction.map(|prediction| match target {
+            Target::Ttft => prediction.ttft,
+            Target::Tpot => prediction.tpot,
+        });
+        let features = self.ticket.features?;
+        Some(Observation { target, features, actual_ms: actual_ms as f32, at, predicted })
+    }
+
+    /// Whether the user's latencies met the SLO. An answer that is not streamed shows its first token at its end.
+    fn met_slo(&self, outcome: Outcome, now: Duration, tpot_ms: Option<f64>) -> bool {
+        let shown = self.first_token_at.unwrap_or(now).saturating_sub(self.ticket.dispatched_at);
+        outcome == Outcome::Served && self.ticket.slo.met(milliseconds(self.ticket.waited + shown), tpot_ms)
+    }
+
+    fn record(&mut self, outcome: Outcome, tokens: Totals) {
+        self.recorded = true;
+        self.ticket.band.ended(outcome, tokens);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let (load, target) = (&self.endpoint.load, self.ticket.tpot_target_ms());
+        match self.first_token_at {
+            Some(_) => load.ended_running(self.resident, target),
+            None => load.ended_waiting(self.ticket.uncached_tokens(), target),
+        }
+        if !self.recorded {
+            let prompt_tokens = u64::from(self.ticket.prompt_tokens);
+            let cached_tokens = u64::from(self.ticket.cached_tokens);
+            self.record(Outcome::ClientGone, Totals { requests: 1, prompt_tokens, cached_tokens, output_tokens: 0 });
+        }
+    }
+}
+
+fn outcome(end: End) -> Outcome {
+    match end {
+        End::Complete { status: 200..=299, .. } => Outcome::Served,
+        End::Complete { .. } => Outcome::Failed,
+        End::ClientGone => Outcome::ClientGone,
+        End::UpstreamCut => Outcome::UpstreamCut,
+        End::Evicted => Outcome::Evicted,
+    }
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}

@@ -1,0 +1,505 @@
+//! Hot path: a pull reader over JSON text that allocates nothing and remembers where values stand.
+//!
+//! A prompt of a megabyte is one string in one object: building a tree of it would cost more than
+//! everything else a request needs. The reader walks the text once, hands out borrowed strings and
+//! the byte spans of values, and checks structure, not spelling: what is inside a string that
+//! nobody decodes is the model server's business.
+
+use memchr::{memchr, memchr2};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// Deepest nesting that is read.
+const MAX_DEPTH: u32 = 128;
+
+/// Where the text stopped being JSON.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not valid JSON at byte {at}: expected {expected}")]
+pub struct JsonError {
+    /// Offset of the offending byte.
+    pub at: usize,
+    /// What would have been right there.
+    pub expected: &'static str,
+}
+
+/// What kind of value comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `{`
+    Object,
+    /// `[`
+    Array,
+    /// `"`
+    String,
+    /// A digit or a minus sign.
+    Number,
+    /// `true` or `false`
+    Bool,
+    /// `null`
+    Null,
+}
+
+impl Kind {
+    /// The kind in words, for errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Object => "an object",
+            Self::Array => "an array",
+            Self::String => "a string",
+            Self::Number => "a number",
+            Self::Bool => "a boolean",
+            Self::Null => "null",
+        }
+    }
+}
+
+/// The inside of a string, still escaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a> {
+    /// Bytes between the quotes.
+    pub raw: &'a [u8],
+    /// Whether `raw` holds an escape sequence.
+    pub escaped: bool,
+    /// Offset of `raw` in the whole text.
+    at: usize,
+}
+
+impl<'a> Text<'a> {
+    /// The string's bytes, decoded.
+    ///
+    /// # Errors
+    /// [`JsonError`] at an escape sequence that JSON does not have.
+    pub fn bytes(&self) -> Result<Cow<'a, [u8]>, JsonError> {
+        if !self.escaped {
+            return Ok(Cow::Borrowed(self.raw));
+        }
+        let mut decoded = Vec::with_capacity(self.raw.len());
+        self.feed(&mut |run| decoded.extend_from_slice(run))?;
+        Ok(Cow::Owned(decoded))
+    }
+
+    /// The string, decoded; bytes that are no UTF-8 become the replacement character.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`].
+    pub fn decode(&self) -> Result<Cow<'a, str>, JsonError> {
+        Ok(match self.bytes()? {
+            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+            Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+        })
+    }
+
+    /// Hands the decoded bytes to `sink` run by run, without collecting them.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`].
+    pub fn feed(&self, sink: &mut impl FnMut(&[u8])) -> Result<(), JsonError> {
+        let mut rest = self.raw;
+        while self.escaped {
+            let Some(escape) = memchr(b'\\', rest) else { break };
+            sink(&rest[..escape]);
+            let at = self.at + (self.raw.len() - rest.len()) + escape;
+            let mut utf8 = [0; 4];
+            let (decoded, used) = unescape(&rest[escape + 1..], &mut utf8)
+                .ok_or(JsonError { at, expected: "an escape sequence of JSON" })?;
+            sink(decoded);
+            rest = &rest[escape + 1 + used..];
+        }
+        sink(rest);
+        Ok(())
+    }
+}
+
+/// Decodes what follows a backslash: its bytes and how much of the text it took.
+fn unescape<'b>(after: &[u8], utf8: &'b mut [u8; 4]) -> Option<(&'b [u8], usize)> {
+    let simple = match after.first()? {
+        b'"' => '"',
+        b'\\' => '\\',
+        b'/' => '/',
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => {
+            let (decoded, used) = unescape_unicode(&after[1..])?;
+            return Some((decoded.encode_utf8(utf8).as_bytes(), used + 1));
+        }
+        _ => return None,
+    };
+    Some((simple.encode_utf8(utf8).as_bytes(), 1))
+}
+
+/// Decodes `XXXX`, or a surrogate pair `XXXX\uXXXX`; a lone surrogate is the replacement character.
+fn unescape_unicode(after: &[u8]) -> Option<(char, usize)> {
+    let high = hex4(after)?;
+    if (0xd800..0xdc00).contains(&high) && after.get(4..6) == Some(b"\\u") {
+        let low = hex4(&after[6..])?;
+        if (0xdc00..0xe000).contains(&low) {
+            let code = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+            return Some((char::from_u32(code)?, 10));
+        }
+    }
+    Some((char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER), 4))
+}
+
+fn hex4(text: &[u8]) -> Option<u32> {
+    text.get(..4)?
+        .iter()
+        .try_fold(0, |value, &digit| Some(value << 4 | char::from(digit).to_digit(16)?))
+}
+
+/// A cursor over JSON text.
+#[derive(Clone, Debug)]
+pub struct Reader<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: u32,
+}
+
+impl<'a> Reader<'a> {
+    /// At the start of `text`.
+    pub fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0, depth: 0 }
+    }
+
+    /// Offset of the next byte that is read.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    fn error<T>(&self, expected: &'static str) -> Result<T, JsonError> {
+        Err(JsonError { at: self.at, expected })
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        while let Some(&byte) = self.text.get(self.at) {
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+        None
+    }
+
+    /// What the next value is.
+    ///
+    /// # Errors
+    /// When no value begins here.
+    pub fn kind(&mut self) -> Result<Kind, JsonError> {
+        match self.peek() {
+            Some(b'{') => Ok(Kind::Object),
+            Some(b'[') => Ok(Kind::Array),
+            Some(b'"') => Ok(Kind::String),
+            Some(b't' | b'f') => Ok(Kind::Bool),
+            Some(b'n') => Ok(Kind::Null),
+            Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
+            _ => self.error("a value"),
+        }
+    }
+
+    /// Reads an object: `member` is called after each key and must consume the value.
+    ///
+    /// # Errors
+    /// When the text is not an object, or whatever `member` returns.
+    pub fn object<E: From<JsonError>>(
+        &mut self,
+        mut member: impl FnMut(&mut Self, Text<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.enter(b'{', "an object")?;
+        if self.peek() == Some(b'}') {
+            return Ok(self.leave());
+        }
+        loop {
+            let key = self.string()?;
+            if self.peek() != Some(b':') {
+                return Ok(self.error("a colon after the key")?);
+            }
+            self.at += 1;
+            member(self, key)?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => return Ok(self.leave()),
+                _ => return Ok(self.error("a comma or a closing brace")?),
+            }
+        }
+    }
+
+    /// Reads an array: `element` is called before each value and must consume it.
+    ///
+    /// # Errors
+    /// When the text is not an array, or whatever `element` returns.
+    pub fn array<E: From<JsonError>>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.enter(b'[', "an array")?;
+        if self.peek() == Some(b']') {
+            return Ok(self.leave());
+        }
+        loop {
+            element(self)?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => return Ok(self.leave()),
+                _ => return Ok(self.error("a comma or a closing bracket")?),
+            }
+        }
+    }
+
+    fn enter(&mut self, open: u8, expected: &'static str) -> Result<(), JsonError> {
+        if self.peek() != Some(open) {
+            return self.error(expected);
+        }
+        if self.depth == MAX_DEPTH {
+            return self.error("at most 128 levels of nesting");
+        }
+        self.depth += 1;
+        self.at += 1;
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.depth -= 1;
+        self.at += 1;
+    }
+
+    /// Reads a string.
+    ///
+    /// # Errors
+    /// When the next value is no string, or never ends.
+    pub fn string(&mut self) -> Result<Text<'a>, JsonError> {
+        if self.peek() != Some(b'"') {
+            return self.error("a string");
+        }
+        let start = self.at + 1;
+        let mut end = start;
+        let mut escaped = false;
+        loop {
+            match memchr2(b'"', b'\\', &self.text[end.min(self.text.len())..]) {
+                Some(offset) if self.text[end + offset] == b'"' => {
+                    end += offset;
+                    break;
+                }
+                Some(offset) => {
+                    escaped = true;
+                    end += offset + 2;
+                }
+                None => {
+                    self.at = self.text.len();
+                    return self.error("a closing quote");
+                }
+            }
+        }
+        self.at = end + 1;
+        Ok(Text { raw: &self.text[start..end], escaped, at: start })
+    }
+
+    /// Reads a number's text.
+    ///
+    /// # Errors
+    /// When the next value is no number.
+    pub fn number(&mut self) -> Result<&'a str, JsonError> {
+        if !matches!(self.peek(), Some(b'-' | b'0'..=b'9')) {
+            return self.error("a number");
+        }
+        let rest = &self.text[self.at..];
+        let length = rest
+            .iter()
+            .position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))
+            .unwrap_or(rest.len());
+        let number = std::str::from_utf8(&rest[..length])
+            .ok()
+            .filter(|number| number.parse::<f64>().is_ok());
+        match number {
+            Some(number) => {
+                self.at += length;
+                Ok(number)
+            }
+            None => self.error("a number"),
+        }
+    }
+
+    /// Reads a number that is a non-negative integer; `None` when it is another number.
+    ///
+    /// # Errors
+    /// When the next value is no number.
+    pub fn unsigned(&mut self) -> Result<Option<u64>, JsonError> {
+        // Arrays of token ids come through here: digits are summed up without a second look.
+        self.peek();
+        let start = self.at;
+        let mut value: u64 = 0;
+        while let Some(digit @ b'0'..=b'9') = self.text.get(self.at) {
+            value = value.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+            self.at += 1;
+        }
+        if self.at > start && !matches!(self.text.get(self.at), Some(b'.' | b'e' | b'E')) {
+            return Ok(Some(value));
+        }
+        self.at = start;
+        self.number().map(|_| None)
+    }
+
+    /// Reads `true` or `false`.
+    ///
+    /// # Errors
+    /// When the next value is neither.
+    pub fn bool(&mut self) -> Result<bool, JsonError> {
+        match self.peek() {
+            Some(b't') => self.literal(b"true", "true").map(|()| true),
+            _ => self.literal(b"false", "true or false").map(|()| false),
+        }
+    }
+
+    fn literal(&mut self, word: &[u8], expected: &'static str) -> Result<(), JsonError> {
+        self.peek();
+        if !self.text[self.at..].starts_with(word) {
+            return self.error(expected);
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    /// Passes over the next value, whatever it is, and returns its span.
+    ///
+    /// # Errors
+    /// When it is not well formed.
+    pub fn skip(&mut self) -> Result<Range<usize>, JsonError> {
+        let kind = self.kind()?;
+        let start = self.at;
+        match kind {
+            Kind::Object => self.object(|reader, _| reader.skip().map(|_| ()))?,
+            Kind::Array => self.array(|reader| reader.skip().map(|_| ()))?,
+            Kind::String => self.string().map(|_| ())?,
+            Kind::Number => self.number().map(|_| ())?,
+            Kind::Bool => self.bool().map(|_| ())?,
+            Kind::Null => self.literal(b"null", "null")?,
+        }
+        Ok(start..self.at)
+    }
+
+    /// Hands the next value to `sink` in canonical form: strings decoded, no insignificant white
+    /// space, everything else as written. Equal content gives equal bytes however it was spelt.
+    ///
+    /// # Errors
+    /// When it is not well formed.
+    pub fn canonical(&mut self, sink: &mut impl FnMut(&[u8])) -> Result<(), JsonError> {
+        match self.kind()? {
+            Kind::Object => {
+                sink(b"{");
+                self.object(|reader, key| {
+                    key.feed(sink)?;
+                    sink(b":");
+                    reader.canonical(sink)?;
+                    sink(b",");
+                    Ok::<_, JsonError>(())
+                })?;
+                sink(b"}");
+            }
+            Kind::Array => {
+                sink(b"[");
+                self.array(|reader| {
+                    reader.canonical(sink)?;
+                    sink(b",");
+                    Ok::<_, JsonError>(())
+                })?;
+                sink(b"]");
+            }
+            Kind::String => self.string()?.feed(sink)?,
+            Kind::Number | Kind::Bool | Kind::Null => {
+                let span = self.skip()?;
+                sink(&self.text[span]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that only white space is left.
+    ///
+    /// # Errors
+    /// At the first byte that is something else.
+    pub fn end(&mut self) -> Result<(), JsonError> {
+        if self.peek().is_some() { self.error("the end of the text") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn whole(text: &[u8]) -> Result<Range<usize>, JsonError> {
+        let mut reader = Reader::new(text);
+        let span = reader.skip()?;
+        reader.end()?;
+        Ok(span)
+    }
+
+    #[test]
+    fn well_formed_text_is_read_and_spans_are_exact() {
+        for text in [r#"{}"#, r#"[]"#, r#"{"a":[1,-2.5e3,{"b":null}],"c":"\"\\","d":true}"#, "0", r#""""#] {
+            assert_eq!(whole(text.as_bytes()), Ok(0..text.len()), "{text}");
+        }
+        assert_eq!(whole(b" \n{ }\t"), Ok(2..5));
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_where_it_stops() {
+        for (text, at) in [
+            ("", 0), ("{", 1), (r#"{"a"}"#, 4), (r#"{"a":}"#, 5), (r#"{"a":1,}"#, 7), ("[1 2]", 3), ("tru", 0),
+            ("1.2.3", 0), ("-", 0), (r#""abc"#, 4), ("{} x", 3), (r#""abc\"#, 5),
+        ] {
+            assert_eq!(whole(text.as_bytes()).map_err(|error| error.at), Err(at), "{text}");
+        }
+        assert!(whole("[".repeat(1000).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn escapes_decode_and_bad_ones_say_where() {
+        let decode = |text: &str| Reader::new(text.as_bytes()).string().unwrap().decode().map(Cow::into_owned);
+        assert_eq!(decode(r#""a\n\t\"\\\/\u00e9\ud83d\ude00z""#).unwrap(), "a\n\t\"\\/é😀z");
+        assert_eq!(decode(r#""\ud83dx""#).unwrap(), "\u{fffd}x");
+        assert_eq!(decode(r#""ok\q""#), Err(JsonError { at: 3, expected: "an escape sequence of JSON" }));
+    }
+
+    #[test]
+    fn integers_are_told_from_other_numbers() {
+        let read = |text: &str| Reader::new(text.as_bytes()).unsigned();
+        assert_eq!(read("128"), Ok(Some(128)));
+        assert_eq!(read("-1"), Ok(None));
+        assert_eq!(read("1.5"), Ok(None));
+        assert_eq!(read("99999999999999999999999"), Ok(Some(u64::MAX)));
+        assert!(read("x").is_err());
+    }
+
+    #[test]
+    fn canonical_form_ignores_spelling_but_not_content() {
+        let canonical = |text: &str| {
+            let mut bytes = Vec::new();
+            Reader::new(text.as_bytes()).canonical(&mut |run: &[u8]| bytes.extend_from_slice(run)).unwrap();
+            bytes
+        };
+        assert_eq!(canonical(r#"{"a": "\u0041", "b": [1, 2]}"#), canonical(r#"{"a":"A","b":[1,2]}"#));
+        assert_ne!(canonical(r#"{"a":[1,2]}"#), canonical(r#"{"a":[12]}"#));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_on_any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = whole(&text);
+        }
+
+        #[test]
+        fn strings_decode_as_serde_json_decodes_them(text in any::<String>()) {
+            let json = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(Reader::new(json.as_bytes()).string().unwrap().decode().unwrap(), text);
+        }
+
+        #[test]
+        fn whatever_serde_json_accepts_is_accepted(text in r#"[\[\]{}",:0-9a-e \\tru-]{0,24}"#) {
+            if serde_json::from_str::<serde_json::Value>(&text).is_ok() {
+                prop_assert!(whole(text.as_bytes()).is_ok());
+            }
+        }
+    }
+}

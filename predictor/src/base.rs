@@ -1,0 +1,240 @@
+//! The analytic base: latency as a non-negative sum of the work ahead of a request.
+//!
+//! TTFT = queue and prefill: grows with the uncached tokens of the request and of those waiting,
+//! with their number, with the decodes that share the engine's steps, and with what no longer fits
+//! into the batch. TPOT = one step of the batch that is expected while the request decodes: grows
+//! with the number of sequences and their context, never with the raw queue, because a full batch
+//! makes requests wait and not step slower.
+//!
+//! Because every coefficient is non-negative, the base is monotone and goes on growing where a
+//! forest goes flat. It is fitted in log space, each step of Gauss–Newton being a non-negative
+//! least-squares problem whose errors are relative to the prediction; coefficients without evidence
+//! stay at the prior's, scaled like the others, so that a model that has only seen an idle replica
+//! does not take queueing for free.
+
+use crate::nnls::Normal;
+use crate::store::Row;
+use crate::{Features, Target};
+
+/// Terms of the sum; targets with fewer leave the last at zero.
+pub(crate) const TERMS: usize = 7;
+
+/// Coefficients before any label, ms per unit of the terms: a mid-size model on one current
+/// accelerator (about 12 k prompt tokens/s of prefill, 15 ms per step).
+const PRIOR: [[f64; TERMS]; 2] = [
+    [25.0, 0.08, 0.08, 4.0, 0.5, 2e-4, 20.0],
+    [15.0, 0.2, 4e-4, 2e-3, 0.0, 0.0, 0.0],
+];
+
+/// Pseudo-labels that hold each coefficient near the scaled prior.
+const PRIOR_LABELS: f64 = 1.0;
+
+/// Gauss–Newton steps per fit.
+const STEPS: usize = 6;
+
+/// The shortest latency that is ever predicted, ms.
+const LEAST_MS: f64 = 0.01;
+
+/// The most that has been seen to run at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Limits {
+    /// Decoding requests.
+    pub(crate) running: f32,
+    /// Context tokens of decoding requests.
+    pub(crate) resident_tokens: f32,
+}
+
+impl Limits {
+    pub(crate) const NONE: Self = Self {
+        running: 0.0,
+        resident_tokens: 0.0,
+    };
+
+    /// Widens the limits to what `features` shows.
+    pub(crate) fn include(&mut self, features: &Features) {
+        // `max` passes over unknown (NaN).
+        self.running = self.running.max(features.running);
+        self.resident_tokens = self.resident_tokens.max(features.resident_tokens);
+    }
+
+    /// Sequences expected in the batch while the request decodes, itself included: waiting requests
+    /// join only up to the largest batch ever seen.
+    pub(crate) fn batch(&self, features: &Features) -> f32 {
+        1.0 + joined(features.running, features.waiting, self.running)
+    }
+
+    /// Context tokens expected in that batch, likewise.
+    pub(crate) fn resident(&self, features: &Features) -> f32 {
+        let now = features.resident_tokens + features.input_tokens;
+        joined(now, features.waiting_tokens, self.resident_tokens)
+    }
+
+    /// Requests ahead that find no place in the largest batch ever seen.
+    fn overflow(&self, features: &Features) -> f32 {
+        (features.running + features.waiting - self.running.max(1.0)).max(0.0)
+    }
+}
+
+/// `now` and as much of `waiting` as fits under `limit`; unknown (NaN) if either is.
+fn joined(now: f32, waiting: f32, limit: f32) -> f32 {
+    let all = now + waiting;
+    if all.is_nan() {
+        return f32::NAN;
+    }
+    all.min(limit.max(now))
+}
+
+/// A fitted base for one target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Base {
+    target: Target,
+    coefficients: [f64; TERMS],
+    pub(crate) limits: Limits,
+    /// Stands in for unknown features: their mean over the training rows.
+    typical: Features,
+}
+
+impl Base {
+    /// The fixed guess before any label.
+    pub(crate) fn prior(target: Target) -> Self {
+        Self {
+            target,
+            coefficients: PRIOR[target.index()],
+            limits: Limits::NONE,
+            typical: Features {
+                input_tokens: 512.0,
+                kv_utilization: 0.0,
+                ..Features::idle(512.0)
+            },
+        }
+    }
+
+    /// Fits the coefficients to weighted rows; with none, the prior.
+    pub(crate) fn fit(target: Target, rows: &[(Row, f32)]) -> Self {
+        let mut base = Self::prior(target);
+        if rows.is_empty() {
+            return base;
+        }
+        base.typical = typical(rows, base.typical);
+        for (row, _) in rows {
+            base.limits.include(&row.features);
+        }
+        let scale = base.scale(rows);
+        let drawn = base.coefficients.map(|prior| prior * scale);
+        base.coefficients = drawn;
+        let mean_weight =
+            rows.iter().map(|(_, weight)| f64::from(*weight)).sum::<f64>() / rows.len() as f64;
+        for _ in 0..STEPS {
+            base.coefficients = base.step(rows, mean_weight, &drawn);
+        }
+        base
+    }
+
+    /// ln of the predicted latency in ms.
+    pub(crate) fn ln_ms(&self, features: &Features) -> f32 {
+        self.ms(&self.terms(features)).ln() as f32
+    }
+
+    fn ms(&self, terms: &[f64; TERMS]) -> f64 {
+        let sum: f64 = terms.iter().zip(&self.coefficients).map(|(a, b)| a * b).sum();
+        sum.max(LEAST_MS)
+    }
+
+    /// How much slower than the prior this replica is: the median ratio.
+    fn scale(&self, rows: &[(Row, f32)]) -> f64 {
+        let mut ratios: Vec<f64> = rows
+            .iter()
+            .map(|(row, _)| f64::from(row.actual_ms) / self.ms(&self.terms(&row.features)))
+            .collect();
+        let middle = ratios.len() / 2;
+        *ratios.select_nth_unstable_by(middle, f64::total_cmp).1
+    }
+
+    /// One Gauss–Newton step on Σ weight · (ln actual − ln base)².
+    fn step(&self, rows: &[(Row, f32)], mean_weight: f64, drawn: &[f64; TERMS]) -> [f64; TERMS] {
+        let mut normal = Normal::<TERMS>::new();
+        for (row, weight) in rows {
+            let terms = self.terms(&row.features);
+            let ms = self.ms(&terms);
+            let relative = terms.map(|term| term / ms);
+            let error = (f64::from(row.actual_ms) / ms).ln();
+            // Bounded: one absurd label must not turn the whole step.
+            let error = error.clamp(-2.0, 2.0);
+            normal.add(&relative, 1.0 + error, f64::from(*weight) / mean_weight);
+        }
+        for (term, &value) in drawn.iter().enumerate() {
+            if value > 0.0 {
+                normal.draw(term, value, PRIOR_LABELS / (value * value));
+            }
+        }
+        normal.solve(self.coefficients)
+    }
+
+    /// What the coefficients multiply; unknown features count as typical ones.
+    fn terms(&self, features: &Features) -> [f64; TERMS] {
+        let known = known(features, &self.typical);
+        let terms = match self.target {
+            Target::Ttft => [
+                1.0,
+                known.uncached_tokens(),
+                known.waiting_tokens,
+                known.waiting,
+                known.running,
+                known.resident_tokens,
+                self.limits.overflow(&known),
+            ],
+            Target::Tpot => [
+                1.0,
+                self.limits.batch(&known),
+                self.limits.resident(&known),
+                0.0,
+                0.0,
+                0.0,
+                0.0,
+            ],
+        };
+        terms.map(f64::from)
+    }
+}
+
+/// `features` with unknown ones replaced.
+fn known(features: &Features, typical: &Features) -> Features {
+    let or = |value: f32, otherwise: f32| if value.is_nan() { otherwise } else { value };
+    Features {
+        input_tokens: or(features.input_tokens, typical.input_tokens),
+        cached_tokens: or(features.cached_tokens, 0.0),
+        waiting: or(features.waiting, typical.waiting),
+        waiting_tokens: or(features.waiting_tokens, typical.waiting_tokens),
+        running: or(features.running, typical.running),
+        resident_tokens: or(features.resident_tokens, typical.resident_tokens),
+        kv_utilization: or(features.kv_utilization, typical.kv_utilization),
+    }
+}
+
+/// Mean of each feature over the rows where it is known.
+fn typical(rows: &[(Row, f32)], otherwise: Features) -> Features {
+    let mean = |of: fn(&Features) -> f32, otherwise: f32| {
+        let (mut sum, mut total) = (0.0_f64, 0.0_f64);
+        for (row, weight) in rows {
+            let value = of(&row.features);
+            if !value.is_nan() {
+                sum += f64::from(value * weight);
+                total += f64::from(*weight);
+            }
+        }
+        if total > 0.0 {
+            (sum / total) as f32
+        } else {
+            otherwise
+        }
+    };
+    Features {
+        input_tokens: mean(|f| f.input_tokens, otherwise.input_tokens),
+        cached_tokens: 0.0,
+        waiting: mean(|f| f.waiting, otherwise.waiting),
+        waiting_tokens: mean(|f| f.waiting_tokens, otherwise.waiting_tokens),
+        running: mean(|f| f.running, otherwise.running),
+        resident_tokens: mean(|f| f.resident_tokens, otherwise.resident_tokens),
+        kv_utilization: mean(|f| f.kv_utilization, otherwise.kv_utilization),
+    }
+}

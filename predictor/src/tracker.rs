@@ -1,0 +1,68 @@
+//! Quantile offsets that follow the labels one by one.
+//!
+//! Between refits, and where the forest's own quantiles are off, each quantile of ln(actual /
+//! prediction) is followed by the pinball sub-gradient: up by `step · level` after a label above it,
+//! down by `step · (1 - level)` after one below (Gibbs and Candès 2021, and Angelopoulos et al. 2023,
+//! on the score itself). One offset holds for all requests, and a bounded correction for each regime;
+//! a regime is a level of the analytic base, between which corrections are interpolated. The base is
+//! monotone in the load and a correction falls by less than the base rises, so corrected predictions
+//! keep the order of uncorrected ones.
+
+use gbdt::LEVELS;
+
+/// Regimes, from 1 ms up.
+const REGIMES: usize = 18;
+/// Distance between regimes in ln ms.
+const SPACING: f32 = 0.7;
+/// Largest correction of one regime; half the spacing keeps every slope above -1.
+const MOST: f32 = SPACING / 2.0;
+/// Labels that a regime's calibration is drawn towards the common offset with.
+const DRAWN: f32 = 50.0;
+
+type Offsets = [f32; LEVELS.len()];
+
+/// The offsets as of one instant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Tracker {
+    common: Offsets,
+    regimes: [Offsets; REGIMES],
+}
+
+impl Tracker {
+    /// Spread of the labels around the prior: nothing is known, so it is wide.
+    pub(crate) const PRIOR: Self = Self {
+        common: [0.0, 0.7, 1.4],
+        regimes: [[0.0; LEVELS.len()]; REGIMES],
+    };
+
+    /// The offset of each quantile where the base predicts `ln_base` (ln ms).
+    pub(crate) fn offsets(&self, ln_base: f32) -> Offsets {
+        let (low, share) = regime(ln_base);
+        std::array::from_fn(|level| {
+            let (a, b) = (self.regimes[low][level], self.regimes[low + 1][level]);
+            self.common[level] + a + (b - a) * share
+        })
+    }
+
+    /// Moves the offsets after a label whose ln(actual / prediction) against each raw quantile was
+    /// `errors`.
+    pub(crate) fn follow(&mut self, ln_base: f32, errors: Offsets, step: f32) {
+        let offsets = self.offsets(ln_base);
+        let (low, share) = regime(ln_base);
+        for (output, &level) in LEVELS.iter().enumerate() {
+            let above = errors[output] > offsets[output];
+            let moved = step * if above { level } else { level - 1.0 };
+            self.common[output] += moved;
+            for (at, part) in [(low, 1.0 - share), (low + 1, share)] {
+                let regime = &mut self.regimes[at][output];
+                *regime = (*regime + moved * part).clamp(-MOST, MOST);
+            }
+        }
+    }
+}
+
+/// The regime below `ln_base` and the share of the way to the next.
+fn regime(ln_base: f32) -> (usize, f32) {
+    let at = (ln_base / SPACING).clamp(0.0, (REGIMES - 1) as f32 - 1e-3);
+    (at as usize, at.fract())
+}

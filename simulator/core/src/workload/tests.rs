@@ -1,0 +1,114 @@
+use super::*;
+use std::collections::BTreeMap;
+
+fn near(what: &str, actual: f64, published: f64, tolerance: f64) {
+    assert!(
+        (actual / published - 1.0).abs() <= tolerance,
+        "{what}: {actual} against {published} ± {} %",
+        tolerance * 100.0
+    );
+}
+
+#[test]
+fn generated_traces_have_the_published_statistics() {
+    for seed in 0..5 {
+        let stats = generate(&WorkloadSpec::mooncake_conversation(), seed).stats();
+        println!("{stats:?}");
+        assert_eq!(stats.requests, 12_031);
+        near("seconds", stats.span_seconds, 3_537.0, 0.005);
+        near("requests/s", stats.requests_per_second, 3.40, 0.01);
+        near("slowest minute", stats.slowest_minute, 2.40, 0.15);
+        near("fastest minute", stats.fastest_minute, 4.12, 0.15);
+        near("prompt mean", stats.input.mean, 12_035.0, 0.05);
+        near("prompt p50", f64::from(stats.input.p50), 6_909.0, 0.05);
+        near("prompt p99", f64::from(stats.input.p99), 85_401.0, 0.10);
+        near("answer mean", stats.output.mean, 343.0, 0.03);
+        near("answer p50", f64::from(stats.output.p50), 350.0, 0.03);
+        near("answer p99", f64::from(stats.output.p99), 1_120.0, 0.10);
+        near("hit share", stats.prefix_hit_share, 0.366, 0.06);
+    }
+}
+
+#[test]
+fn a_seed_is_a_trace() {
+    let spec = WorkloadSpec {
+        requests: 300,
+        ..WorkloadSpec::default()
+    };
+    assert_eq!(generate(&spec, 7), generate(&spec, 7));
+    assert_ne!(generate(&spec, 7).requests, generate(&spec, 8).requests);
+}
+
+#[test]
+fn every_prompt_has_its_blocks_and_no_id_stands_for_two_contents() {
+    let trace = generate(&WorkloadSpec::default(), 3);
+    // The chain of ids before an id is part of what it stands for.
+    let mut before = BTreeMap::new();
+    for request in &trace.requests {
+        assert_eq!(request.blocks.len(), request.input_tokens.div_ceil(512) as usize);
+        assert_eq!(request.blocks[0], 0, "the system prompt comes first");
+        for pair in request.blocks.windows(2) {
+            assert_eq!(*before.entry(pair[1]).or_insert(pair[0]), pair[0]);
+        }
+    }
+}
+
+#[test]
+fn a_turn_leaves_room_for_the_answer_before_it() {
+    let trace = generate(&WorkloadSpec::default(), 4);
+    // The last request that held an id as a full block is the turn the next holder continues.
+    let mut holder: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut turns = 0;
+    for (index, request) in trace.requests.iter().enumerate() {
+        let shared = request.blocks.iter().take_while(|id| holder.contains_key(id)).count();
+        if shared > 1 {
+            let last = &trace.requests[holder[&request.blocks[shared - 1]]];
+            assert_eq!(shared, (last.input_tokens / 512) as usize);
+            assert!(request.input_tokens > last.input_tokens + last.output_tokens);
+            assert!(request.arrival > last.arrival);
+            turns += 1;
+        }
+        let full = (request.input_tokens / 512) as usize;
+        holder.extend(request.blocks[..full].iter().map(|&id| (id, index)));
+    }
+    assert!(turns > 3_000, "{turns}");
+}
+
+#[test]
+fn arrivals_come_in_batches_or_exactly() {
+    let batched = generate(&WorkloadSpec::default(), 1);
+    assert!(batched.requests.iter().all(|r| r.arrival.as_nanos().is_multiple_of(MOONCAKE_BATCH.as_nanos())));
+    let exact = generate(
+        &WorkloadSpec {
+            batch: None,
+            ..WorkloadSpec::default()
+        },
+        1,
+    );
+    let distinct = exact.requests.windows(2).filter(|pair| pair[0].arrival < pair[1].arrival).count();
+    assert_eq!(distinct, exact.requests.len() - 1);
+    near("spread span", batched.spread_batches(MOONCAKE_BATCH).stats().span_seconds, 3_539.0, 0.001);
+}
+
+#[test]
+fn a_flat_rate_and_no_sharing_can_be_asked_for() {
+    let spec = WorkloadSpec {
+        rate_growth: 1.0,
+        follow_up: 0.0,
+        system_blocks: 0,
+        ..WorkloadSpec::default()
+    };
+    let trace = generate(&spec, 2);
+    assert_eq!(trace.stats().prefix_hit_share, 0.0);
+    let half = trace.clone().slice(Duration::from_secs(1_770)).requests.len();
+    near("first half", half as f64, 6_015.0, 0.03);
+}
+
+#[test]
+fn nothing_asked_for_is_nothing_made() {
+    let spec = WorkloadSpec {
+        requests: 0,
+        ..WorkloadSpec::default()
+    };
+    assert!(generate(&spec, 0).requests.is_empty());
+}
