@@ -22,7 +22,7 @@ pub(crate) const TERMS: usize = 7;
 /// Coefficients before any label, ms per unit of the terms: a mid-size model on one current
 /// accelerator (about 12 k prompt tokens/s of prefill, 15 ms per step).
 const PRIOR: [[f64; TERMS]; 2] = [
-    [25.0, 0.08, 0.08, 4.0, 0.5, 2e-4, 20.0],
+    [25.0, 0.08, 0.08, 4.0, 0.5, 2e-4, 0.0],
     [15.0, 0.2, 4e-4, 2e-3, 0.0, 0.0, 0.0],
 ];
 
@@ -71,7 +71,7 @@ impl Limits {
 
     /// Requests ahead that find no place in the largest batch ever seen.
     fn overflow(&self, features: &Features) -> f32 {
-        (features.running + features.waiting - self.running.max(1.0)).max(0.0)
+        (features.running + features.waiting - self.running.max(features.running)).max(0.0)
     }
 }
 
@@ -165,6 +165,9 @@ impl Base {
         for (term, &value) in drawn.iter().enumerate() {
             if value > 0.0 {
                 normal.draw(term, value, PRIOR_LABELS / (value * value));
+            } else if term==6 && self.target==Target::Ttft {
+                let v = 5.0*drawn[3];
+                normal.draw(term, 0.0, PRIOR_LABELS / (v * v));
             }
         }
         normal.solve(self.coefficients)

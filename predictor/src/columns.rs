@@ -19,7 +19,7 @@ pub(crate) fn directions(target: Target) -> [Monotone; COLUMNS] {
             Increasing, Increasing, Increasing, Increasing, Increasing, Increasing, Increasing, Free,
         ],
         Target::Tpot => [
-            Increasing, Increasing, Increasing, Increasing, Increasing, Free, Free, Free,
+            Increasing, Increasing, Increasing, Increasing, Free, Free, Free, Free,
         ],
     }
 }

@@ -9,16 +9,23 @@
 //! is not worse; [`Learner::model`] is the immutable [`LatencyModel`] that readers predict with.
 //! [`trainer`] runs that loop on a thread, [`eval`] runs it on a virtual clock over recorded requests.
 
+mod base;
 mod candidate;
+mod columns;
 mod config;
 mod drift;
-
+pub mod eval;
 mod features;
 mod learner;
 mod model;
+mod nnls;
 mod observation;
 mod quantiles;
 mod scores;
+mod store;
+mod support;
+mod tracker;
+mod target_learner;
 pub mod trainer;
 
 pub use candidate::Candidate;

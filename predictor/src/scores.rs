@@ -1,9 +1,11 @@
 //! Scores of predictions against what happened: each label is scored with what was predicted at
 //! its dispatch, before it could teach the model (prequential).
 
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize};
 
-use crate::State;
+use crate::{Quantiles, State};
 
 /// How one target's model is doing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +59,75 @@ impl Report {
         match target {
             crate::Target::Ttft => &self.ttft,
             crate::Target::Tpot => &self.tpot,
+        }
+    }
+}
+
+/// What one label says about its prediction.
+#[derive(Clone, Copy, Debug)]
+struct Score {
+    /// |p50 - actual| / actual.
+    ape: f32,
+    /// ln(p50 / actual).
+    log_error: f32,
+    covered: bool,
+}
+
+/// The newest labels' scores.
+#[derive(Clone, Debug)]
+pub(crate) struct Scores {
+    window: VecDeque<Score>,
+    capacity: usize,
+}
+
+/// Summary of the window; NaN where it is empty.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Summary {
+    pub(crate) scored: usize,
+    pub(crate) mape: f32,
+    pub(crate) median_ape: f32,
+    pub(crate) log_bias: f32,
+    pub(crate) coverage_p90: f32,
+}
+
+impl Scores {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            window: VecDeque::new(),
+            capacity,
+        }
+    }
+
+    pub(crate) fn add(&mut self, predicted: &Quantiles, actual_ms: f32) {
+        if self.window.len() >= self.capacity {
+            self.window.pop_front();
+        }
+        self.window.push_back(Score {
+            ape: (predicted.p50 - actual_ms).abs() / actual_ms,
+            log_error: (predicted.p50 / actual_ms).ln(),
+            covered: actual_ms <= predicted.p90,
+        });
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        let scored = self.window.len();
+        let mean = |of: fn(&Score) -> f32| {
+            let sum: f64 = self.window.iter().map(|score| f64::from(of(score))).sum();
+            (sum / scored as f64) as f32
+        };
+        let mut apes: Vec<f32> = self.window.iter().map(|score| score.ape).collect();
+        apes.sort_unstable_by(f32::total_cmp);
+        let median = match scored {
+            0 => f32::NAN,
+            n if n % 2 == 1 => apes[n / 2],
+            n => (apes[n / 2 - 1] + apes[n / 2]) / 2.0,
+        };
+        Summary {
+            scored,
+            mape: 100.0 * mean(|score| score.ape),
+            median_ape: 100.0 * median,
+            log_bias: mean(|score| score.log_error),
+            coverage_p90: mean(|score| if score.covered { 1.0 } else { 0.0 }),
         }
     }
 }

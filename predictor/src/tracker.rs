@@ -16,8 +16,8 @@ const REGIMES: usize = 18;
 const SPACING: f32 = 0.7;
 /// Largest correction of one regime; half the spacing keeps every slope above -1.
 const MOST: f32 = SPACING / 2.0;
-/// Labels that a regime's calibration is drawn towards the common offset with.
-const DRAWN: f32 = 50.0;
+/// Labels beyond a quantile that its calibration is drawn back with.
+const DRAWN: f32 = 5.0;
 
 type Offsets = [f32; LEVELS.len()];
 
@@ -35,6 +35,32 @@ impl Tracker {
         regimes: [[0.0; LEVELS.len()]; REGIMES],
     };
 
+    /// Offsets of a model that brings its own quantiles.
+    pub(crate) const NONE: Self = Self {
+        common: [0.0; LEVELS.len()],
+        regimes: [[0.0; LEVELS.len()]; REGIMES],
+    };
+
+    /// The common offsets that cover the given labels (base in ln ms, errors against each raw
+    /// quantile) as often as they should, drawn towards `self` the more, the fewer labels lie
+    /// beyond the quantile.
+    pub(crate) fn calibrated(&self, errors: &[(f32, Offsets)]) -> Self {
+        let mut out = Self { regimes: [[0.0; LEVELS.len()]; REGIMES], ..*self };
+        let count = errors.len() as f32;
+        for (output, &level) in LEVELS.iter().enumerate() {
+            let mut column: Vec<f32> = errors.iter().map(|(_, errors)| errors[output]).collect();
+            let at = (count * level) as usize;
+            if column.is_empty() {
+                continue;
+            }
+            let at = at.min(column.len() - 1);
+            let quantile = *column.select_nth_unstable_by(at, f32::total_cmp).1;
+            let pseudo = DRAWN / (1.0 - level);
+            out.common[output] = (quantile * count + self.common[output] * pseudo) / (count + pseudo);
+        }
+        out
+    }
+
     /// The offset of each quantile where the base predicts `ln_base` (ln ms).
     pub(crate) fn offsets(&self, ln_base: f32) -> Offsets {
         let (low, share) = regime(ln_base);
@@ -51,8 +77,11 @@ impl Tracker {
         let (low, share) = regime(ln_base);
         for (output, &level) in LEVELS.iter().enumerate() {
             let above = errors[output] > offsets[output];
+            let c = if output==0 {knob("C50",1.0)} else {knob("C90",1.0)};
+            let r = if output==0 {knob("R50",1.0)} else {knob("R90",1.0)};
             let moved = step * if above { level } else { level - 1.0 };
-            self.common[output] += moved;
+            self.common[output] += moved*c;
+            let moved=moved*r;
             for (at, part) in [(low, 1.0 - share), (low + 1, share)] {
                 let regime = &mut self.regimes[at][output];
                 *regime = (*regime + moved * part).clamp(-MOST, MOST);
@@ -66,3 +95,5 @@ fn regime(ln_base: f32) -> (usize, f32) {
     let at = (ln_base / SPACING).clamp(0.0, (REGIMES - 1) as f32 - 1e-3);
     (at as usize, at.fract())
 }
+
+pub(crate) fn knob(name: &str, default: f32) -> f32 { std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default) }

@@ -51,11 +51,12 @@ const Z99: f64 = 2.326_347_9;
 /// Share of requests expected at or below `limit_ms`, 0 to 1: the quantiles are read as points of a distribution that
 /// is log-normal between them, with the spread of the nearest pair beyond.
 pub fn share_within(quantiles: &Quantiles, limit_ms: f64) -> f64 {
-    let [p50, p90, p99] = [quantiles.p50, quantiles.p90, quantiles.p99].map(|value| f64::from(value).max(MIN_MS));
-    // Any NaN makes the share 0: what cannot be predicted is not counted as met.
-    if !(p50.is_finite() && p90.is_finite() && p99.is_finite() && limit_ms > 0.0) {
+    let all = [quantiles.p50, quantiles.p90, quantiles.p99];
+    // What cannot be predicted is not counted as met.
+    if !(all.iter().all(|value| value.is_finite()) && limit_ms > 0.0) {
         return 0.0;
     }
+    let [p50, p90, p99] = all.map(|value| f64::from(value).max(MIN_MS));
     let limit = limit_ms.ln();
     let (middle, high, top) = (p50.ln(), p90.ln().max(p50.ln() + MIN_SPREAD), p99.ln());
     let top = top.max(high + MIN_SPREAD);

@@ -14,15 +14,19 @@
 //! virtual clock and in the tests.
 
 pub mod capacity;
+#[cfg(test)]
+mod closed_form;
 mod controller;
 pub mod decision;
 pub mod demand;
+pub mod fleet;
 pub mod forecast;
 pub mod guard;
 pub mod latency;
 pub mod mix;
 pub mod plan;
 pub mod policy;
+mod request_path;
 pub mod signals;
 
 pub use capacity::{Binding, Capacity};

@@ -97,9 +97,9 @@ impl Policy {
         (self.startup / 2).clamp(Duration::from_secs(3), Duration::from_secs(15))
     }
 
-    /// The longest window that demand is measured over: eight fast windows, 24 s to 120 s.
+    /// The longest window that demand is measured over: sixteen fast windows, 48 s to 240 s.
     pub fn slow_window(&self) -> Duration {
-        self.fast_window() * 8
+        self.fast_window() * 16
     }
 
     /// Checks every field against its range.
@@ -220,9 +220,9 @@ mod tests {
     fn defaults_are_valid_and_windows_follow_the_start_up_time() {
         let mut policy = policy();
         assert_eq!(policy.validate(), Ok(()));
-        assert_eq!((policy.fast_window().as_secs(), policy.slow_window().as_secs()), (3, 24));
+        assert_eq!((policy.fast_window().as_secs(), policy.slow_window().as_secs()), (3, 48));
         policy.startup = Duration::from_secs(100);
-        assert_eq!((policy.fast_window().as_secs(), policy.slow_window().as_secs()), (15, 120));
+        assert_eq!((policy.fast_window().as_secs(), policy.slow_window().as_secs()), (15, 240));
         assert_eq!(policy.drain().as_secs(), 100);
     }
 

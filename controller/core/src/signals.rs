@@ -8,17 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::latency::Latency;
 use crate::mix::Mix;
 
-/// Requests and the tokens they carried, cumulative since the request path started.
+/// Requests and the prompt tokens they carried, cumulative since the request path started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Volume {
     /// Requests.
     pub requests: u64,
     /// Prompt tokens, cached ones included.
     pub prompt_tokens: u64,
-    /// Prompt tokens expected to be in the prefix cache of the endpoint that was picked.
-    pub cached_tokens: u64,
-    /// Output tokens, known once a request has ended.
-    pub output_tokens: u64,
 }
 
 /// The demand ledger's cumulative totals at one instant. Every request is in `offered` and, once it has ended, in
@@ -39,6 +35,8 @@ pub struct Totals {
     pub shed: u64,
     /// Requests whose client left.
     pub cancelled: u64,
+    /// Requests that a replica failed, cut off or gave up.
+    pub failed: u64,
 }
 
 /// What waits in the queue in front of the replicas.

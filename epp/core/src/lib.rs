@@ -23,13 +23,14 @@ pub mod outcome;
 pub mod pool;
 pub mod prefix;
 pub mod request;
+mod router;
 pub mod schedule;
 pub mod slo;
 
 pub use config::Config;
 pub use decision::{Decision, Explanation};
 pub use demand::{DemandLedger, DemandTotals, MixSample, Totals};
-pub use director::{Director, Dispatch, Ticket, Verdict};
+pub use director::{Director, Dispatch, PrefixHashing, Ticket, Verdict};
 pub use discovery_file::DiscoveryFile;
 pub use endpoint::{Endpoint, Load, LoadSnapshot, Scraped};
 pub use flow::{BandDepth, QueueDepth};

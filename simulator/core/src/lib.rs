@@ -11,6 +11,7 @@ mod profile;
 mod schedule;
 mod sequence;
 pub mod trace;
+pub mod validate;
 pub mod workload;
 
 pub use engine::{Engine, SubmitError};

@@ -70,7 +70,7 @@ impl WorkloadSpec {
             name: "generated (statistics of the Mooncake conversation trace)".into(),
             requests: 12_031,
             duration: Duration::from_secs(3_540),
-            rate_growth: 1.3,
+            rate_growth: 1.28,
             batch: Some(MOONCAKE_BATCH),
             block_tokens: MOONCAKE_BLOCK_TOKENS,
             system_blocks: 1,
@@ -102,17 +102,17 @@ impl WorkloadSpec {
                     (1.00, 2_000.0),
                 ],
             ),
-            follow_up: 0.40,
-            another_turn: 0.50,
+            follow_up: 0.46,
+            another_turn: 0.55,
             think_seconds: Distribution::fixed(
                 Scale::Logarithmic,
-                &[(0.00, 10.0), (0.10, 40.0), (0.50, 120.0), (0.90, 480.0), (1.00, 1_800.0)],
+                &[(0.00, 10.0), (0.10, 30.0), (0.50, 70.0), (0.90, 300.0), (1.00, 1_200.0)],
             ),
             message: Distribution::fixed(
                 Scale::Logarithmic,
-                &[(0.00, 8.0), (0.50, 700.0), (0.75, 3_000.0), (0.90, 10_000.0), (1.00, 60_000.0)],
+                &[(0.00, 8.0), (0.50, 400.0), (0.75, 2_500.0), (0.90, 9_000.0), (1.00, 60_000.0)],
             ),
-            patience: Duration::from_secs(900),
+            patience: Duration::from_secs(300),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One replica of a fleet: an engine, its endpoint, and where it is in its life.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl Replica {
         let address = format!("10.0.{}.{}:8000", index / 250, index % 250 + 1);
         Self {
             engine: Engine::new(profile.clone(), seed),
-            endpoint: Arc::new(Endpoint::new(format!("replica-{index}"), address)),
+            endpoint: Arc::new(Endpoint::new(&format!("replica-{index}"), &address, BTreeMap::new())),
             phase: Phase::Starting,
             launched: now,
             gone: None,

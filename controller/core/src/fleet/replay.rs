@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epp_core::config::Config;
-use epp_core::endpoint::Pool;
+use epp_core::Pool;
 use epp_core::{Director, End, InFlight, Outcome, Request, Ticket, Verdict};
-use predictor::{Candidate, Learner, LearnerConfig};
+use predictor::{Candidate, LatencyModel, Learner, LearnerConfig};
 use rustc_hash::FxHashMap;
 use simulator_core::{Event as EngineEvent, EventKind, Prefix, Profile, Submission};
 
@@ -410,19 +410,14 @@ impl<'a> Run<'a> {
     }
 
     fn signals(&self) -> Signals {
-        let model = self.learner.as_ref().map(|learner| learner.model(self.now));
-        Signals {
-            now: self.now,
-            demand: self.director.demand().clone(),
-            queued: self.director.queued(),
-            replicas: Replicas {
-                ready: self.count(Phase::Ready),
-                starting: self.count(Phase::Starting),
-                draining: self.count(Phase::Draining),
-            },
-            kv_tokens: self.spec.profile.kv_blocks.map(|blocks| u64::from(blocks) * u64::from(self.spec.profile.block_tokens)),
-            model: Arc::new(model.unwrap_or_else(predictor::LatencyModel::prior)),
-        }
+        let model = self.learner.as_ref().map_or_else(LatencyModel::prior, |learner| learner.model(self.now));
+        let replicas = Replicas {
+            ready: self.count(Phase::Ready),
+            starting: self.count(Phase::Starting),
+            draining: self.count(Phase::Draining),
+        };
+        let director = &self.director;
+        Signals::observe(self.now, director.demand(), &director.queued(), director.pool(), replicas, Arc::new(model))
     }
 
     fn count(&self, phase: Phase) -> u32 {
@@ -450,7 +445,10 @@ impl<'a> Run<'a> {
             starting.end(self.now);
             return;
         }
-        let load = |replica: &Replica| (replica.endpoint.load.in_flight(), replica.endpoint.load.resident_tokens());
+        let load = |replica: &Replica| {
+            let load = replica.endpoint.load.snapshot();
+            (load.in_flight, load.resident_tokens)
+        };
         let ready = self.replicas.iter_mut().filter(|replica| replica.phase == Phase::Ready);
         if let Some(replica) = ready.min_by_key(|replica| load(replica)) {
             replica.phase = Phase::Draining;
@@ -501,7 +499,7 @@ fn full_blocks(offer: &Offer) -> usize {
 
 /// Block hashes that each stand for everything before them too, as the picker's hasher makes them.
 fn chained(blocks: &[u64]) -> Arc<[u64]> {
-    let mut parent = 0;
+    let mut parent = 0_u64;
     blocks
         .iter()
         .map(|block| {

@@ -11,21 +11,21 @@ fn near(what: &str, actual: f64, published: f64, tolerance: f64) {
 
 #[test]
 fn generated_traces_have_the_published_statistics() {
-    for seed in 0..5 {
+    for seed in 0..10 {
         let stats = generate(&WorkloadSpec::mooncake_conversation(), seed).stats();
-        println!("{stats:?}");
         assert_eq!(stats.requests, 12_031);
         near("seconds", stats.span_seconds, 3_537.0, 0.005);
         near("requests/s", stats.requests_per_second, 3.40, 0.01);
-        near("slowest minute", stats.slowest_minute, 2.40, 0.15);
-        near("fastest minute", stats.fastest_minute, 4.12, 0.15);
+        // Extremes of 59 minutes of some 200 requests each: chance moves them.
+        near("slowest minute", stats.slowest_minute, 2.40, 0.20);
+        near("fastest minute", stats.fastest_minute, 4.12, 0.20);
         near("prompt mean", stats.input.mean, 12_035.0, 0.05);
         near("prompt p50", f64::from(stats.input.p50), 6_909.0, 0.05);
         near("prompt p99", f64::from(stats.input.p99), 85_401.0, 0.10);
         near("answer mean", stats.output.mean, 343.0, 0.03);
         near("answer p50", f64::from(stats.output.p50), 350.0, 0.03);
         near("answer p99", f64::from(stats.output.p99), 1_120.0, 0.10);
-        near("hit share", stats.prefix_hit_share, 0.366, 0.06);
+        near("hit share", stats.prefix_hit_share, 0.366, 0.05);
     }
 }
 
@@ -111,4 +111,37 @@ fn nothing_asked_for_is_nothing_made() {
         ..WorkloadSpec::default()
     };
     assert!(generate(&spec, 0).requests.is_empty());
+}
+
+#[test]
+fn the_recorded_hour_has_the_published_statistics() {
+    let Some(file) = recorded_hour() else {
+        println!("not run: needs HEADROOM_DATA (the directory that holds mooncake/conversation_trace.jsonl)");
+        return;
+    };
+    let trace = Trace::read(&file).unwrap();
+    let stats = trace.stats();
+    assert_eq!((stats.requests, trace.block_tokens), (12_031, 512));
+    assert_eq!((stats.input.p50, stats.input.p99), (6_909, 85_401));
+    assert_eq!((stats.output.p50, stats.output.p99), (350, 1_120));
+    near("prompt mean", stats.input.mean, 12_035.0, 0.0001);
+    near("answer mean", stats.output.mean, 343.0, 0.002);
+    near("seconds", stats.span_seconds, 3_537.0, 0.0001);
+    near("requests/s", stats.requests_per_second, 3.40, 0.001);
+    near("slowest minute", stats.slowest_minute, 2.40, 0.001);
+    near("fastest minute", stats.fastest_minute, 4.12, 0.001);
+    near("hit share", stats.prefix_hit_share, 0.366, 0.002);
+
+    let spread = trace.spread_batches(MOONCAKE_BATCH);
+    let most = spread.requests.chunk_by(|a, b| a.arrival == b.arrival).map(<[_]>::len).max();
+    assert_eq!(most, Some(1), "no two requests arrive at once");
+    let eighth = spread.scaled_lengths(std::num::NonZeroU32::new(8).unwrap()).unwrap();
+    assert_eq!(eighth.block_tokens, 64);
+    near("hit share, scaled", eighth.stats().prefix_hit_share, 0.366, 0.005);
+}
+
+fn recorded_hour() -> Option<std::path::PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
+    let data = std::env::var_os("HEADROOM_DATA").unwrap_or_else(|| default.into());
+    Some(std::path::Path::new(&data).join("mooncake/conversation_trace.jsonl")).filter(|file| file.exists())
 }

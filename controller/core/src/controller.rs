@@ -1,0 +1,167 @@
+//! The stages in a row, and what is remembered between ticks.
+
+use std::time::Duration;
+
+use predictor::State;
+
+use crate::capacity::{self, Binding, Capacity};
+use crate::decision::{Basis, Decision, Hold, Reason};
+use crate::demand::{Demand, Meter};
+use crate::forecast::{Forecast, forecast};
+use crate::guard::Guard;
+use crate::plan::{hold, plan};
+use crate::policy::Policy;
+use crate::signals::Signals;
+
+/// A capacity is computed anew when the model was refitted, and at least this often, since the mix moves too.
+const CAPACITY_AGE: Duration = Duration::from_secs(5);
+/// Share of requests beyond help that is worth a reason.
+const WORTH_TELLING: f64 = 0.005;
+
+/// Turns signals into decisions, one tick after another. Deterministic: the same signals give the same decisions.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    policy: Policy,
+    meter: Meter,
+    guard: Guard,
+    wanted: Option<u32>,
+    capacity: Option<Computed>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Computed {
+    at: Duration,
+    version: u64,
+    capacity: Option<Capacity>,
+}
+
+impl Controller {
+    /// Follows `policy`, which is taken as valid (see [`Policy::validate`]).
+    pub fn new(policy: Policy) -> Self {
+        let meter = Meter::new(policy.fast_window(), policy.slow_window());
+        Self { policy, meter, guard: Guard::default(), wanted: None, capacity: None }
+    }
+
+    /// The policy followed.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Decides how many replicas are wanted now. Call about once a second, with `now` never going back.
+    pub fn tick(&mut self, signals: Signals) -> Decision {
+        let policy = &self.policy;
+        let previous = self.wanted.unwrap_or_else(|| signals.replicas.supply());
+        self.meter.observe(signals.now, signals.demand);
+        let demand = self.meter.demand(&signals.mix, signals.queued);
+        let forecast = demand.as_ref().map(|demand| forecast(policy, demand));
+        let sizable = sizable(&signals, demand.is_some());
+        let capacity = match sizable {
+            Ok(()) => self.capacity(&signals),
+            Err(_) => None,
+        };
+
+        let sized = match (sizable, forecast.as_ref(), capacity.as_ref()) {
+            (Ok(()), Some(forecast), Some(capacity)) => self.size(&signals, forecast, capacity),
+            (hold, ..) => self.hold(&signals, previous, hold.err().unwrap_or(Hold::Unbounded)),
+        };
+        let Sized { count, relaxed, basis, mut reasons } = sized;
+        let (replicas, guarded) = self.guard.apply(&self.policy, signals.now, previous, count, relaxed);
+        reasons.extend(guarded.map(Reason::Guard));
+        self.wanted = Some(replicas);
+        let headroom = capacity.zip(demand).map(|(capacity, demand): (Capacity, Demand)| {
+            capacity.requests_per_second * f64::from(signals.replicas.ready) - demand.offered.requests
+        });
+        Decision {
+            at: signals.now,
+            replicas,
+            previous,
+            basis,
+            supply: signals.replicas,
+            demand,
+            forecast,
+            capacity,
+            headroom,
+            reasons,
+            guarded,
+        }
+    }
+
+    fn size(&self, signals: &Signals, forecast: &Forecast, capacity: &Capacity) -> Sized {
+        let policy = &self.policy;
+        let plan = plan(policy, forecast, &signals.queued, capacity);
+        let mut reasons = vec![Reason::Forecast {
+            rate: forecast.upper,
+            horizon: forecast.horizon,
+            needed: plan.needed,
+            per_replica: capacity.requests_per_second,
+            binding: capacity.binding,
+            percentile: policy.slo.percentile,
+        }];
+        if plan.backlog_rate > 0.0 {
+            reasons.push(Reason::Backlog { requests: signals.queued.requests, rate: plan.backlog_rate, drain: policy.drain() });
+        }
+        let (target, reachable) = if capacity.reachable.ttft <= capacity.reachable.tpot {
+            (Binding::Ttft, capacity.reachable.ttft)
+        } else {
+            (Binding::Tpot, capacity.reachable.tpot)
+        };
+        if capacity.infeasible {
+            let (percentile, utilization) = (policy.slo.percentile, policy.utilization_fallback);
+            reasons.push(Reason::Infeasible { target, reachable, percentile, utilization });
+        } else if reachable < 1.0 - WORTH_TELLING {
+            reasons.push(Reason::Incurable { share: 1.0 - reachable });
+        }
+        if capacity.extrapolated {
+            reasons.push(Reason::Extrapolated);
+        }
+        if capacity.confidence == State::Warming {
+            reasons.push(Reason::Warming);
+        }
+        let basis = if capacity.infeasible { Basis::Utilization } else { Basis::Slo };
+        Sized { count: plan.count, relaxed: plan.relaxed, basis, reasons }
+    }
+
+    fn hold(&self, signals: &Signals, previous: u32, because: Hold) -> Sized {
+        let held = hold(&self.policy, previous, &signals.queued, signals.in_flight, &signals.replicas);
+        let mut reasons = vec![Reason::Held { because }];
+        if held > previous {
+            reasons.push(Reason::HeldBacklog { requests: signals.queued.requests, in_flight: signals.in_flight });
+        }
+        Sized { count: held, relaxed: held, basis: Basis::Held, reasons }
+    }
+
+    /// The capacity computed last, if it is still good.
+    fn capacity(&mut self, signals: &Signals) -> Option<Capacity> {
+        let version = signals.model.version();
+        let good = |computed: &&Computed| {
+            computed.capacity.is_some() && computed.version == version && signals.now < computed.at + CAPACITY_AGE
+        };
+        if let Some(computed) = self.capacity.as_ref().filter(good) {
+            return computed.capacity;
+        }
+        let capacity = capacity::capacity(&*signals.model, &signals.mix, &self.policy, signals.kv_tokens);
+        self.capacity = Some(Computed { at: signals.now, version, capacity });
+        capacity
+    }
+}
+
+struct Sized {
+    count: u32,
+    relaxed: u32,
+    basis: Basis,
+    reasons: Vec<Reason>,
+}
+
+/// Whether the signals allow sizing at all.
+fn sizable(signals: &Signals, demand_known: bool) -> Result<(), Hold> {
+    match signals.model.state() {
+        State::Prior => Err(Hold::Prior),
+        State::Stale => Err(Hold::Stale),
+        State::Warming | State::Trained if !demand_known => Err(Hold::NoDemand),
+        State::Warming | State::Trained if signals.mix.is_empty() => Err(Hold::NoMix),
+        State::Warming | State::Trained => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! The count and, in sentences, why.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capacity::{Binding, Capacity};
+use crate::demand::Demand;
+use crate::forecast::Forecast;
+use crate::guard::Guarded;
+use crate::policy::seconds;
+use crate::signals::Replicas;
+
+/// Why the count could not be computed and is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hold {
+    /// The model has seen too few answers to size by.
+    Prior,
+    /// The model no longer describes what is seen.
+    Stale,
+    /// Demand has not been watched for long enough.
+    NoDemand,
+    /// No request has been seen whose shape could be sized for.
+    NoMix,
+    /// The model's predictions carry no bound.
+    Unbounded,
+}
+
+/// How the count came about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Basis {
+    /// Sized so that the SLO is met.
+    Slo,
+    /// The SLO is infeasible on one idle replica: sized for utilisation.
+    Utilization,
+    /// Held.
+    Held,
+}
+
+impl Basis {
+    /// As written in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Slo => "slo",
+            Self::Utilization => "utilization",
+            Self::Held => "held",
+        }
+    }
+
+    /// Every basis.
+    pub const ALL: [Self; 3] = [Self::Slo, Self::Utilization, Self::Held];
+}
+
+/// One of the reasons for a count, in the order in which they took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Reason {
+    /// Forecast over capacity.
+    Forecast {
+        /// Requests/s that replicas are counted for.
+        rate: f64,
+        /// How far ahead.
+        #[serde(rename = "horizonSeconds", with = "seconds")]
+        horizon: Duration,
+        /// Replicas' worth of it and of the backlog, not rounded.
+        needed: f64,
+        /// Requests/s per replica.
+        per_replica: f64,
+        /// What binds a replica.
+        binding: Binding,
+        /// The SLO's percentile, 0 to 1.
+        percentile: f32,
+    },
+    /// The queue adds to the forecast.
+    Backlog {
+        /// Waiting requests.
+        requests: u64,
+        /// Requests/s added to work them off.
+        rate: f64,
+        /// In this time.
+        #[serde(rename = "drainSeconds", with = "seconds")]
+        drain: Duration,
+    },
+    /// One idle replica misses the SLO.
+    Infeasible {
+        /// `TTFT` or `TPOT`.
+        target: Binding,
+        /// Share of the requests that an idle replica serves in time.
+        reachable: f64,
+        /// Share that the SLO asks for.
+        percentile: f32,
+        /// Utilisation sized for instead.
+        utilization: f64,
+    },
+    /// Some requests miss the SLO at any count; the rest is sized for.
+    Incurable {
+        /// Share of the requests.
+        share: f64,
+    },
+    /// The predicted state lies outside of what the model was trained on.
+    Extrapolated,
+    /// The model is young: its analytic part alone was used.
+    Warming,
+    /// The count is held.
+    Held {
+        /// Why.
+        because: Hold,
+    },
+    /// The queue raises a held count.
+    HeldBacklog {
+        /// Waiting requests.
+        requests: u64,
+        /// Requests on the replicas.
+        in_flight: u64,
+    },
+    /// A guard changed the count.
+    Guard(Guarded),
+}
+
+/// What the controller wants, what it saw, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// When, since the clock's epoch.
+    #[serde(rename = "atSeconds", with = "seconds")]
+    pub at: Duration,
+    /// Replicas wanted from now on.
+    pub replicas: u32,
+    /// Replicas wanted until now.
+    pub previous: u32,
+    /// How the count came about.
+    pub basis: Basis,
+    /// Replicas that exist.
+    pub supply: Replicas,
+    /// Demand; `None` while unknown.
+    pub demand: Option<Demand>,
+    /// Forecast; `None` while demand is unknown.
+    pub forecast: Option<Forecast>,
+    /// Capacity of one replica; `None` while unknown.
+    pub capacity: Option<Capacity>,
+    /// Requests/s that the ready replicas could take beyond the offered ones (negative: too many are offered);
+    /// `None` while capacity or demand is unknown.
+    pub headroom: Option<f64>,
+    /// Why, in the order in which the reasons took effect.
+    pub reasons: Vec<Reason>,
+    /// The guard that changed the count, if one did; also the last of `reasons`.
+    pub guarded: Option<Guarded>,
+}
+
+impl Decision {
+    /// Whether the count changes.
+    pub fn changes(&self) -> bool {
+        self.replicas != self.previous
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changes() {
+            write!(f, "{} → {}: ", self.previous, self.replicas)?;
+        } else {
+            write!(f, "{} stay: ", self.replicas)?;
+        }
+        for (index, reason) in self.reasons.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            reason.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Forecast { rate, horizon, needed, per_replica, binding, percentile } => {
+                write!(f, "forecast {rate:.1} req/s at +{} needs {needed:.1} replicas at {per_replica:.2} req/s each (", Span(horizon))?;
+                match binding {
+                    Binding::Ttft | Binding::Tpot => write!(f, "{binding} p{} binds)", Percent(f64::from(percentile))),
+                    _ => write!(f, "{binding} binds)"),
+                }
+            }
+            Self::Backlog { requests, rate, drain } => {
+                write!(f, "{requests} queued add {rate:.1} req/s to be worked off in {}", Span(drain))
+            }
+            Self::Infeasible { target, reachable, percentile, utilization } => write!(
+                f,
+                "{target} p{} is infeasible: an idle replica serves only {}% of the requests in time; sized for {}% utilisation",
+                Percent(f64::from(percentile)),
+                Percent(reachable),
+                Percent(utilization)
+            ),
+            Self::Incurable { share } => {
+                write!(f, "{}% of the requests miss the SLO even on an idle replica and are not sized for", Percent(share))
+            }
+            Self::Extrapolated => f.write_str("capacity is extrapolated beyond the load seen so far"),
+            Self::Warming => f.write_str("the latency model is warming up"),
+            Self::Held { because } => write!(f, "held: {because}"),
+            Self::HeldBacklog { requests, in_flight } => {
+                write!(f, "raised by the backlog: {requests} queued beside {in_flight} in flight")
+            }
+            Self::Guard(guarded) => guarded.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Prior => "the latency model has seen too few answers",
+            Self::Stale => "the latency model is stale",
+            Self::NoDemand => "demand has not been watched for long enough",
+            Self::NoMix => "no request has been seen yet",
+            Self::Unbounded => "the latency model's predictions carry no bound",
+        })
+    }
+}
+
+impl fmt::Display for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::StepUp { wanted, allowed } => {
+                write!(f, "{wanted} wanted, at most {allowed} until those started last are ready")
+            }
+            Self::ScaleDown { wanted, remaining } => {
+                write!(f, "{wanted} would do; more were needed lately, fewer in {} at the earliest", Span(remaining))
+            }
+            Self::StepDown { wanted, allowed } => {
+                write!(f, "{wanted} would do; at least {allowed} so that the count no more than halves within the guard time")
+            }
+            Self::Minimum { wanted } => write!(f, "{wanted} would do; the policy's minimum holds"),
+            Self::Maximum { wanted } => write!(f, "{wanted} wanted; the policy's maximum holds"),
+        }
+    }
+}
+
+/// Seconds without needless decimals.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = (self.0.as_secs_f64() * 10.0).round() / 10.0;
+        write!(f, "{tenths} s")
+    }
+}
+
+/// A share in percent, at most one decimal.
+struct Percent(f64);
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", (self.0 * 1000.0).round() / 10.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forecast() -> Reason {
+        Reason::Forecast {
+            rate: 21.4,
+            horizon: Duration::from_secs(6),
+            needed: 4.553,
+            per_replica: 4.7,
+            binding: Binding::Ttft,
+            percentile: 0.9,
+        }
+    }
+
+    fn decision(previous: u32, replicas: u32, reasons: Vec<Reason>) -> Decision {
+        Decision {
+            at: Duration::from_millis(1500),
+            replicas,
+            previous,
+            basis: Basis::Slo,
+            supply: Replicas { ready: previous, starting: 0, draining: 0 },
+            demand: None,
+            forecast: None,
+            capacity: None,
+            headroom: None,
+            reasons,
+            guarded: None,
+        }
+    }
+
+    #[test]
+    fn a_decision_reads_as_a_sentence() {
+        let guard = Guarded::ScaleDown { wanted: 2, remaining: Duration::from_millis(7540) };
+        assert_eq!(
+            decision(3, 5, vec![forecast()]).to_string(),
+            "3 → 5: forecast 21.4 req/s at +6 s needs 4.6 replicas at 4.70 req/s each (TTFT p90 binds)"
+        );
+        assert_eq!(
+            decision(3, 3, vec![Reason::Extrapolated, Reason::Guard(guard)]).to_string(),
+            "3 stay: capacity is extrapolated beyond the load seen so far; 2 would do; more were needed lately, fewer in 7.5 s at the earliest"
+        );
+        let infeasible = Reason::Infeasible { target: Binding::Ttft, reachable: 0.6211, percentile: 0.95, utilization: 0.8 };
+        assert_eq!(
+            infeasible.to_string(),
+            "TTFT p95 is infeasible: an idle replica serves only 62.1% of the requests in time; sized for 80% utilisation"
+        );
+    }
+
+    #[test]
+    fn json_names_kinds_and_units_and_reads_back() {
+        let guarded = Guarded::StepUp { wanted: 9, allowed: 6 };
+        let mut decision = decision(3, 6, vec![forecast(), Reason::Guard(guarded)]);
+        decision.guarded = Some(guarded);
+        let json = serde_json::to_value(&decision).unwrap();
+        assert_eq!(json["atSeconds"], 1.5);
+        assert_eq!(json["reasons"][0]["kind"], "forecast");
+        assert_eq!(json["reasons"][0]["horizonSeconds"], 6.0);
+        assert_eq!(json["reasons"][1], serde_json::json!({"kind": "guard", "by": "stepUp", "wanted": 9, "allowed": 6}));
+        assert_eq!(serde_json::from_value::<Decision>(json).unwrap(), decision);
+    }
+}

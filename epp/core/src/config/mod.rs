@@ -1,0 +1,211 @@
+//! The picker's configuration: llm-d's `EndpointPickerConfig` YAML, validated, with defaults filled in.
+
+mod build;
+mod error;
+mod flow;
+mod plugin;
+mod preset;
+mod raw;
+mod units;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::ConfigError;
+pub(crate) use error::from_yaml;
+pub use plugin::{
+    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery, InflightLoadProducer, LatencyScorer,
+    MetricsDataSource, NoParameters, PLUGIN_TYPES, PickerParameters, PredictedLatencyProducer, PredictedTtftScorer,
+    PrefixCacheScorer, PrefixProducer, Quantile, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
+    UtilizationDetector,
+};
+
+/// A validated configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The queue; `None` = feature gate `flowControl` off: dispatch at once or refuse.
+    pub flow: Option<FlowConfig>,
+    /// What tells that the pool is full.
+    pub detector: Detector,
+    /// Saturation at which dispatch stops (`static-usage-limit-policy`).
+    pub ceiling: f64,
+    /// How an endpoint is chosen.
+    pub profile: Profile,
+    /// The approximate prefix index; `None` = nothing reads it.
+    pub prefix: Option<PrefixProducer>,
+    /// Predictions for every candidate; `None` = nothing reads them and nothing is learned.
+    pub predicted_latency: Option<PredictedLatencyProducer>,
+    /// Refusal of sheddable requests that cannot be served in time.
+    pub slo_admitter: Option<SloAdmitter>,
+    /// Where endpoints come from; `None` = the shell's own source.
+    pub discovery: Option<FileDiscovery>,
+    /// How engines' metrics are read; `None` = not at all.
+    pub metrics: Option<Scrape>,
+    /// Age from which a scrape no longer counts for scoring (flag `--metrics-staleness-threshold`).
+    pub metrics_staleness: Duration,
+    /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
+    pub warnings: Vec<String>,
+}
+
+/// A metrics source and what is taken from it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scrape {
+    /// Where.
+    pub source: MetricsDataSource,
+    /// Time between reads; `None` = the `--refresh-metrics-interval` flag.
+    pub interval: Option<Duration>,
+    /// What.
+    pub extractor: CoreMetricsExtractor,
+}
+
+/// One scheduling profile: filters, then weighted scorers, then a picker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// Detectors that are applied to single endpoints, besides the queue's own.
+    pub filters: Vec<Detector>,
+    /// In the order written.
+    pub scorers: Vec<WeightedScorer>,
+    /// The picker.
+    pub picker: Picker,
+    /// Endpoints returned: the pick and its fallbacks, at least 1.
+    pub endpoints: usize,
+}
+
+/// A scorer with its name and weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedScorer {
+    /// Plugin name.
+    pub name: Arc<str>,
+    /// Weight, finite and not negative.
+    pub weight: f64,
+    /// The scorer.
+    pub scorer: Scorer,
+}
+
+/// A scorer and its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scorer {
+    /// `queue-scorer`
+    Queue,
+    /// `kv-cache-utilization-scorer`
+    KvUtilization,
+    /// `prefix-cache-scorer`
+    Prefix(PrefixCacheScorer),
+    /// `latency-scorer`
+    Latency(LatencyScorer),
+    /// `predicted-ttft-scorer`
+    PredictedTtft(PredictedTtftScorer),
+}
+
+/// A picker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Picker {
+    /// `max-score-picker`
+    MaxScore,
+    /// `random-picker`
+    Random,
+    /// `weighted-random-picker`
+    WeightedRandom,
+    /// `round-robin-picker` (Headroom's own, for comparison)
+    RoundRobin,
+}
+
+/// A saturation detector.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Detector {
+    /// `concurrency-detector`
+    Concurrency(ConcurrencyDetector),
+    /// `utilization-detector`
+    Utilization {
+        /// Its parameters.
+        parameters: UtilizationDetector,
+        /// `metricsStalenessThreshold`, read.
+        staleness: Duration,
+    },
+}
+
+/// The queue's limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowConfig {
+    /// Requests queued at most, over all bands; `None` = unlimited.
+    pub max_requests: Option<u64>,
+    /// Body bytes queued at most, over all bands; `None` = unlimited.
+    pub max_bytes: Option<u64>,
+    /// Time in the queue while there are endpoints; `None` = unlimited.
+    pub request_ttl: Option<Duration>,
+    /// Time in the queue while there is none; `None` = unlimited.
+    pub no_endpoint_ttl: Option<Duration>,
+    /// Limits of bands of priority 0 and above without an entry of their own.
+    pub default_band: BandConfig,
+    /// Limits of negative bands without an entry of their own.
+    pub negative_band: BandConfig,
+    /// Limits by priority.
+    pub bands: BTreeMap<i32, BandConfig>,
+}
+
+/// One band's limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BandConfig {
+    /// Requests queued at most.
+    pub max_requests: u64,
+    /// Body bytes queued at most.
+    pub max_bytes: u64,
+    /// A shorter time in the queue than the general one.
+    pub request_ttl: Option<Duration>,
+}
+
+impl Default for BandConfig {
+    /// 5,000 requests, 1 GB.
+    fn default() -> Self {
+        Self { max_requests: 5_000, max_bytes: 1_000_000_000, request_ttl: None }
+    }
+}
+
+impl Default for FlowConfig {
+    /// No global limit, 60 s to live, default bands.
+    fn default() -> Self {
+        let minute = Some(Duration::from_secs(60));
+        Self {
+            max_requests: None,
+            max_bytes: None,
+            request_ttl: minute,
+            no_endpoint_ttl: minute,
+            default_band: BandConfig::default(),
+            negative_band: BandConfig::default(),
+            bands: BTreeMap::new(),
+        }
+    }
+}
+
+impl FlowConfig {
+    /// The limits of the band of that priority.
+    pub fn band(&self, priority: i32) -> &BandConfig {
+        let default = if priority < 0 { &self.negative_band } else { &self.default_band };
+        self.bands.get(&priority).unwrap_or(default)
+    }
+}
+
+impl Config {
+    /// Reads an `EndpointPickerConfig` document.
+    ///
+    /// # Errors
+    /// Anything unknown, misspelt, out of range or not built, with the nearest known names.
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        build::build(from_yaml(text, "config")?)
+    }
+
+    /// Whether any part of this configuration reads engines' metrics.
+    pub fn reads_metrics(&self) -> bool {
+        let utilization = |detector: &Detector| matches!(detector, Detector::Utilization { .. });
+        let scraped = |scorer: &WeightedScorer| {
+            matches!(scorer.scorer, Scorer::Queue | Scorer::KvUtilization | Scorer::Latency(_))
+        };
+        self.predicted_latency.is_some()
+            || self.prefix.as_ref().is_some_and(|prefix| prefix.auto_tune)
+            || utilization(&self.detector)
+            || self.profile.filters.iter().any(utilization)
+            || self.profile.scorers.iter().any(scraped)
+    }
+}

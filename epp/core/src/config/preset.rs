@@ -1,0 +1,96 @@
+//! Configurations that need no file: llm-d's default, Headroom's own, and those they are compared with.
+
+use std::time::Duration;
+
+use super::plugin::{ConcurrencyDetector, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer};
+use super::plugin::{PrefixProducer, SloAdmitter, UtilizationDetector};
+use super::{Config, Detector, FlowConfig, Picker, Profile, Scorer, Scrape, WeightedScorer};
+
+/// llm-d's default for the flag `--metrics-staleness-threshold`.
+const METRICS_STALENESS: Duration = Duration::from_secs(2);
+
+impl Default for Config {
+    /// What llm-d does without a configuration: queue 2, KV 2, prefix 3, best score; no queue.
+    fn default() -> Self {
+        Self {
+            flow: None,
+            detector: Detector::utilization_default(),
+            ceiling: 1.0,
+            profile: Profile {
+                filters: Vec::new(),
+                scorers: vec![
+                    weighted("queue-scorer", 2.0, Scorer::Queue),
+                    weighted("kv-cache-utilization-scorer", 2.0, Scorer::KvUtilization),
+                    weighted("prefix-cache-scorer", 3.0, Scorer::Prefix(PrefixCacheScorer::default())),
+                ],
+                picker: Picker::MaxScore,
+                endpoints: 1,
+            },
+            prefix: Some(PrefixProducer::default()),
+            predicted_latency: None,
+            slo_admitter: None,
+            discovery: None,
+            metrics: Some(Scrape::default()),
+            metrics_staleness: METRICS_STALENESS,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Headroom's own default: queue, room reserved at dispatch, predictions, SLO admission, and the endpoint
+    /// with the shortest predicted time to first token among those that meet the SLO.
+    pub fn headroom_default() -> Self {
+        Self {
+            predicted_latency: Some(PredictedLatencyProducer {
+                streaming_mode: true,
+                ..PredictedLatencyProducer::default()
+            }),
+            slo_admitter: Some(SloAdmitter::default()),
+            profile: Profile {
+                scorers: vec![weighted(
+                    "predicted-ttft-scorer",
+                    1.0,
+                    Scorer::PredictedTtft(PredictedTtftScorer::default()),
+                )],
+                ..Self::default().profile
+            },
+            ..Self::llmd_default()
+        }
+    }
+
+    /// llm-d's default profile behind the same queue and detector as [`Config::headroom_default`].
+    pub fn llmd_default() -> Self {
+        Self {
+            flow: Some(FlowConfig::default()),
+            detector: Detector::Concurrency(ConcurrencyDetector::default()),
+            ..Self::default()
+        }
+    }
+
+    /// Round robin behind the same queue and detector as [`Config::headroom_default`].
+    pub fn round_robin() -> Self {
+        let profile =
+            Profile { filters: Vec::new(), scorers: Vec::new(), picker: Picker::RoundRobin, endpoints: 1 };
+        Self { profile, prefix: None, metrics: None, ..Self::llmd_default() }
+    }
+
+    /// The same with `requests` in flight per endpoint at most, counted by the concurrency detector.
+    #[must_use]
+    pub fn with_max_concurrency(mut self, requests: u32) -> Self {
+        let parameters = ConcurrencyDetector { max_concurrency: requests.max(1), ..ConcurrencyDetector::default() };
+        self.detector = Detector::Concurrency(parameters);
+        self
+    }
+}
+
+impl Detector {
+    /// `utilization-detector` with llm-d's defaults.
+    pub fn utilization_default() -> Self {
+        Self::Utilization { parameters: UtilizationDetector::default(), staleness: Duration::from_millis(200) }
+    }
+}
+
+fn weighted(name: &str, weight: f64, scorer: Scorer) -> WeightedScorer {
+    WeightedScorer { name: name.into(), weight, scorer }
+}

@@ -1,0 +1,54 @@
+//! `kv-cache-utilization-scorer`: `1 − kv`.
+
+use crate::schedule::{Ask, Candidate, Score};
+
+/// Prefers the emptiest KV cache.
+#[derive(Debug)]
+pub(super) struct KvUtilizationScorer;
+
+impl Score for KvUtilizationScorer {
+    fn score(&self, _: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
+        let (mut sum, mut known) = (0.0, 0.0);
+        for (candidate, score) in candidates.iter().zip(scores.iter_mut()) {
+            *score = free_kv(candidate).unwrap_or(f32::NAN);
+            if !score.is_nan() {
+                (sum, known) = (sum + *score, known + 1.0);
+            }
+        }
+        // An unknown cache is neither empty nor full: it is like the others.
+        let typical = if known > 0.0 { sum / known } else { 0.5 };
+        for score in scores {
+            if score.is_nan() {
+                *score = typical;
+            }
+        }
+    }
+}
+
+/// Share of the KV cache that is free, if it is known.
+pub(super) fn free_kv(candidate: &Candidate) -> Option<f32> {
+    let used = candidate.scraped?.kv_utilization;
+    (!used.is_nan()).then_some(1.0 - used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Scraped;
+    use crate::schedule::{ask, candidate};
+    use std::time::Duration;
+
+    fn with_kv(kv_utilization: f32) -> Candidate {
+        let at = Duration::ZERO;
+        let scraped = Scraped { at, waiting: 0.0, running: 0.0, kv_utilization, block_tokens: None, kv_blocks: None };
+        Candidate { scraped: Some(scraped), ..candidate(0) }
+    }
+
+    #[test]
+    fn unknown_is_like_the_others() {
+        let mut scores = [0.0; 4];
+        let candidates = [with_kv(0.25), with_kv(0.75), candidate(2), with_kv(f32::NAN)];
+        KvUtilizationScorer.score(&ask(), &candidates, &mut scores);
+        assert_eq!(scores, [0.75, 0.25, 0.5, 0.5]);
+    }
+}

@@ -1,0 +1,104 @@
+//! `predicted-ttft-scorer`, Headroom's own: the shortest predicted time to first token.
+//!
+//! Endpoints predicted to meet the SLO score in 0.5..=1, the others in 0..0.5; within each part the score is
+//! the best cost ÷ the endpoint's cost. Cost = predicted TTFT × (1 + w·u), where u is the share of the prompt
+//! that the endpoint would have to compute: work that a cache hit saves is also saved to whoever comes next.
+//! Until the model has learned anything, queue, KV and prefix count 2, 2 and 3, as in llm-d's default.
+
+use predictor::State;
+
+use super::composite::Composite;
+use crate::config::PredictedTtftScorer as Parameters;
+use crate::schedule::{Ask, Candidate, Score};
+
+/// Costs are not told apart below this many milliseconds.
+const FLOOR_MS: f64 = 1.0;
+
+/// Prefers the shortest predicted time to first token.
+#[derive(Debug)]
+pub(super) struct PredictedTtftScorer {
+    pub(super) parameters: Parameters,
+}
+
+impl Score for PredictedTtftScorer {
+    fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
+        let learned = ask.ttft_state.is_some_and(|state| state != State::Prior);
+        if !learned || candidates.iter().any(|candidate| candidate.prediction.is_none()) {
+            return Composite { kv: 2.0, queue: 2.0, prefix: 3.0 }.score(ask, candidates, scores);
+        }
+        let mut least = [f64::INFINITY; 2];
+        for candidate in candidates {
+            let best = &mut least[usize::from(self.meets(ask, candidate))];
+            *best = best.min(self.cost(ask, candidate));
+        }
+        for (candidate, score) in candidates.iter().zip(scores) {
+            let meets = self.meets(ask, candidate);
+            let relative = least[usize::from(meets)] / self.cost(ask, candidate);
+            // Strictly below half for a miss, so that a miss never ties with the worst hit.
+            let (base, span) = if meets { (0.5, 0.5) } else { (0.0, 0.499) };
+            *score = (base + span * relative) as f32;
+        }
+    }
+}
+
+impl PredictedTtftScorer {
+    fn cost(&self, ask: &Ask, candidate: &Candidate) -> f64 {
+        let ttft = candidate.prediction.map_or(f64::INFINITY, |it| self.parameters.quantile.of(&it.ttft));
+        let uncached = f64::from(ask.prompt_tokens.saturating_sub(candidate.cached_tokens));
+        let share = uncached / f64::from(ask.prompt_tokens.max(1));
+        ttft.max(FLOOR_MS) * (1.0 + self.parameters.prefill_weight * share)
+    }
+
+    fn meets(&self, ask: &Ask, candidate: &Candidate) -> bool {
+        candidate.prediction.is_some_and(|prediction| {
+            let ttft = ask.waited_ms + self.parameters.quantile.of(&prediction.ttft);
+            ask.slo.met(ttft, Some(self.parameters.quantile.of(&prediction.tpot)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use predictor::{Prediction, Quantiles};
+
+    use super::*;
+    use crate::schedule::{ask, candidate};
+    use crate::slo::Slo;
+
+    fn predicted(ttft: f32, tpot: f32, cached_tokens: u32) -> Candidate {
+        let sure = |p50| Quantiles { p50, p90: p50, p99: p50 };
+        let prediction = Some(Prediction { ttft: sure(ttft), tpot: sure(tpot) });
+        Candidate { prediction, cached_tokens, ..candidate(0) }
+    }
+
+    fn scores(state: State, candidates: &[Candidate]) -> Vec<f32> {
+        let scorer = PredictedTtftScorer { parameters: Parameters { prefill_weight: 1.0, ..Parameters::default() } };
+        let slo = Slo { ttft_ms: Some(1_000.0), tpot_ms: Some(50.0) };
+        let mut scores = vec![0.0; candidates.len()];
+        scorer.score(&Ask { slo, prompt_tokens: 100, ttft_state: Some(state), ..ask() }, candidates, &mut scores);
+        scores
+    }
+
+    #[test]
+    fn shortest_wins_among_those_that_meet_the_slo() {
+        let candidates = [predicted(400.0, 20.0, 0), predicted(200.0, 20.0, 0), predicted(100.0, 60.0, 0)];
+        assert_eq!(scores(State::Trained, &candidates), [0.75, 1.0, 0.499]);
+    }
+
+    #[test]
+    fn a_cache_hit_counts_beyond_its_own_saving() {
+        // Costs 150·(1 + 1) and 200·(1 + 0.25).
+        let candidates = [predicted(150.0, 20.0, 0), predicted(200.0, 20.0, 75)];
+        let scored = scores(State::Warming, &candidates);
+        assert_eq!(scored[1], 1.0);
+        assert!((scored[0] - (0.5 + 0.5 * 250.0 / 300.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_prior_is_not_believed() {
+        let mut busy = predicted(10.0, 1.0, 0);
+        busy.load.waiting = 2;
+        let scored = scores(State::Prior, &[busy, predicted(900.0, 40.0, 0)]);
+        assert!(scored[1] > scored[0]);
+    }
+}

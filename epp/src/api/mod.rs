@@ -1,0 +1,7 @@
+//! The request side of the model servers' HTTP API: headers, bodies, errors.
+
+pub mod edit;
+pub mod error;
+pub mod head;
+pub mod json;
+pub mod openai;

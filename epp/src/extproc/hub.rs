@@ -1,0 +1,293 @@
+//! Where all streams meet: the director behind its lock, those who wait for it, and its timer.
+
+use super::stream::Rules;
+use crate::telemetry::Telemetry;
+use crate::telemetry::decisions::Decisions;
+use arc_swap::ArcSwap;
+use epp_core::{DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Ticket, Verdict};
+use parking_lot::Mutex;
+use predictor::LatencyModel;
+use predictor::trainer::Trainer;
+use runtime::{Clock, Shutdown};
+use rustc_hash::FxHashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot, watch};
+
+/// Shared by all streams, the pump and the admin server.
+#[derive(Debug)]
+pub struct Hub {
+    /// The picker's clock.
+    pub clock: Clock,
+    /// Learns from what streams observe.
+    pub trainer: Arc<Trainer>,
+    /// Metrics.
+    pub telemetry: Telemetry,
+    /// The last decisions.
+    pub decisions: Decisions,
+    state: Mutex<State>,
+    rules: ArcSwap<Rules>,
+    pool: watch::Sender<Arc<Pool>>,
+    demand: DemandLedger,
+    timer: Timer,
+    serial: AtomicU64,
+    next_any: AtomicUsize,
+    traffic: Traffic,
+}
+
+#[derive(Debug)]
+struct State {
+    director: Director,
+    model: Arc<LatencyModel>,
+    waiting: FxHashMap<Ticket, oneshot::Sender<Verdict>>,
+}
+
+/// When the director wants to be woken; the sleeper is told only of what comes earlier.
+#[derive(Debug)]
+struct Timer {
+    /// Nanoseconds on the picker's clock; `u64::MAX` = never.
+    due: AtomicU64,
+    earlier: Notify,
+}
+
+/// Without a request for this long the picker is idle, and what it does for requests can slow down.
+pub const IDLE: Duration = Duration::from_secs(5);
+
+/// When the last request came.
+#[derive(Debug, Default)]
+struct Traffic {
+    /// Milliseconds on the picker's clock.
+    last_ms: AtomicU64,
+    resumed: Notify,
+}
+
+impl Traffic {
+    fn idle(&self, now: Duration) -> bool {
+        now > Duration::from_millis(self.last_ms.load(Ordering::Relaxed)) + IDLE
+    }
+
+    fn request(&self, now: Duration) {
+        let resumed = self.idle(now);
+        self.last_ms.store(now.as_millis() as u64, Ordering::Relaxed);
+        if resumed {
+            self.resumed.notify_waiters();
+        }
+    }
+}
+
+/// What became of a submission at once.
+#[derive(Debug)]
+pub enum Submitted {
+    /// Decided.
+    Decided(Verdict),
+    /// Queued; the receiver is told.
+    Queued(Ticket, oneshot::Receiver<Verdict>),
+}
+
+impl Hub {
+    /// A hub around `director`. `first_serial` makes ids of requests without one differ from those of
+    /// other processes.
+    pub fn new(
+        director: Director,
+        rules: Rules,
+        trainer: Arc<Trainer>,
+        telemetry: Telemetry,
+        clock: Clock,
+        first_serial: u64,
+    ) -> Self {
+        let demand = director.demand().clone();
+        let state = State { director, model: Arc::new(LatencyModel::prior()), waiting: FxHashMap::default() };
+        Self {
+            clock,
+            trainer,
+            telemetry,
+            decisions: Decisions::default(),
+            state: Mutex::new(state),
+            rules: ArcSwap::from_pointee(rules),
+            pool: watch::Sender::new(Arc::default()),
+            demand,
+            timer: Timer { due: AtomicU64::new(u64::MAX), earlier: Notify::new() },
+            serial: AtomicU64::new(first_serial),
+            next_any: AtomicUsize::new(0),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// The rules for a stream that begins now, and its number.
+    pub fn begin(&self) -> (Arc<Rules>, u64) {
+        (self.rules.load_full(), self.serial.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The endpoints known now.
+    pub fn pool(&self) -> Arc<Pool> {
+        Arc::clone(&self.pool.borrow())
+    }
+
+    /// Follows the endpoints as they change.
+    pub fn watch_pool(&self) -> watch::Receiver<Arc<Pool>> {
+        self.pool.subscribe()
+    }
+
+    /// Everything that arrived and what became of it. Reading it takes no lock of the request path.
+    pub fn demand(&self) -> &DemandLedger {
+        &self.demand
+    }
+
+    /// What is queued, by band.
+    pub fn queued(&self) -> QueueDepth {
+        self.state.lock().director.queued()
+    }
+
+    /// Share of the pool's room that is taken, as the configured detector sees it; `None` = empty or unknown.
+    pub fn saturation(&self) -> Option<f64> {
+        let now = self.clock.now();
+        self.state.lock().director.saturation(now)
+    }
+
+    /// Replaces endpoints and objectives; an endpoint that stays keeps its load.
+    pub fn set_endpoints(&self, endpoints: Vec<EndpointSpec>, objectives: Objectives) {
+        let mut rules = Rules::clone(&self.rules.load());
+        rules.objectives = objectives;
+        self.rules.store(Arc::new(rules));
+        self.pool.send_modify(|pool| *pool = Arc::new(pool.updated(endpoints)));
+        let pool = self.pool();
+        self.with_director(|director, now| director.set_pool(now, pool));
+    }
+
+    /// Engines may have told their block size since: prompts of streams to come are cut accordingly.
+    pub fn refresh_hashing(&self) {
+        let hashing = self.state.lock().director.prefix_hashing();
+        let rules = self.rules.load();
+        if rules.hashing != hashing {
+            self.rules.store(Arc::new(Rules { hashing, ..Rules::clone(&rules) }));
+        }
+    }
+
+    /// Resolves when a request comes after [`IDLE`] without any.
+    pub async fn woken(&self) {
+        self.traffic.resumed.notified().await;
+    }
+
+    /// Whether no request came for [`IDLE`].
+    pub fn idle(&self, now: Duration) -> bool {
+        self.traffic.idle(now)
+    }
+
+    /// Hands a request to the director.
+    pub fn submit(&self, now: Duration, request: Request) -> Submitted {
+        self.traffic.request(now);
+        let mut state = self.state.lock();
+        self.refresh_model(&mut state);
+        let ticket = state.director.submit(now, request);
+        let own = state.deliver(Some(ticket));
+        let submitted = match own {
+            Some(verdict) => Submitted::Decided(verdict),
+            None => {
+                let (tell, told) = oneshot::channel();
+                state.waiting.insert(ticket, tell);
+                Submitted::Queued(ticket, told)
+            }
+        };
+        self.arm(state.director.next_wakeup());
+        submitted
+    }
+
+    /// The request behind `ticket` is no longer wanted.
+    pub fn withdraw(&self, ticket: Ticket) {
+        let mut state = self.state.lock();
+        state.waiting.remove(&ticket);
+        state.director.cancel(self.clock.now(), ticket);
+        state.deliver(None);
+        self.arm(state.director.next_wakeup());
+    }
+
+    /// Load was given back, or time passed: dispatches what there is room for and expires what waited too long.
+    pub fn pump(&self) {
+        self.with_director(|director, now| director.advance(now));
+    }
+
+    /// Refuses everything queued; for the end of a drain.
+    pub fn refuse_queued(&self) {
+        self.with_director(|director, now| director.drain(now));
+    }
+
+    fn with_director(&self, act: impl FnOnce(&mut Director, Duration)) {
+        let mut state = self.state.lock();
+        self.refresh_model(&mut state);
+        act(&mut state.director, self.clock.now());
+        state.deliver(None);
+        self.arm(state.director.next_wakeup());
+    }
+
+    fn refresh_model(&self, state: &mut State) {
+        let model = self.trainer.model();
+        if !Arc::ptr_eq(&model, &state.model) {
+            state.model = Arc::clone(&model);
+            state.director.set_model(model);
+        }
+    }
+
+    fn arm(&self, wakeup: Option<Duration>) {
+        let due = wakeup.map_or(u64::MAX, |at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
+        if due < self.timer.due.fetch_min(due, Ordering::AcqRel) {
+            self.timer.earlier.notify_one();
+        }
+    }
+
+    /// Wakes the director when it wants to be woken, until `shutdown` is stopped.
+    pub async fn keep_time(&self, shutdown: Shutdown) {
+        loop {
+            let due = self.timer.due.load(Ordering::Acquire);
+            let sleep = async {
+                match due {
+                    u64::MAX => std::future::pending().await,
+                    due => tokio::time::sleep_until(self.clock.instant(Duration::from_nanos(due))).await,
+                }
+            };
+            tokio::select! {
+                () = sleep => {
+                    self.timer.due.store(u64::MAX, Ordering::Release);
+                    self.pump();
+                }
+                () = self.timer.earlier.notified() => {}
+                () = shutdown.stopped() => return,
+            }
+        }
+    }
+
+    /// Any endpoint among `subset` (`None` = all), in turn.
+    pub fn any_endpoint(&self, subset: Option<&[String]>) -> Option<Arc<str>> {
+        let pool = self.pool.borrow();
+        let allowed: Vec<IpAddr> = subset.unwrap_or_default().iter().filter_map(|address| ip_of(address)).collect();
+        let fits = |ip: Option<IpAddr>| subset.is_none() || ip.is_some_and(|ip| allowed.contains(&ip));
+        let count = pool.endpoints.len();
+        let start = self.next_any.fetch_add(1, Ordering::Relaxed);
+        (0..count)
+            .filter_map(|offset| pool.endpoints.get(start.wrapping_add(offset) % count))
+            .find(|endpoint| fits(endpoint.ip))
+            .map(|endpoint| Arc::clone(&endpoint.address))
+    }
+}
+
+/// The IP part of `ip:port`, or of a bare `ip`.
+fn ip_of(address: &str) -> Option<IpAddr> {
+    address.parse::<SocketAddr>().map(|socket| socket.ip()).or_else(|_| address.parse()).ok()
+}
+
+impl State {
+    /// Empties the director's outbox; the verdict on `own` is returned, the others go to who waits.
+    fn deliver(&mut self, own: Option<Ticket>) -> Option<Verdict> {
+        let mut found = None;
+        while let Some((ticket, verdict)) = self.director.poll() {
+            if Some(ticket) == own {
+                found = Some(verdict);
+            } else if let Some(waiting) = self.waiting.remove(&ticket) {
+                // A receiver that is gone drops the verdict, and the load it reserved with it.
+                drop(waiting.send(verdict));
+            }
+        }
+        found
+    }
+}

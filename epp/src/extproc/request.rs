@@ -1,0 +1,193 @@
+//! The request's half of a stream: gathering the body, what is submitted, what is sent on.
+
+use super::reply::{Destination, HeaderChange, Reply, pieces};
+use super::stream::{Action, Actions, Rules, Submission};
+use crate::api::edit::{self, Edit};
+use crate::api::error::{RequestError, shortened};
+use crate::api::head::{Header, RequestHead};
+use crate::api::openai::{self, Api, Usage};
+use bytes::{Bytes, BytesMut};
+use epp_core::{Dispatch, Request};
+use names::header;
+use std::sync::Arc;
+
+/// A flow for requests whose client names none.
+const DEFAULT_FLOW: &str = "default-flow";
+
+/// Headers, and as much of the body as has come.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    head: RequestHead,
+    subset: Option<Vec<String>>,
+    body: Body,
+}
+
+/// A body that is mostly one piece, and is then never copied.
+#[derive(Debug)]
+enum Body {
+    Empty,
+    Whole(Bytes),
+    Joined(BytesMut),
+}
+
+impl Gathering {
+    pub(super) fn new(headers: &[Header], subset: Option<Vec<String>>) -> Self {
+        Self { head: RequestHead::read(headers), subset, body: Body::Empty }
+    }
+
+    /// Adds a piece of the body; more than `limit` bytes are refused.
+    pub(super) fn push(&mut self, piece: Bytes, limit: usize) -> Result<(), RequestError> {
+        let so_far = match &self.body {
+            Body::Empty => 0,
+            Body::Whole(bytes) => bytes.len(),
+            Body::Joined(bytes) => bytes.len(),
+        };
+        if so_far + piece.len() > limit {
+            return Err(RequestError::TooLarge { limit });
+        }
+        self.body = match std::mem::replace(&mut self.body, Body::Empty) {
+            Body::Empty => Body::Whole(piece),
+            Body::Whole(first) if piece.is_empty() => Body::Whole(first),
+            Body::Whole(first) => {
+                // The announced length is only a hint: a client may lie in both directions.
+                let announced = self.head.content_length.unwrap_or(0).min(limit);
+                let mut joined = BytesMut::with_capacity(announced.max(2 * (first.len() + piece.len())));
+                joined.extend_from_slice(&first);
+                joined.extend_from_slice(&piece);
+                Body::Joined(joined)
+            }
+            Body::Joined(mut joined) => {
+                joined.extend_from_slice(&piece);
+                Body::Joined(joined)
+            }
+        };
+        Ok(())
+    }
+
+    /// The body is complete: what the director is to decide on, and what is kept until it has.
+    pub(super) fn submission(
+        self,
+        rules: &Rules,
+        serial: u64,
+        trailers: bool,
+    ) -> Result<(Submission, Pending), RequestError> {
+        let Self { head, subset, body } = self;
+        let body = match body {
+            Body::Empty => Bytes::new(),
+            Body::Whole(bytes) => bytes,
+            Body::Joined(bytes) => bytes.freeze(),
+        };
+        let api = Api::of_path(head.path())
+            .ok_or_else(|| RequestError::Path { path: shortened(head.path().as_bytes()) })?;
+        let rewrite = head.rewrite();
+        let read = openai::parse(api, &body, rewrite, rules.hashing)?;
+        let mut edits = Vec::new();
+        let target_model = rewrite.filter(|target| *target != read.model).map(str::to_owned);
+        if let Some(target) = &target_model {
+            edits.push(Edit { span: read.model_span, text: json_string(target).into() });
+        }
+        let mut asks_for_usage = false;
+        if let (Usage::NotAsked(edit), true) = (read.usage, rules.inject_usage) {
+            edits.push(edit);
+            asks_for_usage = true;
+        }
+        let (id, made_id) = match &head.request_id {
+            Some(id) => (String::from_utf8_lossy(id).into_owned(), None),
+            None => {
+                let id = format!("{serial:016x}");
+                (id.clone(), Some(id))
+            }
+        };
+        let mut request = Request {
+            id,
+            model: read.model,
+            prompt_tokens: read.prompt_tokens,
+            prefix: read.prefix,
+            prefix_block_tokens: rules.hashing.block_tokens,
+            slo: head.slo()?,
+            flow: Arc::from(head.fairness_id().unwrap_or(DEFAULT_FLOW)),
+            max_output_tokens: read.max_output_tokens,
+            bytes: body.len() as u64,
+            ttl: head.ttl()?,
+            subset,
+            ..Request::default()
+        };
+        rules.objectives.apply(head.objective(), &mut request);
+        let pending = Pending {
+            body,
+            edits,
+            asks_for_usage,
+            trailers,
+            made_id,
+            smuggled: head.smuggled,
+            accepts_encoding: head.accepts_encoding,
+        };
+        Ok((Submission { request, target_model, streaming: read.stream }, pending))
+    }
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A request whose endpoint is not yet chosen.
+#[derive(Debug)]
+pub(super) struct Pending {
+    body: Bytes,
+    edits: Vec<Edit>,
+    asks_for_usage: bool,
+    /// Trailers end the body.
+    trailers: bool,
+    /// The id given to a request that brought none.
+    made_id: Option<String>,
+    smuggled: Vec<&'static str>,
+    accepts_encoding: bool,
+}
+
+impl Pending {
+    /// Whether usage is asked for in the client's place.
+    pub(super) fn asks_for_usage(&self) -> bool {
+        self.asks_for_usage
+    }
+
+    /// Sends the request on: headers, body, and trailers where there are any.
+    pub(super) fn relay(self, dispatch: &Dispatch, rules: &Rules, out: &mut Actions) {
+        let body = edit::apply(self.body, self.edits);
+        let mut set = Vec::with_capacity(2);
+        if !self.trailers {
+            set.push(("content-length", Bytes::from(body.len().to_string())));
+        }
+        if let Some(id) = self.made_id {
+            set.push((header::REQUEST_ID, Bytes::from(id)));
+        }
+        let mut remove = self.smuggled;
+        if self.asks_for_usage && self.accepts_encoding {
+            // What only we asked for could not be taken out of a compressed answer.
+            remove.push("accept-encoding");
+        }
+        let destination = Some(destination(dispatch, rules.emit_scores));
+        out.push_back(Action::Send(Reply::RequestHeaders(HeaderChange { set, remove, destination })));
+        pieces(body, !self.trailers, |piece| out.push_back(Action::Send(Reply::RequestBody(piece))));
+        if self.trailers {
+            out.push_back(Action::Send(Reply::RequestTrailers));
+        }
+    }
+}
+
+fn destination(dispatch: &Dispatch, emit_scores: bool) -> Destination {
+    let mut endpoints = Arc::clone(&dispatch.endpoint.address);
+    if !dispatch.fallbacks.is_empty() {
+        let mut list = endpoints.as_ref().to_owned();
+        for fallback in &dispatch.fallbacks {
+            list.push(',');
+            list.push_str(&fallback.address);
+        }
+        endpoints = list.into();
+    }
+    let scores = if emit_scores {
+        dispatch.decision.totals().map(|(address, score)| (Arc::clone(address), score)).collect()
+    } else {
+        Vec::new()
+    };
+    Destination { endpoints, scores }
+}

@@ -1,0 +1,384 @@
+//! Hot path: the gRPC service. Each stream is polled by its connection and runs its state machine in
+//! place: no task, no channel and no lock of its own between two messages.
+
+use super::hub::{Hub, Submitted};
+use super::reply::Reply;
+use super::stream::{Action, Actions, Ended, Event, Stream as Machine, Submission};
+use super::wire::{self, Incoming, ProcessingRequest, ProcessingResponse};
+use crate::api::head::Header;
+use crate::telemetry::StreamCode;
+use crate::telemetry::series::Series;
+use epp_core::{Slo, Ticket, Verdict};
+use names::{header, metadata};
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio_stream::Stream;
+use tonic::codegen::{Body, BoxFuture, StdError};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Response, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+/// `envoy.service.ext_proc.v3.ExternalProcessor`.
+#[derive(Clone, Debug)]
+pub struct ExternalProcessor {
+    hub: Arc<Hub>,
+    /// Largest message taken, bytes.
+    max_message: usize,
+}
+
+impl ExternalProcessor {
+    /// The service over `hub`; messages above `max_message` bytes are refused.
+    pub fn new(hub: Arc<Hub>, max_message: usize) -> Self {
+        Self { hub, max_message }
+    }
+}
+
+impl NamedService for ExternalProcessor {
+    const NAME: &'static str = wire::SERVICE;
+}
+
+impl<B> tonic::codegen::Service<http::Request<B>> for ExternalProcessor
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        if request.uri().path() != wire::PROCESS {
+            return Box::pin(ready(Ok(Status::unimplemented("only Process is served here").into_http())));
+        }
+        let process = Process(Arc::clone(&self.hub));
+        let max_message = self.max_message;
+        Box::pin(async move {
+            let mut grpc =
+                Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(max_message), None);
+            Ok(grpc.streaming(process, request).await)
+        })
+    }
+}
+
+struct Process(Arc<Hub>);
+
+impl StreamingService<ProcessingRequest> for Process {
+    type Response = ProcessingResponse;
+    type ResponseStream = Exchange;
+    type Future = Ready<Result<Response<Exchange>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<ProcessingRequest>>) -> Self::Future {
+        ready(Ok(Response::new(Exchange::new(Arc::clone(&self.0), request.into_inner()))))
+    }
+}
+
+/// One stream: the proxy's messages in, ours out.
+pub struct Exchange {
+    hub: Arc<Hub>,
+    inbound: Streaming<ProcessingRequest>,
+    machine: Machine,
+    actions: Actions,
+    queued: Option<(Ticket, oneshot::Receiver<Verdict>)>,
+    request: Option<Subject>,
+    opened: Duration,
+    code: Option<StreamCode>,
+}
+
+/// What telemetry needs to know of the request.
+struct Subject {
+    id: String,
+    series: Arc<Series>,
+    slo: Slo,
+    priority: i32,
+    streaming: bool,
+    submitted: Duration,
+}
+
+impl Exchange {
+    fn new(hub: Arc<Hub>, inbound: Streaming<ProcessingRequest>) -> Self {
+        let opened = hub.clock.now();
+        let (rules, serial) = hub.begin();
+        hub.telemetry.streams_inflight.inc();
+        Self {
+            hub,
+            inbound,
+            machine: Machine::new(rules, serial),
+            actions: Actions::new(),
+            queued: None,
+            request: None,
+            opened,
+            code: None,
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        self.machine.on(self.hub.clock.now(), event, &mut self.actions);
+    }
+
+    /// Carries out what stands next; a reply is returned, and so is the end of the stream.
+    fn act(&mut self, action: Action) -> Option<Result<Reply, Option<Status>>> {
+        match action {
+            Action::Send(reply) => {
+                if let (Reply::Immediate(immediate), Some(request)) = (&reply, &self.request) {
+                    request.series.error(error_code(immediate.status));
+                }
+                return Some(Ok(reply));
+            }
+            Action::Submit(submission) => self.submit(*submission),
+            Action::PickAny(subset) => {
+                let endpoint = self.hub.any_endpoint(subset.as_deref());
+                self.feed(Event::Picked(endpoint));
+            }
+            Action::Withdraw => {
+                if let Some((ticket, _)) = self.queued.take() {
+                    self.hub.withdraw(ticket);
+                }
+            }
+            Action::FirstToken(observation) => {
+                if let Some(request) = &self.request {
+                    let ttft = self.hub.clock.now().saturating_sub(self.opened).as_secs_f64();
+                    request.series.ttft_streaming.observe(ttft);
+                }
+                if let Some(observation) = observation {
+                    self.hub.trainer.observe(observation);
+                }
+            }
+            Action::Ended(ended) => self.ended(*ended),
+            Action::Finish => {
+                self.code = Some(StreamCode::Ok);
+                return Some(Err(None));
+            }
+            Action::Fail(error) => {
+                tracing::warn!(%error, "stream closed");
+                self.code = Some(StreamCode::FailedPrecondition);
+                return Some(Err(Some(Status::failed_precondition(error.to_string()))));
+            }
+        }
+        None
+    }
+
+    fn submit(&mut self, submission: Submission) {
+        let Submission { request, target_model, streaming } = submission;
+        let target = target_model.as_deref().unwrap_or(&request.model);
+        let series = self.hub.telemetry.requests.series(&request.model, target, &request.flow, request.priority);
+        series.requests.inc();
+        let now = self.hub.clock.now();
+        self.request = Some(Subject {
+            id: request.id.clone(),
+            series,
+            slo: request.slo,
+            priority: request.priority,
+            streaming,
+            submitted: now,
+        });
+        match self.hub.submit(now, request) {
+            Submitted::Decided(verdict) => {
+                let took = self.hub.clock.now().saturating_sub(now);
+                self.hub.telemetry.scheduler_duration.observe(took.as_secs_f64());
+                self.decided(verdict);
+            }
+            Submitted::Queued(ticket, receiver) => self.queued = Some((ticket, receiver)),
+        }
+    }
+
+    fn decided(&mut self, mut verdict: Verdict) {
+        let now = self.hub.clock.now();
+        if let Some(request) = &mut self.request {
+            let id = std::mem::take(&mut request.id);
+            let outcome = match &mut verdict {
+                Verdict::Dispatched(dispatch) => {
+                    self.hub.trainer.note_dispatch(now);
+                    if let Some(prediction) = &dispatch.decision.prediction {
+                        request.series.predicted_ttft.observe(f64::from(prediction.ttft.p50) / 1e3);
+                        request.series.predicted_tpot.observe(f64::from(prediction.tpot.p50) / 1e3);
+                    }
+                    self.hub.decisions.dispatched(id, dispatch.decision.clone());
+                    "Dispatched"
+                }
+                Verdict::Refused(refusal) => {
+                    self.hub.decisions.refused(id, now, refusal.clone());
+                    refusal.outcome.name()
+                }
+            };
+            let (count, duration) = self.hub.telemetry.outcome(outcome, request.priority);
+            count.inc();
+            duration.observe(now.saturating_sub(request.submitted).as_secs_f64());
+        }
+        self.feed(Event::Verdict(verdict));
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        self.hub.pump();
+        let Ended { completion, status } = ended;
+        let Some(Subject { series, slo, streaming, .. }) = &self.request else { return };
+        let life = self.hub.clock.now().saturating_sub(self.opened).as_secs_f64();
+        let waited_ms = completion.waited.as_secs_f64() * 1e3;
+        if status.is_some_and(|status| status >= 400) {
+            series.error("ModelServerError");
+        }
+        if status == Some(200) {
+            series.duration.observe(life);
+            series.input_tokens.observe(f64::from(completion.prompt_tokens));
+            if let Some(output) = completion.output_tokens {
+                series.output_tokens.observe(f64::from(output));
+            }
+            if !streaming {
+                series.ttft_document.observe(life);
+            }
+        }
+        if let Some(tpot_ms) = completion.tpot_ms {
+            series.tpot.observe(tpot_ms / 1e3);
+        }
+        let missed = |target: Option<f64>, actual: Option<f64>| target.zip(actual).is_some_and(|(target, actual)| actual > target);
+        if missed(slo.ttft_ms, completion.ttft_ms.map(|ttft| ttft + waited_ms)) {
+            series.violation("ttft");
+        }
+        if missed(slo.tpot_ms, completion.tpot_ms) {
+            series.violation("tpot");
+        }
+        for observation in completion.observations {
+            self.hub.trainer.observe(observation);
+        }
+    }
+
+    /// The next message from the proxy, or the director's verdict.
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some((_, receiver)) = &mut self.queued
+            && let Poll::Ready(verdict) = Pin::new(receiver).poll(context)
+        {
+            self.queued = None;
+            match verdict {
+                Ok(verdict) => self.decided(verdict),
+                // Only a director that is gone drops its senders: the process ends.
+                Err(_) => self.cut(),
+            }
+            return Poll::Ready(());
+        }
+        match Pin::new(&mut self.inbound).poll_next(context) {
+            Poll::Ready(Some(Ok(message))) => {
+                if let Some(event) = event(message) {
+                    self.feed(event);
+                }
+                Poll::Ready(())
+            }
+            Poll::Ready(Some(Err(status))) => {
+                tracing::debug!(%status, "stream broken off");
+                self.cut();
+                Poll::Ready(())
+            }
+            Poll::Ready(None) => {
+                self.cut();
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The proxy will say nothing more.
+    fn cut(&mut self) {
+        self.feed(Event::Closed);
+        self.actions.push_back(Action::Finish);
+    }
+}
+
+impl Stream for Exchange {
+    type Item = Result<ProcessingResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            while let Some(action) = self.actions.pop_front() {
+                match self.act(action) {
+                    Some(Ok(reply)) => return Poll::Ready(Some(Ok(reply.into()))),
+                    Some(Err(Some(status))) => return Poll::Ready(Some(Err(status))),
+                    Some(Err(None)) => return Poll::Ready(None),
+                    None => {}
+                }
+            }
+            if self.code.is_some() {
+                return Poll::Ready(None);
+            }
+            match self.poll_event(context) {
+                Poll::Ready(()) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Drop for Exchange {
+    /// The connection may drop a stream at any moment: what it holds is given back all the same.
+    fn drop(&mut self) {
+        let code = self.code.unwrap_or(StreamCode::Cancelled);
+        self.feed(Event::Closed);
+        while let Some(action) = self.actions.pop_front() {
+            match action {
+                Action::Withdraw | Action::Ended(_) | Action::FirstToken(_) => drop(self.act(action)),
+                Action::Submit(_) | Action::PickAny(_) | Action::Send(_) | Action::Finish | Action::Fail(_) => {}
+            }
+        }
+        let life = self.hub.clock.now().saturating_sub(self.opened);
+        self.hub.telemetry.stream_ended(code, life);
+    }
+}
+
+/// llm-d's name of the error behind an answer of ours.
+fn error_code(status: u16) -> &'static str {
+    match status {
+        400..=428 => "BadRequest",
+        429 => "ResourceExhausted",
+        503 => "ServiceUnavailable",
+        _ => "Internal",
+    }
+}
+
+/// What a message says, in neutral words; `None` for messages of kinds unknown here.
+fn event(message: ProcessingRequest) -> Option<Event> {
+    let ProcessingRequest { metadata_context, request } = message;
+    Some(match request? {
+        Incoming::RequestHeaders(headers) => Event::RequestHeaders {
+            end_of_stream: headers.end_of_stream,
+            headers: neutral(headers),
+            subset: metadata_context.and_then(subset),
+        },
+        Incoming::ResponseHeaders(headers) => {
+            Event::ResponseHeaders { end_of_stream: headers.end_of_stream, headers: neutral(headers) }
+        }
+        Incoming::RequestBody(body) => Event::RequestBody { body: body.body, end_of_stream: body.end_of_stream },
+        Incoming::ResponseBody(body) => Event::ResponseBody { body: body.body, end_of_stream: body.end_of_stream },
+        Incoming::RequestTrailers(_) => Event::RequestTrailers,
+        Incoming::ResponseTrailers(_) => Event::ResponseTrailers,
+    })
+}
+
+fn neutral(headers: wire::HttpHeaders) -> Vec<Header> {
+    let headers = headers.headers.unwrap_or_default().headers.into_iter();
+    headers
+        .map(|wire::HeaderValue { key, value, raw_value }| {
+            let value = if raw_value.is_empty() { value } else { raw_value };
+            Header { name: key, value }
+        })
+        .collect()
+}
+
+/// The endpoints the proxy wants the choice to be among. A key that is there but empty allows none.
+fn subset(metadata: wire::Metadata) -> Option<Vec<String>> {
+    let hint = metadata.filter_metadata.get(metadata::SUBSET_HINT)?;
+    let text = |kind: &wire::Kind| match kind {
+        wire::Kind::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        _ => Vec::new(),
+    };
+    match hint.fields.get(header::DESTINATION_SUBSET)?.kind.as_ref() {
+        Some(wire::Kind::List(list)) => Some(list.values.iter().filter_map(|value| value.kind.as_ref()).flat_map(text).collect()),
+        Some(kind) => Some(text(kind)),
+        None => Some(Vec::new()),
+    }
+}

@@ -1,0 +1,5 @@
+//! Token counts from what the model server answers.
+
+pub mod document;
+pub mod sse;
+pub mod tokens;

@@ -1,0 +1,251 @@
+//! The learner of one target.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::Base;
+use crate::candidate::Challenger;
+use crate::drift::Drift;
+use crate::model::{Fitted, TargetModel};
+use crate::scores::Scores;
+use crate::store::{Row, Store};
+use crate::support::Support;
+use crate::tracker::Tracker;
+use crate::{LearnerConfig, Observation, State, Target, TargetReport};
+
+/// All that changes for one target.
+#[derive(Debug)]
+pub(crate) struct TargetLearner {
+    target: Target,
+    store: Store,
+    fitted: Arc<Fitted>,
+    tracker: Tracker,
+    scores: Scores,
+    drift: Drift,
+    labels: u64,
+    rejected: u64,
+    refits: u64,
+    refused: u64,
+    alarms: u64,
+    /// Whether the forest in force had the smaller error on the newest fifth.
+    beats_base: bool,
+    /// Since the drift alarm, until a refit on newer rows is in force.
+    alarmed: bool,
+    /// Labels when the base was last fitted by itself.
+    base_labels: u64,
+    /// Label count and time of the last refit.
+    last_fit: Option<(u64, Duration)>,
+    /// First dispatch since the last label.
+    unanswered_since: Option<Duration>,
+}
+
+impl TargetLearner {
+    pub(crate) fn new(target: Target, config: &LearnerConfig) -> Self {
+        Self {
+            target,
+            store: Store::new(config.store_capacity, config.half_life, config.max_age),
+            fitted: Arc::new(Fitted::prior(target)),
+            tracker: Tracker::PRIOR,
+            scores: Scores::new(config.score_window),
+            drift: Drift::new(config.drift.clone()),
+            labels: 0,
+            rejected: 0,
+            refits: 0,
+            refused: 0,
+            alarms: 0,
+            beats_base: false,
+            alarmed: false,
+            base_labels: 0,
+            last_fit: None,
+            unanswered_since: None,
+        }
+    }
+
+    pub(crate) fn note_dispatch(&mut self, now: Duration) {
+        self.unanswered_since.get_or_insert(now);
+    }
+
+    pub(crate) fn observe(&mut self, observation: &Observation, config: &LearnerConfig) {
+        let Observation {
+            features,
+            actual_ms,
+            at,
+            predicted,
+            ..
+        } = *observation;
+        if !(actual_ms.is_finite() && actual_ms > 0.0) {
+            self.rejected += 1;
+            return;
+        }
+        self.unanswered_since = None;
+        let model = self.model_at(at, config);
+        let predicted = predicted.unwrap_or_else(|| model.predict_one(&features));
+        self.scores.add(&predicted, actual_ms);
+        if self.labels >= config.prior_labels {
+            self.follow(observation, config);
+        }
+        self.store.push(Row {
+            features,
+            actual_ms,
+            at,
+            number: self.labels,
+        });
+        self.labels += 1;
+        self.refit_base(at, config);
+    }
+
+    /// Trackers and drift alarm.
+    fn follow(&mut self, observation: &Observation, config: &LearnerConfig) {
+        let raw = self.fitted.raw_one(&observation.features);
+        let actual = observation.actual_ms.ln();
+        let errors = raw.levels.map(|level| actual - level);
+        let known = !self.fitted.support.is_left_by(&observation.features);
+        self.tracker.follow(raw.base, errors, config.tracker_step);
+        if known && let Some(since) = self.drift.add(errors[0], observation.at) {
+            self.alarms += 1;
+            self.alarmed = true;
+            self.beats_base = false;
+            self.store.forget_before(since);
+            self.last_fit = None;
+        }
+    }
+
+    /// While no forest is in force, the base follows the labels by itself: at the first ten, then
+    /// whenever they have grown by the refit share, which is constant time per label on average.
+    fn refit_base(&mut self, now: Duration, config: &LearnerConfig) {
+        let grown = self.base_labels as f64 * (1.0 + f64::from(config.min_new_rows));
+        if self.fitted.forest.is_some()
+            || self.labels < config.prior_labels
+            || (self.labels as f64) < grown
+        {
+            return;
+        }
+        self.base_labels = self.labels;
+        let rows = self.store.weighted(now);
+        let mut support = Support::default();
+        for (row, _) in &rows {
+            support.include(&row.features);
+        }
+        self.fitted = Arc::new(Fitted {
+            target: self.target,
+            base: Base::fit(self.target, &rows),
+            forest: None,
+            support,
+        });
+        let rows: Vec<Row> = rows.into_iter().map(|(row, _)| row).collect();
+        self.tracker = calibrated(&self.fitted, &rows);
+    }
+
+    pub(crate) fn due(&self, now: Duration, config: &LearnerConfig) -> bool {
+        if self.labels < config.prior_labels || (self.store.len() as u64) < config.prior_labels {
+            return false;
+        }
+        self.last_fit.is_none_or(|(labels, at)| {
+            let new = (self.labels - labels) as f32;
+            new >= config.min_new_rows * (self.store.len() as f32 - new).max(1.0)
+                && now.saturating_sub(at) >= config.min_refit_interval
+        })
+    }
+
+    pub(crate) fn fit(&mut self, now: Duration, config: &LearnerConfig) -> Challenger {
+        self.last_fit = Some((self.labels, now));
+        let params = gbdt::Params {
+            seed: config.seed,
+            ..config.forest.clone()
+        };
+        Challenger::fit(self.target, self.store.weighted(now), &params, now)
+    }
+
+    /// Champion against challenger on the rows that the challenger has not seen.
+    pub(crate) fn install(&mut self, challenger: Challenger, config: &LearnerConfig) -> bool {
+        let Challenger {
+            mut fitted,
+            held_out,
+            ..
+        } = challenger;
+        let error = |model: &Fitted| mean_error(&held_out, |row| model.raw_one(&row.features).levels[0]);
+        let base_error = mean_error(&held_out, |row| fitted.base.ln_ms(&row.features));
+        let mut challenger_error = error(&fitted);
+        let beats_base = fitted.forest.is_some() && challenger_error < base_error;
+        if !beats_base {
+            fitted.forest = None;
+            challenger_error = base_error;
+        }
+        let champion_error = error(&self.fitted);
+        if !self.alarmed && challenger_error > champion_error * (1.0 + config.challenger_tolerance) {
+            self.refused += 1;
+            return false;
+        }
+        self.tracker = calibrated(&fitted, &held_out);
+        self.beats_base = beats_base;
+        self.fitted = Arc::new(fitted);
+        self.base_labels = self.labels;
+        self.alarmed = false;
+        self.refits += 1;
+        true
+    }
+
+    fn state(&self, now: Duration, config: &LearnerConfig) -> State {
+        let silent = self
+            .unanswered_since
+            .is_some_and(|since| now.saturating_sub(since) >= config.stale_after);
+        if self.labels < config.prior_labels {
+            State::Prior
+        } else if self.alarmed || silent {
+            State::Stale
+        } else if self.labels >= config.trained_labels && self.beats_base {
+            State::Trained
+        } else {
+            State::Warming
+        }
+    }
+
+    pub(crate) fn model_at(&self, now: Duration, config: &LearnerConfig) -> TargetModel {
+        TargetModel {
+            fitted: Arc::clone(&self.fitted),
+            tracker: self.tracker,
+            state: self.state(now, config),
+        }
+    }
+
+    pub(crate) fn report(&self, now: Duration, config: &LearnerConfig) -> TargetReport {
+        let summary = self.scores.summary();
+        TargetReport {
+            state: self.state(now, config),
+            labels: self.labels,
+            rejected: self.rejected,
+            rows: self.store.len(),
+            refits: self.refits,
+            refused: self.refused,
+            alarms: self.alarms,
+            scored: summary.scored,
+            mape: summary.mape,
+            median_ape: summary.median_ape,
+            log_bias: summary.log_bias,
+            coverage_p90: summary.coverage_p90,
+        }
+    }
+}
+
+/// Mean absolute log error over rows; 0 without rows, so that nobody loses by them.
+fn mean_error(rows: &[Row], predict: impl Fn(&Row) -> f32) -> f32 {
+    let sum: f64 = rows
+        .iter()
+        .map(|row| f64::from((row.actual_ms.ln() - predict(row)).abs()))
+        .sum();
+    (sum / rows.len().max(1) as f64) as f32
+}
+
+/// A tracker that starts where the labels of `rows` say.
+fn calibrated(fitted: &Fitted, rows: &[Row]) -> Tracker {
+    let errors = rows.iter().map(|row| {
+        let raw = fitted.raw_one(&row.features);
+        (raw.base, raw.levels.map(|level| row.actual_ms.ln() - level))
+    });
+    let spread = if fitted.forest.is_some() {
+        Tracker::NONE
+    } else {
+        Tracker::PRIOR
+    };
+    spread.calibrated(&errors.collect::<Vec<_>>())
+}

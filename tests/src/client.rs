@@ -1,0 +1,152 @@
+//! A plain HTTP/1.1 client that shows what really came: status, headers, each frame, and how the body ended.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// A request to be.
+#[derive(Clone, Debug)]
+pub struct Call {
+    method: Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
+
+impl Call {
+    /// `POST` with a body that is sent as it is, with its length.
+    pub fn post(path: &str, body: impl Into<Bytes>) -> Self {
+        let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+        Self { method: Method::POST, path: path.to_owned(), headers, body: body.into() }
+    }
+
+    /// `GET`, without a body.
+    pub fn get(path: &str) -> Self {
+        Self { method: Method::GET, path: path.to_owned(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl ToString) -> Self {
+        self.headers.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Sends it on a connection of its own and waits for the response's headers.
+    ///
+    /// # Errors
+    /// When the connection ends before them.
+    pub async fn open(&self, server: SocketAddr) -> Result<Reply, hyper::Error> {
+        let socket = TcpStream::connect(server).await.expect("somebody listens there");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+        let connection = tokio::spawn(async move {
+            // How the body ended is seen where it is read.
+            let _ = connection.await;
+        });
+        let mut request = Request::builder().method(&self.method).uri(&self.path).header("host", server.to_string());
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(self.body.clone())).expect("a request that can be sent");
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok(Reply { status: head.status, headers: head.headers, body, connection })
+    }
+
+    /// Sends it and reads the whole answer.
+    ///
+    /// # Panics
+    /// When the connection ends before the answer's headers.
+    pub async fn send(&self, server: SocketAddr) -> Answer {
+        self.open(server).await.expect("an answer").read().await
+    }
+}
+
+/// An answer under way. Dropping it closes the connection, as a client that leaves does.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    body: Incoming,
+    connection: JoinHandle<()>,
+}
+
+/// What comes next of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Bytes.
+    Frame(Bytes),
+    /// It ended as it should.
+    End,
+    /// The connection broke.
+    Cut,
+}
+
+impl Reply {
+    /// Waits for more of the body.
+    pub async fn next(&mut self) -> Next {
+        match self.body.frame().await {
+            // Trailers carry no bytes.
+            Some(Ok(frame)) => Next::Frame(frame.into_data().unwrap_or_default()),
+            Some(Err(_)) => Next::Cut,
+            None => Next::End,
+        }
+    }
+
+    /// Reads to the end, whichever it is.
+    pub async fn read(mut self) -> Answer {
+        let mut body = Vec::new();
+        let cut = loop {
+            match self.next().await {
+                Next::Frame(frame) => body.extend_from_slice(&frame),
+                Next::End => break false,
+                Next::Cut => break true,
+            }
+        };
+        Answer { status: self.status, headers: std::mem::take(&mut self.headers), body: body.into(), cut }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Every byte of the body that came.
+    pub body: Bytes,
+    /// The connection broke before the body's end.
+    pub cut: bool,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {:?}", self.text()))
+    }
+
+    /// Value of a header; `None` without it.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("a header in ASCII"))
+    }
+}
