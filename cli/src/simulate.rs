@@ -17,7 +17,11 @@ use crate::story::Trouble;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Hardware profile: a name that comes with the program, or a YAML file.
-    #[arg(long, default_value = "llama-3.1-8b-rtxpro6000", value_name = "NAME|FILE")]
+    #[arg(
+        long,
+        default_value = "llama-3.1-8b-rtxpro6000",
+        value_name = "NAME|FILE"
+    )]
     profile: String,
     /// Address to listen on.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDRESS")]
@@ -101,7 +105,10 @@ impl From<NullUsageArg> for NullUsage {
 
 /// Serves until SIGTERM (running requests finish first) or Ctrl-C (at once).
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    logging::init(&LogOptions { filter: args.log.clone(), ..LogOptions::default() })?;
+    logging::init(&LogOptions {
+        filter: args.log.clone(),
+        ..LogOptions::default()
+    })?;
     let options = options(args)?;
     // One thread: the engine is one task, and many servers may share a machine.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -126,12 +133,30 @@ async fn serve(options: ServerOptions) -> anyhow::Result<()> {
 }
 
 fn options(args: Args) -> Result<ServerOptions, Trouble> {
-    let Args { profile, host, port, model, seed, startup, drain, limits, wire, log: _ } = args;
-    let Limits { kv_blocks, max_num_seqs, max_num_batched_tokens, max_model_len, max_waiting } = limits;
+    let Args {
+        profile,
+        host,
+        port,
+        model,
+        seed,
+        startup,
+        drain,
+        limits,
+        wire,
+        log: _,
+    } = args;
+    let Limits {
+        kv_blocks,
+        max_num_seqs,
+        max_num_batched_tokens,
+        max_model_len,
+        max_waiting,
+    } = limits;
     let mut profile = read_profile(&profile)?;
     profile.kv_blocks = kv_blocks.or(profile.kv_blocks);
     profile.max_num_seqs = max_num_seqs.unwrap_or(profile.max_num_seqs);
-    profile.max_num_batched_tokens = max_num_batched_tokens.unwrap_or(profile.max_num_batched_tokens);
+    profile.max_num_batched_tokens =
+        max_num_batched_tokens.unwrap_or(profile.max_num_batched_tokens);
     profile.max_model_len = max_model_len.unwrap_or(profile.max_model_len);
     let defaults = ServerOptions::new(profile);
     Ok(ServerOptions {
@@ -152,7 +177,11 @@ fn options(args: Args) -> Result<ServerOptions, Trouble> {
 fn read_profile(name: &str) -> Result<Profile, Trouble> {
     let path = Path::new(name);
     let known = Profile::builtin_names().contains(&name);
-    let is_file = !known && (path.exists() || name.contains('/') || name.ends_with(".yaml") || name.ends_with(".yml"));
+    let is_file = !known
+        && (path.exists()
+            || name.contains('/')
+            || name.ends_with(".yaml")
+            || name.ends_with(".yml"));
     if !is_file {
         return Profile::builtin(name).map_err(|error| {
             Trouble::usage(format!("--profile {name} is not known"))
@@ -161,8 +190,11 @@ fn read_profile(name: &str) -> Result<Profile, Trouble> {
         });
     }
     let refuse = || Trouble::usage(format!("--profile {name} cannot be read"));
-    let yaml = std::fs::read_to_string(path)
-        .map_err(|error| refuse().because(error).advice("check the path, or give the name of a profile"))?;
+    let yaml = std::fs::read_to_string(path).map_err(|error| {
+        refuse()
+            .because(error)
+            .advice("check the path, or give the name of a profile")
+    })?;
     Profile::from_yaml(&yaml).map_err(|error| refuse().because(error))
 }
 
@@ -181,7 +213,9 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         .parse::<f64>()
         .ok()
         .and_then(|number| Duration::try_from_secs_f64(number * scale).ok())
-        .ok_or_else(|| "should be seconds, as in 6, 0.5 or 6s, or milliseconds, as in 500ms".to_owned())
+        .ok_or_else(|| {
+            "should be seconds, as in 6, 0.5 or 6s, or milliseconds, as in 500ms".to_owned()
+        })
 }
 
 #[cfg(test)]
@@ -196,7 +230,8 @@ mod tests {
     }
 
     fn parse(flags: &[&str]) -> Result<ServerOptions, String> {
-        let command = Command::try_parse_from(["server"].iter().chain(flags)).map_err(|error| error.to_string())?;
+        let command = Command::try_parse_from(["server"].iter().chain(flags))
+            .map_err(|error| error.to_string())?;
         options(command.args).map_err(|trouble| crate::story::tell(&trouble.into()))
     }
 
@@ -216,23 +251,47 @@ mod tests {
             "--port=0",
         ])
         .unwrap();
-        let Profile { kv_blocks, max_num_seqs, max_model_len, .. } = changed.profile;
+        let Profile {
+            kv_blocks,
+            max_num_seqs,
+            max_model_len,
+            ..
+        } = changed.profile;
         assert_eq!((kv_blocks, max_num_seqs, max_model_len), (Some(70), 3, 999));
-        assert_eq!((changed.model.as_str(), changed.startup), ("mine", Duration::from_millis(500)));
-        assert_eq!((changed.null_usage, changed.address().to_string().as_str()), (NullUsage::Always, "[::1]:0"));
+        assert_eq!(
+            (changed.model.as_str(), changed.startup),
+            ("mine", Duration::from_millis(500))
+        );
+        assert_eq!(
+            (changed.null_usage, changed.address().to_string().as_str()),
+            (NullUsage::Always, "[::1]:0")
+        );
     }
 
     #[test]
     fn an_unknown_profile_names_the_nearest() {
         let story = parse(&["--profile", "qwen3-32b-h100"]).unwrap_err();
-        assert!(story.contains("did you mean \"qwen3-32b-h100-tp2\"") && story.contains("what to do"), "{story}");
+        assert!(
+            story.contains("did you mean \"qwen3-32b-h100-tp2\"") && story.contains("what to do"),
+            "{story}"
+        );
         let story = parse(&["--profile", "nowhere/p.yaml"]).unwrap_err();
-        assert!(story.contains("nowhere/p.yaml cannot be read") && story.contains("check the path"), "{story}");
+        assert!(
+            story.contains("nowhere/p.yaml cannot be read") && story.contains("check the path"),
+            "{story}"
+        );
     }
 
     #[test]
     fn values_that_cannot_be_are_refused() {
-        for flag in ["--kv-blocks=0", "--max-num-seqs=-1", "--startup=soon", "--startup=-1", "--port=70000", "--null-usage=x"] {
+        for flag in [
+            "--kv-blocks=0",
+            "--max-num-seqs=-1",
+            "--startup=soon",
+            "--startup=-1",
+            "--port=70000",
+            "--null-usage=x",
+        ] {
             let error = parse(&[flag]).unwrap_err();
             assert!(error.contains(flag.split('=').next().unwrap()), "{error}");
         }
@@ -241,6 +300,9 @@ mod tests {
     #[test]
     fn times_are_seconds_or_milliseconds() {
         let millis = |text| parse_time(text).map(|time| time.as_millis());
-        assert_eq!((millis("6"), millis("0.5"), millis("6s"), millis("250ms")), (Ok(6000), Ok(500), Ok(6000), Ok(250)));
+        assert_eq!(
+            (millis("6"), millis("0.5"), millis("6s"), millis("250ms")),
+            (Ok(6000), Ok(500), Ok(6000), Ok(250))
+        );
     }
 }

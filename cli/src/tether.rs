@@ -1,8 +1,7 @@
 //! `headroom tether -- PROGRAM ARGS…`: becomes `PROGRAM`, which the kernel kills when the parent dies.
 //!
 //! The demo starts Envoy and the simulated servers through it, so that nothing outlives the demo, however it ends
-//! (even by SIGKILL). Being its own session, the program does not get the terminal's Ctrl-C either: the demo stops
-//! its children in its own order. Both settings survive `exec`.
+//! (even by SIGKILL). The kernel's promise survives `exec`.
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -10,7 +9,7 @@ use std::process::Command;
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{getppid, setsid};
+use nix::unistd::getppid;
 
 use crate::story::Trouble;
 
@@ -27,8 +26,6 @@ pub(crate) struct Args {
 
 /// Becomes the program; returns only if that fails.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    // Already a session leader (fails with EPERM) is just as good.
-    let _ = setsid();
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the line above.
     if args.parent.is_some_and(|parent| getppid().as_raw() != parent) {

@@ -59,9 +59,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         (None, Some(FitPart::FirstHalf)) => Costs::FitFirstHalf,
         _ => bail!("give either --profile or --fit first-half"),
     };
-    let validation = validate(&recording, costs)
-        .with_context(|| format!("{} cannot be replayed within the limits of {}", args.requests.display(), args.meta.display()))?;
-    let report = if args.json { json_report(&recording, &validation)? } else { table(&recording, &validation) };
+    let validation = validate(&recording, costs).with_context(|| {
+        format!(
+            "{} cannot be replayed within the limits of {}",
+            args.requests.display(),
+            args.meta.display()
+        )
+    })?;
+    let report = if args.json {
+        json_report(&recording, &validation)?
+    } else {
+        table(&recording, &validation)
+    };
     print(&report);
     Ok(())
 }
@@ -73,7 +82,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
 /// Costs of a profile given by name or, if such a file exists, by path.
 fn profile_costs(profile: &str) -> anyhow::Result<StepCost> {
     if Path::new(profile).is_file() {
-        let profile = Profile::from_yaml(&read(Path::new(profile))?).with_context(|| format!("profile {profile}"))?;
+        let profile = Profile::from_yaml(&read(Path::new(profile))?)
+            .with_context(|| format!("profile {profile}"))?;
         return Ok(profile.step);
     }
     Ok(Profile::builtin(profile)?.step)
@@ -91,12 +101,29 @@ fn json_report(recording: &Recording, validation: &Validation) -> anyhow::Result
 }
 
 fn table(recording: &Recording, validation: &Validation) -> String {
-    let Validation { profile, score, preemptions } = validation;
-    let StepCost { base_ms, prefill_ms_per_token, sequence_ms, kv_ms_per_token, .. } = profile.step;
+    let Validation {
+        profile,
+        score,
+        preemptions,
+    } = validation;
+    let StepCost {
+        base_ms,
+        prefill_ms_per_token,
+        sequence_ms,
+        kv_ms_per_token,
+        ..
+    } = profile.step;
     let scored = recording.requests.len().div_ceil(2);
-    let kv = profile.kv_blocks.map_or("unbounded KV".to_owned(), |blocks| format!("{blocks} KV blocks"));
+    let kv = profile
+        .kv_blocks
+        .map_or("unbounded KV".to_owned(), |blocks| {
+            format!("{blocks} KV blocks")
+        });
     let mut lines = vec![
-        format!("{} requests replayed, the last {scored} scored; {kv}, {preemptions} preemptions", recording.requests.len()),
+        format!(
+            "{} requests replayed, the last {scored} scored; {kv}, {preemptions} preemptions",
+            recording.requests.len()
+        ),
         format!(
             "step = {base_ms:.3} ms + {prefill_ms_per_token:.4} ms/prefill token + {sequence_ms:.4} ms/sequence \
              + {kv_ms_per_token:.6} ms/KV token"
@@ -105,7 +132,10 @@ fn table(recording: &Recording, validation: &Validation) -> String {
     ];
     for bar in score.bars() {
         let mark = if bar.passes() { "pass" } else { "FAIL" };
-        lines.push(format!("{:<26}{:>+9.2}{:>9.0}  {mark}", bar.name, bar.value, bar.limit));
+        lines.push(format!(
+            "{:<26}{:>+9.2}{:>9.0}  {mark}",
+            bar.name, bar.value, bar.limit
+        ));
     }
     if score.running.is_none() {
         lines.push("running and waiting: not scored, needs --timeseries".to_owned());

@@ -6,6 +6,8 @@
 //! the signals are made: they come from a closure, in one process from the endpoint picker's own records.
 
 pub mod control_loop;
+#[cfg(test)]
+mod fake_server;
 pub mod file;
 pub mod journal;
 pub mod local;

@@ -66,24 +66,41 @@ pub fn render(options: &BootstrapOptions) -> String {
     for name in header::ROUTING {
         let _ = write!(removed, "\n              - remove: {name}");
     }
-    let directory = options.fallback_eds.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = options
+        .fallback_eds
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     [
         ("{{LISTENER}}", socket(options.listener)),
         ("{{ADMIN}}", socket(options.admin)),
         ("{{PICKER}}", socket(options.picker)),
-        ("{{PICKER_HEALTH_PORT}}", options.picker_health_port.to_string()),
+        (
+            "{{PICKER_HEALTH_PORT}}",
+            options.picker_health_port.to_string(),
+        ),
         ("{{REMOVED_HEADERS}}", removed),
         ("{{DESTINATION}}", header::DESTINATION.to_owned()),
         ("{{HEALTH_SERVICE}}", health::EXT_PROC.to_owned()),
         ("{{HEALTH_INTERVAL}}", seconds(options.health_interval)),
-        ("{{MESSAGE_TIMEOUT}}", seconds(options.longest_queueing + QUEUEING_MARGIN)),
-        ("{{ANSWER_TIMEOUT}}", seconds(options.longest_answer + options.longest_queueing)),
+        (
+            "{{MESSAGE_TIMEOUT}}",
+            seconds(options.longest_queueing + QUEUEING_MARGIN),
+        ),
+        (
+            "{{ANSWER_TIMEOUT}}",
+            seconds(options.longest_answer + options.longest_queueing),
+        ),
         ("{{CIRCUIT_BREAKER}}", CIRCUIT_BREAKER.to_string()),
         ("{{FALLBACK_EDS}}", quoted(&options.fallback_eds)),
-        ("{{FALLBACK_DIRECTORY}}", quoted(directory.unwrap_or(Path::new(".")))),
+        (
+            "{{FALLBACK_DIRECTORY}}",
+            quoted(directory.unwrap_or(Path::new("."))),
+        ),
     ]
     .iter()
-    .fold(TEMPLATE.to_owned(), |text, (hole, value)| text.replace(hole, value))
+    .fold(TEMPLATE.to_owned(), |text, (hole, value)| {
+        text.replace(hole, value)
+    })
 }
 
 /// The endpoints that Envoy itself balances over while there is no picker.
@@ -95,7 +112,10 @@ pub fn render_eds(endpoints: &[EndpointSpec]) -> String {
         "  endpoints:\n",
         "  - lb_endpoints:",
     ));
-    let addresses: Vec<SocketAddr> = endpoints.iter().filter_map(|endpoint| endpoint.address.parse().ok()).collect();
+    let addresses: Vec<SocketAddr> = endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.address.parse().ok())
+        .collect();
     if addresses.is_empty() {
         text.push_str(" []");
     }
@@ -107,7 +127,11 @@ pub fn render_eds(endpoints: &[EndpointSpec]) -> String {
 }
 
 fn socket(address: SocketAddr) -> String {
-    format!("{{socket_address: {{address: \"{}\", port_value: {}}}}}", address.ip(), address.port())
+    format!(
+        "{{socket_address: {{address: \"{}\", port_value: {}}}}}",
+        address.ip(),
+        address.port()
+    )
 }
 
 fn seconds(duration: Duration) -> String {
@@ -128,16 +152,22 @@ mod tests {
         let text = render(&BootstrapOptions::default());
         assert!(!text.contains("{{"), "{text}");
         for name in header::ROUTING {
-            assert!(text.contains(&format!("- remove: {name}\n")), "{name}");
+            assert!(text.contains(&format!("- remove: {name}\n")), "{name}: {text}");
         }
         assert!(text.contains("message_timeout: 90s"));
     }
 
     #[test]
     fn endpoints_of_both_families_are_listed() {
-        let spec = |address: &str| EndpointSpec { name: "a".into(), address: address.into(), labels: Default::default() };
+        let spec = |address: &str| EndpointSpec {
+            name: "a".into(),
+            address: address.into(),
+            labels: Default::default(),
+        };
         let text = render_eds(&[spec("10.0.0.1:8000"), spec("[::1]:8001")]);
-        assert!(text.contains(r#"- endpoint: {address: {socket_address: {address: "10.0.0.1", port_value: 8000}}}"#));
+        assert!(text.contains(
+            r#"- endpoint: {address: {socket_address: {address: "10.0.0.1", port_value: 8000}}}"#
+        ));
         assert!(text.contains(r#"address: "::1", port_value: 8001"#));
         assert!(render_eds(&[]).ends_with("lb_endpoints: []\n"));
     }

@@ -46,20 +46,30 @@ struct Watched {
 
 impl Watched {
     fn new(path: PathBuf) -> Self {
-        Self { path, seen: None, settled: false, complaint: String::new() }
+        Self {
+            path,
+            seen: None,
+            settled: false,
+            complaint: String::new(),
+        }
     }
 
     /// What the file says, if it may have changed; an error is returned once.
     fn look(&mut self) -> Option<Result<DiscoveryFile, String>> {
-        let read = Fingerprint::of(&self.path).map_err(|error| error.to_string()).and_then(|found| {
-            let changed = self.seen != Some(found);
-            if !changed && self.settled {
-                return Ok(None);
-            }
-            (self.seen, self.settled) = (Some(found), !changed);
-            let text = std::fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
-            DiscoveryFile::parse(&text).map(Some).map_err(|error| error.to_string())
-        });
+        let read = Fingerprint::of(&self.path)
+            .map_err(|error| error.to_string())
+            .and_then(|found| {
+                let changed = self.seen != Some(found);
+                if !changed && self.settled {
+                    return Ok(None);
+                }
+                (self.seen, self.settled) = (Some(found), !changed);
+                let text =
+                    std::fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
+                DiscoveryFile::parse(&text)
+                    .map(Some)
+                    .map_err(|error| error.to_string())
+            });
         match read {
             Ok(None) => None,
             Ok(Some(file)) => {
@@ -77,7 +87,13 @@ impl Watched {
 
 /// Keeps the hub's endpoints as the file at `path` says, until `shutdown` is stopped. Whatever goes wrong is
 /// logged and counted, and the last good state stays. Without `watch` the file is read until it was good once.
-pub(crate) async fn follow(path: PathBuf, watch: bool, hub: Arc<Hub>, ready: watch::Sender<bool>, shutdown: Shutdown) {
+pub(crate) async fn follow(
+    path: PathBuf,
+    watch: bool,
+    hub: Arc<Hub>,
+    ready: watch::Sender<bool>,
+    shutdown: Shutdown,
+) {
     let mut watched = Watched::new(path);
     let mut last = None;
     loop {
@@ -95,7 +111,11 @@ pub(crate) async fn follow(path: PathBuf, watch: bool, hub: Arc<Hub>, ready: wat
             }
             Some(Err(error)) => {
                 hub.telemetry.poll_failed("file-discovery");
-                let kept = if last.is_some() { "the endpoints known so far stay" } else { "there are no endpoints yet" };
+                let kept = if last.is_some() {
+                    "the endpoints known so far stay"
+                } else {
+                    "there are no endpoints yet"
+                };
                 tracing::error!(file = %watched.path.display(), %error, "endpoints file cannot be used: {kept}");
             }
             None => {}
@@ -126,7 +146,11 @@ mod tests {
         let mut watched = Watched::new(path.clone());
         fs::write(&path, ONE).unwrap();
         assert_eq!(endpoints(watched.look()), Some(1));
-        assert_eq!(endpoints(watched.look()), Some(1), "once more, should it have changed within the same tick");
+        assert_eq!(
+            endpoints(watched.look()),
+            Some(1),
+            "once more, should it have changed within the same tick"
+        );
         assert_eq!(endpoints(watched.look()), None);
         let next = directory.path().join("next");
         fs::write(&next, TWO).unwrap();
@@ -139,7 +163,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("endpoints.yaml");
         let mut watched = Watched::new(path.clone());
-        assert!(watched.look().unwrap().unwrap_err().contains("No such file"));
+        assert!(
+            watched
+                .look()
+                .unwrap()
+                .unwrap_err()
+                .contains("No such file")
+        );
         assert!(watched.look().is_none());
         fs::write(&path, "endpoints: [{name: a, adress: 10.0.0.1, port: 1}]").unwrap();
         assert!(watched.look().unwrap().unwrap_err().contains("adress"));

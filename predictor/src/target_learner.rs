@@ -100,7 +100,7 @@ impl TargetLearner {
         let actual = observation.actual_ms.ln();
         let errors = raw.levels.map(|level| actual - level);
         let known = !self.fitted.support.is_left_by(&observation.features);
-        self.tracker.follow(raw.base, errors, config.tracker_step);
+        let p = observation.predicted.unwrap(); self.tracker.follow(raw.base, errors, config.tracker_step, observation.actual_ms, [p.p50,p.p90,p.p99]);
         if known && let Some(since) = self.drift.add(errors[0], observation.at) {
             self.alarms += 1;
             self.alarmed = true;
@@ -176,7 +176,10 @@ impl TargetLearner {
             self.refused += 1;
             return false;
         }
-        self.tracker = calibrated(&fitted, &held_out);
+        let old = self.tracker; let first = self.fitted.forest.is_none();
+        let new = calibrated(&fitted, &held_out);
+        self.tracker = new;
+        if !first { self.tracker = new.mix(&old, crate::tracker::knob("K50",0.0), crate::tracker::knob("K90",0.0)); }
         self.beats_base = beats_base;
         self.fitted = Arc::new(fitted);
         self.base_labels = self.labels;

@@ -41,6 +41,7 @@ impl Tracker {
         regimes: [[0.0; LEVELS.len()]; REGIMES],
     };
 
+    pub(crate) fn mix(&self, old: &Self, k50: f32, k90: f32) -> Self { let mut out=*self; for o in 0..3 { let k=if o==0 {k50} else {k90}; out.common[o]=self.common[o]*(1.0-k)+old.common[o]*k; for r in 0..REGIMES { out.regimes[r][o]=old.regimes[r][o]*k; } } out }
     /// The common offsets that cover the given labels (base in ln ms, errors against each raw
     /// quantile) as often as they should, drawn towards `self` the more, the fewer labels lie
     /// beyond the quantile.
@@ -56,6 +57,7 @@ impl Tracker {
             let at = at.min(column.len() - 1);
             let quantile = *column.select_nth_unstable_by(at, f32::total_cmp).1;
             let pseudo = DRAWN / (1.0 - level);
+            let quantile = if knob("SPREAD",0.0)>0.5 && output>0 {quantile-out.common[0]} else {quantile};
             out.common[output] = (quantile * count + self.common[output] * pseudo) / (count + pseudo);
         }
         out
@@ -64,19 +66,21 @@ impl Tracker {
     /// The offset of each quantile where the base predicts `ln_base` (ln ms).
     pub(crate) fn offsets(&self, ln_base: f32) -> Offsets {
         let (low, share) = regime(ln_base);
-        std::array::from_fn(|level| {
+        let mut o: Offsets = std::array::from_fn(|level| {
             let (a, b) = (self.regimes[low][level], self.regimes[low + 1][level]);
             self.common[level] + a + (b - a) * share
-        })
+        });
+        if knob("SPREAD",0.0)>0.5 { o[1]+=o[0]; o[2]+=o[0]; }
+        o
     }
 
     /// Moves the offsets after a label whose ln(actual / prediction) against each raw quantile was
     /// `errors`.
-    pub(crate) fn follow(&mut self, ln_base: f32, errors: Offsets, step: f32) {
+    pub(crate) fn follow(&mut self, ln_base: f32, errors: Offsets, step: f32, actual: f32, predicted: [f32;3]) {
         let offsets = self.offsets(ln_base);
         let (low, share) = regime(ln_base);
         for (output, &level) in LEVELS.iter().enumerate() {
-            let above = errors[output] > offsets[output];
+            let above = if knob(if output==0 {"P50"} else {"P90"},0.0)>0.5 { actual > predicted[output] } else {errors[output] > offsets[output]};
             let c = if output==0 {knob("C50",1.0)} else {knob("C90",1.0)};
             let r = if output==0 {knob("R50",1.0)} else {knob("R90",1.0)};
             let moved = step * if above { level } else { level - 1.0 };

@@ -80,7 +80,9 @@ impl Answer {
 
     /// The whole answer as one JSON object.
     pub(crate) fn json(&self, cached_tokens: u32) -> String {
-        let text: String = (0..self.output_tokens).map(|index| token(self.fingerprint, index)).collect();
+        let text: String = (0..self.output_tokens)
+            .map(|index| token(self.fingerprint, index))
+            .collect();
         let finish = self.finish.as_str();
         let choice = match self.api {
             Api::Completions => format!(
@@ -105,7 +107,13 @@ impl Answer {
         if to == self.output_tokens && from < to {
             if self.include_usage {
                 let usage = self.usage(cached_tokens);
-                push(out, format_args!("data: {{{},\"choices\":[],\"usage\":{usage}}}\n\n", self.head));
+                push(
+                    out,
+                    format_args!(
+                        "data: {{{},\"choices\":[],\"usage\":{usage}}}\n\n",
+                        self.head
+                    ),
+                );
             }
             out.push_str("data: [DONE]\n\n");
         }
@@ -118,13 +126,23 @@ impl Answer {
             Api::Chat => (r#""delta":{"content":""#, r#""}"#),
         };
         let last = index + 1 == self.output_tokens;
-        let (quote, finish) = if last { ("\"", self.finish.as_str()) } else { ("", "null") };
+        let (quote, finish) = if last {
+            ("\"", self.finish.as_str())
+        } else {
+            ("", "null")
+        };
         // vLLM's chats carry a stop reason only with a finish reason; its completions always.
-        let stop = if last || self.api == Api::Completions { r#","stop_reason":null"# } else { "" };
+        let stop = if last || self.api == Api::Completions {
+            r#","stop_reason":null"#
+        } else {
+            ""
+        };
         self.chunk_begin(out);
         push(
             out,
-            format_args!(r#"{{"index":0,{open}{text}{close},"logprobs":null,"finish_reason":{quote}{finish}{quote}{stop}}}"#),
+            format_args!(
+                r#"{{"index":0,{open}{text}{close},"logprobs":null,"finish_reason":{quote}{finish}{quote}{stop}}}"#
+            ),
         );
         self.chunk_end(out);
     }
@@ -145,7 +163,11 @@ impl Answer {
             NullUsage::Requested => self.include_usage,
             NullUsage::Always => true,
         };
-        out.push_str(if null_usage { "],\"usage\":null}\n\n" } else { "]}\n\n" });
+        out.push_str(if null_usage {
+            "],\"usage\":null}\n\n"
+        } else {
+            "]}\n\n"
+        });
     }
 
     fn usage(&self, cached_tokens: u32) -> String {
@@ -195,13 +217,15 @@ mod tests {
         for api in [Api::Completions, Api::Chat] {
             actual += &answer(api, false, false, NullUsage::Never).json(4);
             actual += "\n\n";
-            for (include_usage, null_usage) in
-                [(false, NullUsage::Never), (true, NullUsage::Requested), (false, NullUsage::Always)]
-            {
+            for (include_usage, null_usage) in [
+                (false, NullUsage::Never),
+                (true, NullUsage::Requested),
+                (false, NullUsage::Always),
+            ] {
                 actual += &stream(&answer(api, true, include_usage, null_usage), &[0, 3]);
             }
         }
-    assert_eq!(actual, include_str!("../tests/golden/answers.txt"));
+        assert_eq!(actual, include_str!("../tests/golden/answers.txt"));
     }
 
     #[test]
@@ -214,7 +238,8 @@ mod tests {
             let (done, chunks) = events.split_last().unwrap();
             assert_eq!(*done, "data: [DONE]");
             for chunk in chunks {
-                let json: serde_json::Value = serde_json::from_str(chunk.strip_prefix("data: ").unwrap()).unwrap();
+                let json: serde_json::Value =
+                    serde_json::from_str(chunk.strip_prefix("data: ").unwrap()).unwrap();
                 assert_eq!(json["model"], "m\"q");
             }
         }
@@ -227,7 +252,19 @@ mod tests {
             stream(&answer, &[0, 3]).matches("\"usage\":null").count()
         };
         assert_eq!(nulls(true, NullUsage::Never), 0);
-        assert_eq!((nulls(false, NullUsage::Requested), nulls(true, NullUsage::Requested)), (0, 3));
-        assert_eq!((nulls(false, NullUsage::Always), nulls(true, NullUsage::Always)), (3, 3));
+        assert_eq!(
+            (
+                nulls(false, NullUsage::Requested),
+                nulls(true, NullUsage::Requested)
+            ),
+            (0, 3)
+        );
+        assert_eq!(
+            (
+                nulls(false, NullUsage::Always),
+                nulls(true, NullUsage::Always)
+            ),
+            (3, 3)
+        );
     }
 }

@@ -198,7 +198,9 @@ impl Driver {
             prefix: job.prefix,
             output_tokens: job.output_tokens,
         };
-        self.engine.submit(now, submission).map_err(|error| refused(&error))?;
+        self.engine
+            .submit(now, submission)
+            .map_err(|error| refused(&error))?;
         let (progress, watcher) = watch::channel(Progress::default());
         let active = Active {
             finish: job.finish,
@@ -243,17 +245,20 @@ impl Driver {
                 }
             }
             EventKind::FirstToken => {
-                self.metrics.first_token(at, request.timeline.arrived, request.counts.prompt);
+                self.metrics
+                    .first_token(at, request.timeline.arrived, request.counts.prompt);
                 request.timeline.first_token = Some(at);
                 request.emitted(at);
             }
             EventKind::Token => {
-                self.metrics.next_token(at.saturating_sub(request.timeline.last_token));
+                self.metrics
+                    .next_token(at.saturating_sub(request.timeline.last_token));
                 request.emitted(at);
             }
             EventKind::Preempted => {}
             EventKind::Finished { .. } => {
-                self.metrics.finished(request.finish, request.counts, request.timeline);
+                self.metrics
+                    .finished(request.finish, request.counts, request.timeline);
                 request.update(true, |progress| progress.finished = true);
                 self.active.remove(&id);
             }
@@ -293,5 +298,8 @@ fn refused(error: &SubmitError) -> ApiError {
         SubmitError::TooLong { .. } | SubmitError::KvTooSmall { .. } => Some("max_tokens"),
         _ => None,
     };
-    ApiError::bad_request(param, format!("The engine cannot run this request: {error}."))
+    ApiError::bad_request(
+        param,
+        format!("The engine cannot run this request: {error}."),
+    )
 }

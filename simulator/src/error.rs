@@ -22,7 +22,12 @@ impl ApiError {
     /// 404: no such model.
     pub(crate) fn unknown_model(asked: &str, served: &str) -> Self {
         let message = format!("The model `{asked}` does not exist: this server has `{served}`.");
-        Self::new(StatusCode::NOT_FOUND, "NotFoundError", Some("model"), message)
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NotFoundError",
+            Some("model"),
+            message,
+        )
     }
 
     /// 404: no such route.
@@ -36,18 +41,34 @@ impl ApiError {
     /// 413: the body is over the server's limit.
     pub(crate) fn too_large(limit: usize) -> Self {
         let message = format!("The body is over this server's limit of {limit} bytes.");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "BadRequestError", None, message)
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "BadRequestError",
+            None,
+            message,
+        )
     }
 
     /// 429: too many requests wait.
     pub(crate) fn queue_full(limit: u32) -> Self {
-        let message = format!("{limit} requests wait already, the most this server allows: try again later.");
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "RateLimitError", None, message)
+        let message =
+            format!("{limit} requests wait already, the most this server allows: try again later.");
+        Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "RateLimitError",
+            None,
+            message,
+        )
     }
 
     /// 503: not yet, or no longer.
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError", None, message)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailableError",
+            None,
+            message,
+        )
     }
 
     fn new(

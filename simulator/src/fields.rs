@@ -10,14 +10,20 @@ pub(crate) struct Fields<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'a> Fields<'a> {
     pub(crate) fn of_body(body: &'a [u8]) -> Result<Self, ApiError> {
-        serde_json::from_slice(body)
-            .map(Self)
-            .map_err(|error| ApiError::bad_request(None, format!("The body should be one JSON object: {error}.")))
+        serde_json::from_slice(body).map(Self).map_err(|error| {
+            ApiError::bad_request(
+                None,
+                format!("The body should be one JSON object: {error}."),
+            )
+        })
     }
 
     /// The text of a field; `None` when it is absent or null.
     pub(crate) fn raw(&self, field: &str) -> Option<&'a str> {
-        self.0.get(field).map(|value| value.get()).filter(|text| *text != "null")
+        self.0
+            .get(field)
+            .map(|value| value.get())
+            .filter(|text| *text != "null")
     }
 
     /// The value of a field; `None` when it is absent or null. `expected` ends the error.
@@ -37,5 +43,8 @@ pub(crate) fn wrong(field: &'static str, value: &str, expected: &str) -> ApiErro
     const LONGEST: usize = 60;
     let cut: String = value.chars().take(LONGEST).collect();
     let dots = if cut.len() < value.len() { "…" } else { "" };
-    ApiError::bad_request(Some(field), format!("{field} is {cut}{dots}, but should be {expected}."))
+    ApiError::bad_request(
+        Some(field),
+        format!("{field} is {cut}{dots}, but should be {expected}."),
+    )
 }

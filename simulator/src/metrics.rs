@@ -16,17 +16,18 @@ use std::time::Duration;
 
 /// Seconds; vLLM's bounds.
 const TTFT_SECONDS: &[f64] = &[
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-    160.0, 640.0, 2560.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+    20.0, 40.0, 80.0, 160.0, 640.0, 2560.0,
 ];
 /// Seconds per token; vLLM's bounds.
 const TOKEN_SECONDS: &[f64] = &[
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
+    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+    40.0, 80.0,
 ];
 /// Seconds of a request or of a part of it; vLLM's bounds.
 const REQUEST_SECONDS: &[f64] = &[
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
-    1920.0, 7680.0,
+    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0,
+    480.0, 960.0, 1920.0, 7680.0,
 ];
 
 /// The instants of one request, on the engine's clock.
@@ -101,7 +102,8 @@ impl Metrics {
     pub(crate) fn first_token(&mut self, at: Duration, arrived: Duration, prompt_tokens: u32) {
         self.prompt_tokens += u64::from(prompt_tokens);
         self.generation_tokens += 1;
-        self.time_to_first_token.observe(at.saturating_sub(arrived).as_secs_f64());
+        self.time_to_first_token
+            .observe(at.saturating_sub(arrived).as_secs_f64());
     }
 
     /// A further token came `gap` after the one before it.
@@ -117,7 +119,8 @@ impl Metrics {
             Finish::Length => self.length += 1,
         }
         self.request_prompt_tokens.observe(f64::from(counts.prompt));
-        self.request_generation_tokens.observe(f64::from(counts.output));
+        self.request_generation_tokens
+            .observe(f64::from(counts.output));
         self.request_max_tokens.observe(f64::from(counts.max));
         let Timeline {
             arrived,
@@ -135,7 +138,8 @@ impl Metrics {
         self.decode.observe(between(first, last));
         self.inference.observe(between(scheduled, last));
         if counts.output > 1 {
-            self.request_per_token.observe(between(first, last) / f64::from(counts.output - 1));
+            self.request_per_token
+                .observe(between(first, last) / f64::from(counts.output - 1));
         }
     }
 
@@ -147,16 +151,48 @@ impl Metrics {
     /// Everything in Prometheus's text format 0.0.4, with the engine's state as it is.
     pub(crate) fn exposition(&self, load: &Load) -> String {
         let mut out = Exposition::new(&self.model);
-        out.gauge(vllm::RUNNING, "Requests in the running batch.", f64::from(load.running));
-        out.gauge(vllm::WAITING, "Requests waiting to be admitted.", f64::from(load.waiting));
-        out.gauge(vllm::KV_USAGE, "Share of KV cache blocks in use, 0 to 1.", load.kv_usage);
+        out.gauge(
+            vllm::RUNNING,
+            "Requests in the running batch.",
+            f64::from(load.running),
+        );
+        out.gauge(
+            vllm::WAITING,
+            "Requests waiting to be admitted.",
+            f64::from(load.waiting),
+        );
+        out.gauge(
+            vllm::KV_USAGE,
+            "Share of KV cache blocks in use, 0 to 1.",
+            load.kv_usage,
+        );
         out.cache_config(vllm::CACHE_CONFIG, self.block_tokens, load.kv_blocks_total);
         for (name, help, value) in [
-            ("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", load.prefix_query_tokens),
-            ("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", load.prefix_hit_tokens),
-            ("vllm:num_preemptions_total", "Preemptions for want of KV blocks.", load.preemptions),
-            ("vllm:prompt_tokens_total", "Prompt tokens processed.", self.prompt_tokens),
-            ("vllm:generation_tokens_total", "Tokens generated.", self.generation_tokens),
+            (
+                "vllm:prefix_cache_queries_total",
+                "Prompt tokens looked up in the prefix cache.",
+                load.prefix_query_tokens,
+            ),
+            (
+                "vllm:prefix_cache_hits_total",
+                "Prompt tokens found in the prefix cache.",
+                load.prefix_hit_tokens,
+            ),
+            (
+                "vllm:num_preemptions_total",
+                "Preemptions for want of KV blocks.",
+                load.preemptions,
+            ),
+            (
+                "vllm:prompt_tokens_total",
+                "Prompt tokens processed.",
+                self.prompt_tokens,
+            ),
+            (
+                "vllm:generation_tokens_total",
+                "Tokens generated.",
+                self.generation_tokens,
+            ),
         ] {
             out.counter(name, help, value);
         }
@@ -164,7 +200,11 @@ impl Metrics {
             "vllm:request_success_total",
             "Requests that ended, by reason.",
             "finished_reason",
-            &[("stop", self.stopped), ("length", self.length), ("abort", self.aborted)],
+            &[
+                ("stop", self.stopped),
+                ("length", self.length),
+                ("abort", self.aborted),
+            ],
         );
         self.histograms(&mut out);
         out.into_text()
@@ -172,27 +212,71 @@ impl Metrics {
 
     fn histograms(&self, out: &mut Exposition<'_>) {
         for (name, help, histogram) in [
-            ("vllm:time_to_first_token_seconds", "Arrival to first token.", &self.time_to_first_token),
-            ("vllm:inter_token_latency_seconds", "Between two tokens of a request.", &self.inter_token),
-            ("vllm:time_per_output_token_seconds", "As inter_token_latency_seconds; its older name.", &self.inter_token),
+            (
+                "vllm:time_to_first_token_seconds",
+                "Arrival to first token.",
+                &self.time_to_first_token,
+            ),
+            (
+                "vllm:inter_token_latency_seconds",
+                "Between two tokens of a request.",
+                &self.inter_token,
+            ),
+            (
+                "vllm:time_per_output_token_seconds",
+                "As inter_token_latency_seconds; its older name.",
+                &self.inter_token,
+            ),
             (
                 "vllm:request_time_per_output_token_seconds",
                 "Mean time per token after the first, per request.",
                 &self.request_per_token,
             ),
-            ("vllm:e2e_request_latency_seconds", "Arrival to last token.", &self.e2e),
-            ("vllm:request_queue_time_seconds", "Arrival to admission.", &self.queue),
-            ("vllm:request_prefill_time_seconds", "Admission to first token.", &self.prefill),
-            ("vllm:request_decode_time_seconds", "First token to last.", &self.decode),
-            ("vllm:request_inference_time_seconds", "Admission to last token.", &self.inference),
-            ("vllm:request_prompt_tokens", "Prompt tokens per request.", &self.request_prompt_tokens),
-            ("vllm:request_generation_tokens", "Generated tokens per request.", &self.request_generation_tokens),
+            (
+                "vllm:e2e_request_latency_seconds",
+                "Arrival to last token.",
+                &self.e2e,
+            ),
+            (
+                "vllm:request_queue_time_seconds",
+                "Arrival to admission.",
+                &self.queue,
+            ),
+            (
+                "vllm:request_prefill_time_seconds",
+                "Admission to first token.",
+                &self.prefill,
+            ),
+            (
+                "vllm:request_decode_time_seconds",
+                "First token to last.",
+                &self.decode,
+            ),
+            (
+                "vllm:request_inference_time_seconds",
+                "Admission to last token.",
+                &self.inference,
+            ),
+            (
+                "vllm:request_prompt_tokens",
+                "Prompt tokens per request.",
+                &self.request_prompt_tokens,
+            ),
+            (
+                "vllm:request_generation_tokens",
+                "Generated tokens per request.",
+                &self.request_generation_tokens,
+            ),
             (
                 "vllm:request_max_num_generation_tokens",
                 "Most tokens generated by one answer of a request.",
                 &self.request_generation_tokens,
             ),
-            ("vllm:request_params_max_tokens", "max_tokens of the requests.", &self.request_max_tokens),
+            (
+                "vllm:request_params_max_tokens",
+                "max_tokens of the requests.",
+                &self.request_max_tokens,
+            ),
         ] {
             out.histogram(name, help, histogram);
         }

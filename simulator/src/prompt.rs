@@ -46,7 +46,8 @@ impl Prompt {
 
     /// The `messages` of a chat as one text, in which a longer chat begins with the shorter one.
     pub(crate) fn of_chat(raw: &str) -> Result<Self, ApiError> {
-        const EXPECTED: &str = "an array of messages with a role and a content that is a text or an array of parts";
+        const EXPECTED: &str =
+            "an array of messages with a role and a content that is a text or an array of parts";
         let messages: Vec<Message> =
             serde_json::from_str(raw).map_err(|_| wrong("messages", raw, EXPECTED))?;
         if messages.is_empty() {
@@ -57,7 +58,9 @@ impl Prompt {
             text.extend(["<|", &message.role, "|>"]);
             match &message.content {
                 Some(Content::Text(content)) => text.push_str(content),
-                Some(Content::Parts(parts)) => text.extend(parts.iter().filter_map(|part| part.text.as_deref())),
+                Some(Content::Parts(parts)) => {
+                    text.extend(parts.iter().filter_map(|part| part.text.as_deref()))
+                }
                 None => {}
             }
         }
@@ -132,11 +135,25 @@ mod tests {
 
     #[test]
     fn other_prompts_are_refused_by_name() {
-        for raw in [r#""""#, "[]", "[[]]", "7", r#"["a", "b"]"#, "[[1], [2]]", "[1, -2]", "{}"] {
+        for raw in [
+            r#""""#,
+            "[]",
+            "[[]]",
+            "7",
+            r#"["a", "b"]"#,
+            "[[1], [2]]",
+            "[1, -2]",
+            "{}",
+        ] {
             let error = format!("{:?}", Prompt::of_completion(raw).unwrap_err());
             assert!(error.contains("prompt is"), "{raw}: {error}");
         }
-        for raw in ["[]", r#""hello""#, r#"[{"content": "no role"}]"#, r#"[{"role": "user", "content": 7}]"#] {
+        for raw in [
+            "[]",
+            r#""hello""#,
+            r#"[{"content": "no role"}]"#,
+            r#"[{"role": "user", "content": 7}]"#,
+        ] {
             let error = format!("{:?}", Prompt::of_chat(raw).unwrap_err());
             assert!(error.contains("messages is"), "{raw}: {error}");
         }
@@ -153,7 +170,10 @@ mod tests {
         assert_eq!((a.len(), b.len()), (2, 3));
         assert_eq!(a[..], b[..2]);
         assert_ne!(ids(32, 1)[1], ids(32, 2)[1]);
-        assert_ne!(a[0], a[1], "the same tokens at another place are another block");
+        assert_ne!(
+            a[0], a[1],
+            "the same tokens at another place are another block"
+        );
     }
 
     #[test]

@@ -52,8 +52,10 @@ impl Generation {
         };
         check_one_answer(&fields)?;
         let stream = fields.get("stream", "true or false")?.unwrap_or(false);
-        let options: Option<StreamOptions> =
-            fields.get("stream_options", "an object whose include_usage is true or false")?;
+        let options: Option<StreamOptions> = fields.get(
+            "stream_options",
+            "an object whose include_usage is true or false",
+        )?;
         if options.is_some() && !stream {
             let message = "stream_options is set, but stream is not true: they go together.";
             return Err(ApiError::bad_request(Some("stream_options"), message));
@@ -64,8 +66,12 @@ impl Generation {
             prompt,
             ignore_eos: fields.get("ignore_eos", "true or false")?.unwrap_or(false),
             stream,
-            include_usage: options.and_then(|options| options.include_usage).unwrap_or(false),
-            seed: fields.get::<i64>("seed", "a whole number")?.map_or(0, i64::cast_unsigned),
+            include_usage: options
+                .and_then(|options| options.include_usage)
+                .unwrap_or(false),
+            seed: fields
+                .get::<i64>("seed", "a whole number")?
+                .map_or(0, i64::cast_unsigned),
         })
     }
 }
@@ -87,12 +93,21 @@ fn check_model(fields: &Fields<'_>, served: &str) -> Result<(), ApiError> {
 fn check_one_answer(fields: &Fields<'_>) -> Result<(), ApiError> {
     match fields.get::<u32>("n", "1")? {
         None | Some(1) => Ok(()),
-        Some(n) => Err(wrong("n", &n.to_string(), "1: the simulator gives one answer per request")),
+        Some(n) => Err(wrong(
+            "n",
+            &n.to_string(),
+            "1: the simulator gives one answer per request",
+        )),
     }
 }
 
 /// What was asked, or the API's default: 16 for completions, the rest of the context for chats.
-fn max_tokens(api: Api, fields: &Fields<'_>, prompt: u32, max_model_len: u32) -> Result<u32, ApiError> {
+fn max_tokens(
+    api: Api,
+    fields: &Fields<'_>,
+    prompt: u32,
+    max_model_len: u32,
+) -> Result<u32, ApiError> {
     const EXPECTED: &str = "a whole number of at least 1";
     let name = match (api, fields.raw("max_completion_tokens")) {
         (Api::Chat, Some(_)) => "max_completion_tokens",
@@ -132,10 +147,22 @@ mod tests {
     #[test]
     fn defaults_are_the_apis() {
         let completion = read(Api::Completions, r#"{"prompt": [1, 2]}"#).unwrap();
-        assert_eq!((completion.max_tokens, completion.stream, completion.ignore_eos), (16, false, false));
-        let near_the_end = read(Api::Completions, &format!(r#"{{"prompt": {:?}}}"#, [1; 95])).unwrap();
+        assert_eq!(
+            (
+                completion.max_tokens,
+                completion.stream,
+                completion.ignore_eos
+            ),
+            (16, false, false)
+        );
+        let near_the_end =
+            read(Api::Completions, &format!(r#"{{"prompt": {:?}}}"#, [1; 95])).unwrap();
         assert_eq!(near_the_end.max_tokens, 5);
-        let chat = read(Api::Chat, r#"{"messages": [{"role": "user", "content": "hi"}], "max_tokens": null}"#).unwrap();
+        let chat = read(
+            Api::Chat,
+            r#"{"messages": [{"role": "user", "content": "hi"}], "max_tokens": null}"#,
+        )
+        .unwrap();
         assert_eq!(chat.max_tokens, 100 - chat.prompt.tokens());
     }
 
@@ -147,7 +174,15 @@ mod tests {
                 "ignore_eos": true, "stream": true, "stream_options": {"include_usage": true}, "seed": -1, "temperature": 0.7}"#,
         )
         .unwrap();
-        assert_eq!((asked.max_tokens, asked.ignore_eos, asked.stream, asked.include_usage), (5, true, true, true));
+        assert_eq!(
+            (
+                asked.max_tokens,
+                asked.ignore_eos,
+                asked.stream,
+                asked.include_usage
+            ),
+            (5, true, true, true)
+        );
         assert_eq!(asked.seed, u64::MAX);
     }
 
@@ -157,17 +192,41 @@ mod tests {
             ("{", ["body", "JSON object"]),
             ("[]", ["body", "JSON object"]),
             ("{}", ["prompt", "missing"]),
-            (r#"{"prompt": "a", "max_tokens": 0}"#, ["max_tokens is 0", "at least 1"]),
-            (r#"{"prompt": "a", "max_tokens": "x"}"#, ["max_tokens is \\\"x\\\"", "at least 1"]),
-            (r#"{"prompt": "a", "max_tokens": 100}"#, ["1 prompt tokens and 100", "lower max_tokens"]),
+            (
+                r#"{"prompt": "a", "max_tokens": 0}"#,
+                ["max_tokens is 0", "at least 1"],
+            ),
+            (
+                r#"{"prompt": "a", "max_tokens": "x"}"#,
+                ["max_tokens is \\\"x\\\"", "at least 1"],
+            ),
+            (
+                r#"{"prompt": "a", "max_tokens": 100}"#,
+                ["1 prompt tokens and 100", "lower max_tokens"],
+            ),
             (r#"{"prompt": "a", "n": 2}"#, ["n is 2", "one answer"]),
-            (r#"{"prompt": "a", "stream": 1}"#, ["stream is 1", "true or false"]),
-            (r#"{"prompt": "a", "stream": true, "stream_options": 4}"#, ["stream_options is 4", "include_usage"]),
-            (r#"{"prompt": "a", "stream_options": {}}"#, ["stream_options is set", "go together"]),
-            (r#"{"prompt": "a", "model": "other"}"#, ["`other` does not exist", "has `m`"]),
+            (
+                r#"{"prompt": "a", "stream": 1}"#,
+                ["stream is 1", "true or false"],
+            ),
+            (
+                r#"{"prompt": "a", "stream": true, "stream_options": 4}"#,
+                ["stream_options is 4", "include_usage"],
+            ),
+            (
+                r#"{"prompt": "a", "stream_options": {}}"#,
+                ["stream_options is set", "go together"],
+            ),
+            (
+                r#"{"prompt": "a", "model": "other"}"#,
+                ["`other` does not exist", "has `m`"],
+            ),
         ] {
             let error = format!("{:?}", read(Api::Completions, body).unwrap_err());
-            assert!(parts.iter().all(|part| error.contains(part)), "{body}: {error}");
+            assert!(
+                parts.iter().all(|part| error.contains(part)),
+                "{body}: {error}"
+            );
         }
     }
 
@@ -175,6 +234,9 @@ mod tests {
     fn a_prompt_that_fills_the_context_is_too_long() {
         let body = format!(r#"{{"prompt": {:?}}}"#, [1; 100]);
         let error = format!("{:?}", read(Api::Completions, &body).unwrap_err());
-        assert!(error.contains("\"prompt\"") && error.contains("100 prompt tokens"), "{error}");
+        assert!(
+            error.contains("\"prompt\"") && error.contains("100 prompt tokens"),
+            "{error}"
+        );
     }
 }

@@ -56,18 +56,32 @@ pub(crate) fn router(service: Service) -> Router {
         .route("/metrics", get(metrics))
         .fallback(unknown)
         .layer(limit)
-        .layer(middleware::from_fn_with_state(service.clone(), once_started))
+        .layer(middleware::from_fn_with_state(
+            service.clone(),
+            once_started,
+        ))
         .with_state(service)
 }
 
-async fn once_started(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+async fn once_started(
+    State(service): State<Arc<Service>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let left = service.ready_at.saturating_sub(service.clock.now());
     if left.is_zero() {
         return next.run(request).await;
     }
-    let message = format!("The model is still loading: ready in {:.1} s.", left.as_secs_f64());
+    let message = format!(
+        "The model is still loading: ready in {:.1} s.",
+        left.as_secs_f64()
+    );
     let retry = left.as_secs_f64().ceil() as u64;
-    ([(RETRY_AFTER, retry.to_string())], ApiError::unavailable(message)).into_response()
+    (
+        [(RETRY_AFTER, retry.to_string())],
+        ApiError::unavailable(message),
+    )
+        .into_response()
 }
 
 async fn unknown(method: Method, uri: Uri) -> ApiError {
@@ -140,12 +154,15 @@ impl Service {
 
     fn answer(&self, asked: &Generation, headers: &HeaderMap) -> Answer {
         let fingerprint = asked.prompt.fingerprint(self.seed ^ asked.seed);
-        let given = headers.get(names::header::REQUEST_ID).and_then(|id| id.to_str().ok());
+        let given = headers
+            .get(names::header::REQUEST_ID)
+            .and_then(|id| id.to_str().ok());
         let (id, created) = if self.fixed_identity {
             ("0".to_owned(), 0)
         } else {
             let number = self.served.fetch_add(1, Ordering::Relaxed);
-            let id = given.map_or_else(|| format!("{:x}-{number:08x}", self.started), str::to_owned);
+            let id =
+                given.map_or_else(|| format!("{:x}-{number:08x}", self.started), str::to_owned);
             (id, self.created())
         };
         let identity = Identity {
@@ -159,21 +176,33 @@ impl Service {
             include_usage: asked.include_usage,
             null_usage: self.null_usage,
         };
-        let length = self.lengths.answer(fingerprint, asked.max_tokens, asked.ignore_eos);
+        let length = self
+            .lengths
+            .answer(fingerprint, asked.max_tokens, asked.ignore_eos);
         Answer::new(identity, shape, fingerprint, asked.prompt.tokens(), length)
     }
 
     /// Unix time now, seconds; 0 where identities are fixed.
     fn created(&self) -> u64 {
-        if self.fixed_identity { 0 } else { self.started + self.clock.now().as_secs() }
+        if self.fixed_identity {
+            0
+        } else {
+            self.started + self.clock.now().as_secs()
+        }
     }
 }
 
 /// Waits for the end and answers at once.
 async fn whole(answer: &Answer, mut ticket: Ticket) -> Result<Response, ApiError> {
     loop {
-        let stopped = || ApiError::unavailable("The server stopped before the answer was complete: ask another.");
-        let Progress { cached_tokens, finished, .. } = ticket.news().await.ok_or_else(stopped)?;
+        let stopped = || {
+            ApiError::unavailable("The server stopped before the answer was complete: ask another.")
+        };
+        let Progress {
+            cached_tokens,
+            finished,
+            ..
+        } = ticket.news().await.ok_or_else(stopped)?;
         if finished {
             return Ok(([(CONTENT_TYPE, JSON)], answer.json(cached_tokens)).into_response());
         }
@@ -185,8 +214,14 @@ fn streamed(answer: Answer, ticket: Ticket) -> Response {
     let stream = futures::stream::unfold(Some((answer, ticket, 0)), |state| async {
         let (answer, mut ticket, sent) = state?;
         loop {
-            let Some(Progress { cached_tokens, emitted, finished }) = ticket.news().await else {
-                let cut = std::io::Error::other("the server stopped before the answer was complete");
+            let Some(Progress {
+                cached_tokens,
+                emitted,
+                finished,
+            }) = ticket.news().await
+            else {
+                let cut =
+                    std::io::Error::other("the server stopped before the answer was complete");
                 return Some((Err(cut), None));
             };
             if emitted == sent {

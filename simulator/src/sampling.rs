@@ -48,11 +48,12 @@ impl Lengths {
 
 /// Words an answer is made of, each with its leading space one token.
 const WORDS: [&str; 64] = [
-    " the", " and", " for", " are", " but", " not", " you", " all", " any", " can", " her", " was", " one", " our",
-    " out", " day", " get", " has", " him", " his", " how", " man", " new", " now", " old", " see", " two", " way",
-    " who", " boy", " did", " its", " let", " put", " say", " she", " too", " use", " add", " age", " ago", " air",
-    " art", " ask", " bad", " bag", " bed", " big", " bit", " box", " car", " cup", " cut", " dog", " dry", " ear",
-    " eat", " end", " eye", " far", " few", " fly", " fun", " map",
+    " the", " and", " for", " are", " but", " not", " you", " all", " any", " can", " her", " was",
+    " one", " our", " out", " day", " get", " has", " him", " his", " how", " man", " new", " now",
+    " old", " see", " two", " way", " who", " boy", " did", " its", " let", " put", " say", " she",
+    " too", " use", " add", " age", " ago", " air", " art", " ask", " bad", " bag", " bed", " big",
+    " bit", " box", " car", " cup", " cut", " dog", " dry", " ear", " eat", " end", " eye", " far",
+    " few", " fly", " fun", " map",
 ];
 
 /// The text of token `index` of the answer to the request with this fingerprint: [`BYTES_PER_TOKEN`] bytes that need
@@ -77,11 +78,23 @@ mod tests {
     #[test]
     fn otherwise_lengths_are_spread_and_end_at_the_limit() {
         let lengths = Lengths::new();
-        let drawn: Vec<_> = (0..1000u64).map(|i| lengths.answer(xxh64(&i.to_le_bytes(), 0), 400, false)).collect();
+        let drawn: Vec<_> = (0..1000u64)
+            .map(|i| lengths.answer(xxh64(&i.to_le_bytes(), 0), 400, false))
+            .collect();
         assert!(drawn.iter().all(|(tokens, _)| (1..=400).contains(tokens)));
-        let stopped = drawn.iter().filter(|(_, finish)| *finish == Finish::Stop).count();
-        assert!((450..750).contains(&stopped), "{stopped} of 1000 end below 400, near the trace's 60 %");
-        assert!(drawn.iter().all(|&(tokens, finish)| (finish == Finish::Length) == (tokens == 400)));
+        let stopped = drawn
+            .iter()
+            .filter(|(_, finish)| *finish == Finish::Stop)
+            .count();
+        assert!(
+            (450..750).contains(&stopped),
+            "{stopped} of 1000 end below 400, near the trace's 60 %"
+        );
+        assert!(
+            drawn
+                .iter()
+                .all(|&(tokens, finish)| (finish == Finish::Length) == (tokens == 400))
+        );
     }
 
     #[test]
@@ -94,7 +107,11 @@ mod tests {
 
     #[test]
     fn texts_follow_the_fingerprint() {
-        let text = |fingerprint| (0..50).map(|index| token(fingerprint, index)).collect::<String>();
+        let text = |fingerprint| {
+            (0..50)
+                .map(|index| token(fingerprint, index))
+                .collect::<String>()
+        };
         assert_eq!(text(5), text(5));
         assert_ne!(text(5), text(6));
     }

@@ -39,7 +39,10 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`] when the port cannot be listened on or the socket fails.
-pub async fn serve(options: ServerOptions, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), ServeError> {
+pub async fn serve(
+    options: ServerOptions,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
     let listener = listen(&options).await?;
     run(listener, options, shutdown).await
 }
@@ -84,14 +87,21 @@ pub async fn spawn(options: ServerOptions) -> Result<Server, ServeError> {
         let _ = stopped.await;
     };
     let task = tokio::spawn(run(listener, options, shutdown));
-    Ok(Server { address, stop, task })
+    Ok(Server {
+        address,
+        stop,
+        task,
+    })
 }
 
 async fn listen(options: &ServerOptions) -> Result<TcpListener, ServeError> {
     Ok(runtime::listen::bind(options.address(), "the simulated server", "--port").await?)
 }
 
-fn local_address(listener: &TcpListener, options: &ServerOptions) -> Result<SocketAddr, ServeError> {
+fn local_address(
+    listener: &TcpListener,
+    options: &ServerOptions,
+) -> Result<SocketAddr, ServeError> {
     listener.local_addr().map_err(|source| ServeError::Io {
         address: options.address(),
         source,
@@ -156,7 +166,12 @@ async fn run(
 }
 
 /// Unix time now. Answers carry the date they were made; everything else runs on the monotonic clock.
-#[expect(clippy::disallowed_methods, reason = "the only wall time in this crate, read once")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only wall time in this crate, read once"
+)]
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

@@ -1,5 +1,12 @@
 //! The server over real sockets. Time is tokio's paused clock, so the engine's seconds take none.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
+
 mod client;
 
 use client::{Client, Reply};
@@ -74,8 +81,16 @@ async fn token_ids_text_and_arrays_of_one_are_the_same_prompt() {
     let (_server, client) = start(options()).await;
     let ids = vec![u32::from_le_bytes(*b"xxxx"); 100];
     let mut texts = Vec::new();
-    for prompt in [json!("x".repeat(400)), json!(["x".repeat(400)]), json!(ids), json!([ids])] {
-        let reply = client.post(COMPLETIONS, &with(completion(9), json!({"prompt": prompt}))).await.json();
+    for prompt in [
+        json!("x".repeat(400)),
+        json!(["x".repeat(400)]),
+        json!(ids),
+        json!([ids]),
+    ] {
+        let reply = client
+            .post(COMPLETIONS, &with(completion(9), json!({"prompt": prompt})))
+            .await
+            .json();
         assert_eq!(reply["usage"]["prompt_tokens"], 100);
         texts.push(reply["choices"][0]["text"].clone());
     }
@@ -86,35 +101,61 @@ async fn token_ids_text_and_arrays_of_one_are_the_same_prompt() {
 async fn a_stream_has_one_event_per_token_one_step_apart() {
     let (_server, client) = start(options()).await;
     let begin = Instant::now();
-    let mut stream = client.stream(COMPLETIONS, &with(completion(5), json!({"stream": true}))).await;
-    assert_eq!(stream.header("content-type"), "text/event-stream; charset=utf-8");
+    let mut stream = client
+        .stream(COMPLETIONS, &with(completion(5), json!({"stream": true})))
+        .await;
+    assert_eq!(
+        stream.header("content-type"),
+        "text/event-stream; charset=utf-8"
+    );
     let mut frames = Vec::new();
     while let Some(frame) = stream.next().await {
-        frames.push((begin.elapsed().as_millis(), String::from_utf8(frame.unwrap().to_vec()).unwrap()));
+        frames.push((
+            begin.elapsed().as_millis(),
+            String::from_utf8(frame.unwrap().to_vec()).unwrap(),
+        ));
     }
     assert_eq!(frames.len(), 5);
     for (step, (at, frame)) in (1..).zip(&frames) {
         // The runtime's timers tick in whole milliseconds.
-        assert!((10 * step..10 * step + 3).contains(at), "token {step} at {at} ms");
+        assert!(
+            (10 * step..10 * step + 3).contains(at),
+            "token {step} at {at} ms"
+        );
         let events = frame.matches("data: {").count();
-        assert_eq!((events, frame.ends_with("data: [DONE]\n\n")), (1, step == 5));
+        assert_eq!(
+            (events, frame.ends_with("data: [DONE]\n\n")),
+            (1, step == 5)
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_says_what_the_json_answer_says_and_usage_only_when_asked() {
     let (_server, client) = start(options()).await;
-    let chat = json!({"messages": [{"role": "user", "content": "tell me"}], "max_completion_tokens": 300});
+    let chat =
+        json!({"messages": [{"role": "user", "content": "tell me"}], "max_completion_tokens": 300});
     let whole = client.post(CHAT, &chat).await.json();
-    let text = whole["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    let text = whole["choices"][0]["message"]["content"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     for usage in [false, true] {
         let asked = json!({"stream": true, "stream_options": {"include_usage": usage}});
         let events = client.post(CHAT, &with(chat.clone(), asked)).await.events();
-        assert_eq!(events[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
-        let said: String =
-            events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
+        assert_eq!(
+            events[0]["choices"][0]["delta"],
+            json!({"role": "assistant", "content": ""})
+        );
+        let said: String = events
+            .iter()
+            .filter_map(|event| event["choices"][0]["delta"]["content"].as_str())
+            .collect();
         assert_eq!(said, text);
-        let with_usage: Vec<_> = events.iter().filter(|event| event["usage"].is_object()).collect();
+        let with_usage: Vec<_> = events
+            .iter()
+            .filter(|event| event["usage"].is_object())
+            .collect();
         assert_eq!(with_usage.len(), usize::from(usage));
         let tokens = text.len() / 4;
         assert_eq!(events.len(), 1 + tokens + usize::from(usage));
@@ -158,11 +199,24 @@ async fn fixed_identities_make_equal_streams_and_usage_only_adds_its_chunk() {
         let plain = client.post(COMPLETIONS, &stream).await.body;
         assert_eq!(plain, client.post(COMPLETIONS, &stream).await.body);
         let nulls = plain.matches("\"usage\":null").count();
-        assert_eq!(nulls, if null_usage == NullUsage::Always { 6 } else { 0 });
+        assert_eq!(
+            nulls,
+            if null_usage == NullUsage::Always {
+                6
+            } else {
+                0
+            }
+        );
         let asked = with(stream, json!({"stream_options": {"include_usage": true}}));
         let with_usage = client.post(COMPLETIONS, &asked).await.body;
-        let added: Vec<_> = with_usage.split_inclusive("\n\n").filter(|event| !plain.contains(*event)).collect();
-        assert!(added.len() == 1 && added[0].contains("\"choices\":[],\"usage\":{"), "{added:?}");
+        let added: Vec<_> = with_usage
+            .split_inclusive("\n\n")
+            .filter(|event| !plain.contains(*event))
+            .collect();
+        assert!(
+            added.len() == 1 && added[0].contains("\"choices\":[],\"usage\":{"),
+            "{added:?}"
+        );
         assert_eq!(with_usage.replace(added[0], ""), plain);
     }
 }
@@ -170,7 +224,10 @@ async fn fixed_identities_make_equal_streams_and_usage_only_adds_its_chunk() {
 #[tokio::test(start_paused = true)]
 async fn ids_are_the_clients_or_new_ones() {
     let (_server, client) = start(options()).await;
-    let mine = client.post_with(COMPLETIONS, &completion(1), &[("x-request-id", "mine")]).await.json();
+    let mine = client
+        .post_with(COMPLETIONS, &completion(1), &[("x-request-id", "mine")])
+        .await
+        .json();
     assert_eq!(mine["id"], "cmpl-mine");
     let a = client.post(COMPLETIONS, &completion(1)).await.json();
     let b = client.post(COMPLETIONS, &completion(1)).await.json();
@@ -188,14 +245,28 @@ async fn nothing_is_served_before_the_start_up_is_over() {
         assert_eq!(client.get(path).await.status, 503, "{path}");
     }
     let early = client.post(COMPLETIONS, &completion(1)).await;
-    assert_eq!((early.status, early.header("retry-after")), (503, "6".to_owned()));
-    assert!(early.json()["error"]["message"].as_str().unwrap().contains("still loading: ready in 6"));
+    assert_eq!(
+        (early.status, early.header("retry-after")),
+        (503, "6".to_owned())
+    );
+    assert!(
+        early.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("still loading: ready in 6")
+    );
     tokio::time::advance(Duration::from_secs(6)).await;
     let health = client.get("/health").await;
     assert_eq!((health.status, health.body.as_str()), (200, ""));
     assert_eq!(client.post(COMPLETIONS, &completion(1)).await.status, 200);
     let models = client.get("/v1/models").await.json();
-    assert_eq!((&models["data"][0]["id"], &models["data"][0]["max_model_len"]), (&json!("tiny"), &json!(4096)));
+    assert_eq!(
+        (
+            &models["data"][0]["id"],
+            &models["data"][0]["max_model_len"]
+        ),
+        (&json!("tiny"), &json!(4096))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,21 +278,64 @@ async fn errors_are_shaped_as_vllms_and_name_the_field() {
     .await;
     let small = |extra| with(json!({"prompt": "abc"}), extra);
     for (body, status, kind, param, part) in [
-        (small(json!({"max_tokens": -1})), 400, "BadRequestError", json!("max_tokens"), "max_tokens is -1"),
-        (small(json!({"model": "huge"})), 404, "NotFoundError", json!("model"), "`huge` does not exist"),
-        (small(json!({"max_tokens": 4096})), 400, "BadRequestError", json!("max_tokens"), "exceed the model's 4096"),
-        (small(json!({"prompt": "x".repeat(20_000)})), 400, "BadRequestError", json!("prompt"), "5000 prompt tokens"),
-        (small(json!({"prompt": "x".repeat(2 << 20)})), 413, "BadRequestError", Value::Null, "limit of 1048576 bytes"),
-        (json!([1]), 400, "BadRequestError", Value::Null, "one JSON object"),
+        (
+            small(json!({"max_tokens": -1})),
+            400,
+            "BadRequestError",
+            json!("max_tokens"),
+            "max_tokens is -1",
+        ),
+        (
+            small(json!({"model": "huge"})),
+            404,
+            "NotFoundError",
+            json!("model"),
+            "`huge` does not exist",
+        ),
+        (
+            small(json!({"max_tokens": 4096})),
+            400,
+            "BadRequestError",
+            json!("max_tokens"),
+            "exceed the model's 4096",
+        ),
+        (
+            small(json!({"prompt": "x".repeat(20_000)})),
+            400,
+            "BadRequestError",
+            json!("prompt"),
+            "5000 prompt tokens",
+        ),
+        (
+            small(json!({"prompt": "x".repeat(2 << 20)})),
+            413,
+            "BadRequestError",
+            Value::Null,
+            "limit of 1048576 bytes",
+        ),
+        (
+            json!([1]),
+            400,
+            "BadRequestError",
+            Value::Null,
+            "one JSON object",
+        ),
     ] {
         let reply = client.post(COMPLETIONS, &body).await;
         let error = &reply.json()["error"];
-        assert_eq!((reply.status, &error["type"], &error["param"]), (status, &json!(kind), &param));
+        assert_eq!(
+            (reply.status, &error["type"], &error["param"]),
+            (status, &json!(kind), &param)
+        );
         assert_eq!(error["code"], status);
         assert!(error["message"].as_str().unwrap().contains(part), "{error}");
     }
     let lost = client.get("/v2").await;
-    assert!(lost.status == 404 && lost.body.contains("GET /v2"), "{}", lost.body);
+    assert!(
+        lost.status == 404 && lost.body.contains("GET /v2"),
+        "{}",
+        lost.body
+    );
     assert_eq!(client.get(COMPLETIONS).await.status, 405);
 }
 
@@ -246,21 +360,38 @@ async fn a_full_queue_refuses() {
     running.next().await.unwrap().unwrap();
     let waiting = client.stream(COMPLETIONS, &stream).await;
     let refused = client.post(COMPLETIONS, &completion(1)).await;
-    assert_eq!((refused.status, refused.json()["error"]["type"].as_str()), (429, Some("RateLimitError")));
+    assert_eq!(
+        (refused.status, refused.json()["error"]["type"].as_str()),
+        (429, Some("RateLimitError"))
+    );
     drop(waiting);
     running.rest().await.unwrap();
 }
 
 async fn metric(client: &Client, sample: &str) -> f64 {
     let page = client.get("/metrics").await.body;
-    let line = page.lines().find(|line| line.starts_with(sample) && line[sample.len()..].starts_with(['{', ' ']));
-    line.unwrap_or_else(|| panic!("no {sample} in {page}")).rsplit(' ').next().unwrap().parse().unwrap()
+    let line = page
+        .lines()
+        .find(|line| line.starts_with(sample) && line[sample.len()..].starts_with(['{', ' ']));
+    line.unwrap_or_else(|| panic!("no {sample} in {page}"))
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 async fn ended(client: &Client, reason: &str) -> f64 {
     let page = client.get("/metrics").await.body;
     let sample = format!("vllm:request_success_total{{finished_reason=\"{reason}\"");
-    page.lines().find(|line| line.starts_with(&sample)).unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    page.lines()
+        .find(|line| line.starts_with(&sample))
+        .unwrap()
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// Asks until `reason` was counted `times`: a closed connection is noticed soon, not at once.
@@ -279,9 +410,19 @@ async fn a_client_that_leaves_frees_its_place() {
     options.profile.max_num_seqs = 1;
     let (_server, client) = start(options).await;
     // One is running, one waits, and the last waits for a JSON answer; all three leave.
-    let mut running = client.stream(COMPLETIONS, &with(completion(3000), json!({"stream": true}))).await;
+    let mut running = client
+        .stream(
+            COMPLETIONS,
+            &with(completion(3000), json!({"stream": true})),
+        )
+        .await;
     running.next().await.unwrap().unwrap();
-    let waiting = client.stream(COMPLETIONS, &with(completion(3000), json!({"stream": true}))).await;
+    let waiting = client
+        .stream(
+            COMPLETIONS,
+            &with(completion(3000), json!({"stream": true})),
+        )
+        .await;
     let body = completion(3000);
     let mut json = Box::pin(client.post(COMPLETIONS, &body));
     tokio::select! {
@@ -290,10 +431,17 @@ async fn a_client_that_leaves_frees_its_place() {
     }
     drop((running, waiting, json));
     until_ended(&client, "abort", 3.0).await;
-    for gauge in ["vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"] {
+    for gauge in [
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:kv_cache_usage_perc",
+    ] {
         assert_eq!(metric(&client, gauge).await, 0.0, "{gauge}");
     }
-    assert_eq!(metric(&client, "vllm:e2e_request_latency_seconds_count").await, 0.0);
+    assert_eq!(
+        metric(&client, "vllm:e2e_request_latency_seconds_count").await,
+        0.0
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,15 +464,34 @@ async fn histograms_count_every_request_and_include_the_queue() {
     let (a, b, c) = tokio::join!(ask(20), ask(30), ask(10));
     // One at a time: the others' TTFT is the wait for those before them.
     let near = |what: &str, actual: f64, expected: f64| {
-        assert!((actual - expected).abs() < 0.02, "{what}: {actual} against {expected}");
+        assert!(
+            (actual - expected).abs() < 0.02,
+            "{what}: {actual} against {expected}"
+        );
     };
-    near("TTFT", metric(&client, "vllm:time_to_first_token_seconds_sum").await, a.0 + b.0 + c.0);
-    near("E2E", metric(&client, "vllm:e2e_request_latency_seconds_sum").await, a.1 + b.1 + c.1);
+    near(
+        "TTFT",
+        metric(&client, "vllm:time_to_first_token_seconds_sum").await,
+        a.0 + b.0 + c.0,
+    );
+    near(
+        "E2E",
+        metric(&client, "vllm:e2e_request_latency_seconds_sum").await,
+        a.1 + b.1 + c.1,
+    );
     let queued = metric(&client, "vllm:request_queue_time_seconds_sum").await;
     near("queue", queued, a.0 + b.0 + c.0 - 0.03);
     assert!(queued > 0.3, "{queued}");
-    near("decode", metric(&client, "vllm:request_decode_time_seconds_sum").await, 0.19 + 0.29 + 0.09);
-    near("between tokens", metric(&client, "vllm:inter_token_latency_seconds_sum").await, 0.57);
+    near(
+        "decode",
+        metric(&client, "vllm:request_decode_time_seconds_sum").await,
+        0.19 + 0.29 + 0.09,
+    );
+    near(
+        "between tokens",
+        metric(&client, "vllm:inter_token_latency_seconds_sum").await,
+        0.57,
+    );
     for (count, expected) in [
         ("vllm:time_to_first_token_seconds_count", 3.0),
         ("vllm:inter_token_latency_seconds_count", 57.0),
@@ -340,14 +507,21 @@ async fn histograms_count_every_request_and_include_the_queue() {
     }
     assert_eq!(ended(&client, "length").await, 3.0);
     let page = client.get("/metrics").await;
-    assert_eq!(page.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-    assert!(page.body.contains("vllm:cache_config_info{block_size=\"16\",model_name=\"tiny\",num_gpu_blocks=\"1000\"} 1.0"));
+    assert_eq!(
+        page.header("content-type"),
+        "text/plain; version=0.0.4; charset=utf-8"
+    );
+    assert!(page.body.contains(
+        "vllm:cache_config_info{block_size=\"16\",model_name=\"tiny\",num_gpu_blocks=\"1000\"} 1.0"
+    ));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_lets_requests_finish_and_takes_no_new_ones() {
     let (server, client) = start(options()).await;
-    let mut running = client.stream(COMPLETIONS, &with(completion(100), json!({"stream": true}))).await;
+    let mut running = client
+        .stream(COMPLETIONS, &with(completion(100), json!({"stream": true})))
+        .await;
     running.next().await.unwrap().unwrap();
     let (stopped, rest) = tokio::join!(server.stop(), running.rest());
     stopped.unwrap();
@@ -362,7 +536,12 @@ async fn a_drain_ends_at_its_limit() {
         ..options()
     })
     .await;
-    let mut running = client.stream(COMPLETIONS, &with(completion(3000), json!({"stream": true}))).await;
+    let mut running = client
+        .stream(
+            COMPLETIONS,
+            &with(completion(3000), json!({"stream": true})),
+        )
+        .await;
     running.next().await.unwrap().unwrap();
     let begin = Instant::now();
     let (stopped, rest) = tokio::join!(server.stop(), running.rest());
@@ -376,14 +555,23 @@ async fn a_drain_ends_at_its_limit() {
 async fn a_taken_port_is_named_with_its_flag() {
     let (server, _client) = start(options()).await;
     let port = server.address().port();
-    let error = spawn(ServerOptions { port, ..options() }).await.unwrap_err().to_string();
-    assert!(error.contains(&port.to_string()) && error.contains("--port"), "{error}");
+    let error = spawn(ServerOptions { port, ..options() })
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains(&port.to_string()) && error.contains("--port"),
+        "{error}"
+    );
 }
 
 /// Replies are compared as text.
 impl Reply {
     fn events(&self) -> Vec<Value> {
-        let done = self.body.strip_suffix("data: [DONE]\n\n").expect("a stream ends with [DONE]");
+        let done = self
+            .body
+            .strip_suffix("data: [DONE]\n\n")
+            .expect("a stream ends with [DONE]");
         done.split_terminator("\n\n")
             .map(|event| serde_json::from_str(event.strip_prefix("data: ").unwrap()).unwrap())
             .collect()

@@ -46,17 +46,17 @@ impl Call {
     pub async fn open(&self, server: SocketAddr) -> Result<Reply, hyper::Error> {
         let socket = TcpStream::connect(server).await.expect("somebody listens there");
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-        let connection = tokio::spawn(async move {
+        let connection = Connection(tokio::spawn(async move {
             // How the body ended is seen where it is read.
             let _ = connection.await;
-        });
+        }));
         let mut request = Request::builder().method(&self.method).uri(&self.path).header("host", server.to_string());
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(self.body.clone())).expect("a request that can be sent");
         let (head, body) = sender.send_request(request).await?.into_parts();
-        Ok(Reply { status: head.status, headers: head.headers, body, connection })
+        Ok(Reply { status: head.status, headers: head.headers, body, _connection: connection })
     }
 
     /// Sends it and reads the whole answer.
@@ -76,7 +76,17 @@ pub struct Reply {
     /// Headers.
     pub headers: HeaderMap,
     body: Incoming,
-    connection: JoinHandle<()>,
+    _connection: Connection,
+}
+
+/// The task that moves a connection's bytes; dropping it closes the connection.
+#[derive(Debug)]
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What comes next of a body.
@@ -111,13 +121,7 @@ impl Reply {
                 Next::Cut => break true,
             }
         };
-        Answer { status: self.status, headers: std::mem::take(&mut self.headers), body: body.into(), cut }
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        self.connection.abort();
+        Answer { status: self.status, headers: self.headers, body: body.into(), cut }
     }
 }
 

@@ -11,7 +11,9 @@ pub mod answers;
 pub mod client;
 pub mod envoy;
 pub mod metrics;
+pub mod picker;
 pub mod ports;
+pub mod stack;
 pub mod upstream;
 mod until;
 

@@ -1,6 +1,5 @@
 //! The endpoint picker as a process of its own, so that it can be killed.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -48,15 +47,9 @@ impl Picker {
     /// When it ends instead: with what it said.
     pub async fn start(binary: &Path, config: &Path, ports: Ports, log: &Path) -> Self {
         let out = File::options().create(true).append(true).open(log).expect("a log file");
-        let port = |flag: &str, port: u16| [OsString::from(flag), port.to_string().into()];
         let child = Command::new(binary)
-            .arg("--config-file")
             .arg(config)
-            .args(["--pool-name", "tests"])
-            .args(port("--grpc-port", ports.grpc))
-            .args(port("--grpc-health-port", ports.health))
-            .args(port("--metrics-port", ports.admin))
-            .env("RUST_LOG", "info")
+            .args([ports.grpc, ports.health, ports.admin].map(|port| port.to_string()))
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a second handle of the log"))
             .stderr(out)

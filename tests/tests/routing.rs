@@ -69,7 +69,7 @@ async fn without_the_picker_requests_go_to_the_fallback_and_nowhere_else() {
         let answer = call.send(stack.proxy).await;
         assert!([200, 500].contains(&answer.status.as_u16()), "{}", answer.status);
     }
-    until("the proxy to notice", async || (!stack.envoy.healthy("epp").await).then_some(())).await;
+    until("the proxy to notice", async || (!stack.envoy.healthy("picker").await).then_some(())).await;
     let before = stack.fallback.received().len();
     for call in &calls {
         let answer = call.send(stack.proxy).await;
@@ -95,7 +95,7 @@ async fn a_new_list_of_fallback_servers_is_taken_over() {
     until("the proxy to read the new list", async || (stack.envoy.endpoints("fallback").await == wanted).then_some(()))
         .await;
     stack.picker.kill();
-    until("the proxy to notice", async || (!stack.envoy.healthy("epp").await).then_some(())).await;
+    until("the proxy to notice", async || (!stack.envoy.healthy("picker").await).then_some(())).await;
     assert_eq!(document().send(stack.proxy).await.status, 200);
     assert_eq!(other.received().len(), 1);
     assert!(stack.fallback.received().is_empty());
@@ -115,7 +115,7 @@ async fn a_picker_that_is_told_to_stop_loses_nothing() {
     until("the proxy to notice", async || {
         assert_eq!(document().send(stack.proxy).await.status, 200, "lost in the drain");
         assert!(stack.picker.is_running(), "the stream under way was not waited for");
-        (!stack.envoy.healthy("epp").await).then_some(())
+        (!stack.envoy.healthy("picker").await).then_some(())
     })
     .await;
     for _ in 0..3 {

@@ -27,8 +27,8 @@ pub(crate) struct Row {
 
 impl Row {
     /// Whether the best value stands in `column`.
-    pub(crate) fn is_best(&self, column: usize) -> bool {
-        self.best == Some(column)
+    pub(crate) fn is_best(&self, column: &usize) -> bool {
+        self.best == Some(*column)
     }
 }
 
@@ -107,9 +107,9 @@ fn fates(scores: &Scores) -> String {
     format!("{} / {} / {}", count(scores.score.served), count(scores.refused()), count(scores.score.expired))
 }
 
-/// `12 (9 rejected-slo-unattainable, 3 rejected-saturated)`.
+/// `9 slo-unattainable, 3 saturated`.
 fn refusals(scores: &Scores) -> String {
-    let reasons: Vec<String> = scores.score.refused.iter().map(|(reason, times)| format!("{} {reason}", count(*times))).collect();
+    let reasons: Vec<String> = scores.score.refused.iter().map(|(reason, times)| format!("{} {}", count(*times), reason.trim_start_matches("rejected-"))).collect();
     match reasons.as_slice() {
         [] => "0".into(),
         reasons => reasons.join(", "),
@@ -139,7 +139,7 @@ impl Grid {
     pub(crate) fn text(&self) -> String {
         let label = self.rows.iter().map(|row| width(&row.label)).max().unwrap_or(0);
         let marked = |row: &Row, index: usize| {
-            let mark = if row.is_best(index) { "*" } else { " " };
+            let mark = if row.is_best(&index) { "*" } else { " " };
             format!("{}{mark}", row.cells.get(index).map_or("", String::as_str))
         };
         let mut lines = vec![format!("  {:label$}", "")];
@@ -179,9 +179,9 @@ mod tests {
             rows: vec![row("TTFT p90", ["1.2 s", "never"], Some(0)), row("≤ SLO", ["97 %", "–"], None)],
         };
         let expected = concat!(
-            "               headroom        rr\n",
-            "  TTFT p90       1.2 s*    never\n",
-            "  ≤ SLO           97 %         –\n",
+            "             headroom       rr\n",
+            "  TTFT p90      1.2 s*   never\n",
+            "  ≤ SLO          97 %        –\n",
         );
         assert_eq!(grid.text(), expected);
     }

@@ -18,6 +18,7 @@ pub(crate) use args::Args;
 use std::io::Write as _;
 
 use runtime::Shutdown;
+use runtime::logging::{self, LogOptions};
 use tokio::sync::oneshot;
 
 use crate::story::Trouble;
@@ -26,8 +27,12 @@ use live::preflight::{Envoy, Ports};
 use outcome::{Findings, Live, Replay, SCHEMA};
 use source::{Part, Source};
 
+/// Logged beside the progress lines; `HEADROOM_LOG` says otherwise.
+const LOG: &str = "error";
+
 /// Runs the demo.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    logging::init(&LogOptions { filter: LOG.into(), ..LogOptions::default() })?;
     let plan = Plan::check(&args)?;
     let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = executor.block_on(conduct(&args, plan));

@@ -1,6 +1,7 @@
 //! What the demo found, as the tables, the page and the JSON file show it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use controller_core::fleet::{FleetReport, KindScore, Percentiles, Sample, Slo};
 use controller_core::Decision;
@@ -223,17 +224,17 @@ impl From<FleetReport> for Fleet {
             makespan_s: report.makespan.as_secs_f64(),
             replica_seconds: report.replica_seconds,
             predictor: report.predictor.as_ref().map(predictor_scores).unwrap_or_default(),
-            scalings: report.decisions.iter().map(Scaling::of).collect(),
+            scalings: report.decisions.iter().map(|decision| Scaling::of(decision, Duration::ZERO)).collect(),
             timeline: report.timeline,
         }
     }
 }
 
 impl Scaling {
-    /// The change that `decision` makes.
-    pub(crate) fn of(decision: &Decision) -> Self {
+    /// The change that `decision` makes, seen from `start`.
+    pub(crate) fn of(decision: &Decision, start: Duration) -> Self {
         Self {
-            at: decision.at.as_secs_f64(),
+            at: decision.at.saturating_sub(start).as_secs_f64(),
             from: decision.previous,
             to: decision.replicas,
             reasons: decision.reasons.iter().map(ToString::to_string).collect(),

@@ -213,3 +213,6 @@ fn prediction_card(name: &str, scores: &[super::outcome::PredictorScores]) -> Op
         good: None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The stages in a row, and what is remembered between ticks.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use predictor::State;
@@ -25,21 +26,22 @@ pub struct Controller {
     meter: Meter,
     guard: Guard,
     wanted: Option<u32>,
-    capacity: Option<Computed>,
+    /// The capacities computed lately, oldest first.
+    capacities: VecDeque<Computed>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Computed {
     at: Duration,
     version: u64,
-    capacity: Option<Capacity>,
+    capacity: Capacity,
 }
 
 impl Controller {
     /// Follows `policy`, which is taken as valid (see [`Policy::validate`]).
     pub fn new(policy: Policy) -> Self {
         let meter = Meter::new(policy.fast_window(), policy.slow_window());
-        Self { policy, meter, guard: Guard::default(), wanted: None, capacity: None }
+        Self { policy, meter, guard: Guard::default(), wanted: None, capacities: VecDeque::new() }
     }
 
     /// The policy followed.
@@ -130,18 +132,25 @@ impl Controller {
         Sized { count: held, relaxed: held, basis: Basis::Held, reasons }
     }
 
-    /// The capacity computed last, if it is still good.
+    /// The median of the capacities computed lately; `None` = the newest is not known.
+    ///
+    /// What a replica can do changes as slowly as the mix; what a model refitted on a few new rows says of it jumps.
     fn capacity(&mut self, signals: &Signals) -> Option<Capacity> {
         let version = signals.model.version();
-        let good = |computed: &&Computed| {
-            computed.capacity.is_some() && computed.version == version && signals.now < computed.at + CAPACITY_AGE
-        };
-        if let Some(computed) = self.capacity.as_ref().filter(good) {
-            return computed.capacity;
+        let good = |computed: &Computed| computed.version == version && signals.now < computed.at + CAPACITY_AGE;
+        if !self.capacities.back().is_some_and(good) {
+            let capacity = capacity::capacity(&*signals.model, &signals.mix, &self.policy, signals.kv_tokens);
+            let Some(capacity) = capacity else {
+                self.capacities.clear();
+                return None;
+            };
+            let oldest = signals.now.saturating_sub(self.policy.slow_window() / 2);
+            self.capacities.retain(|computed| computed.at > oldest);
+            self.capacities.push_back(Computed { at: signals.now, version, capacity });
         }
-        let capacity = capacity::capacity(&*signals.model, &signals.mix, &self.policy, signals.kv_tokens);
-        self.capacity = Some(Computed { at: signals.now, version, capacity });
-        capacity
+        let mut lately: Vec<Capacity> = self.capacities.iter().map(|computed| computed.capacity).collect();
+        lately.sort_by(|a, b| a.requests_per_second.total_cmp(&b.requests_per_second));
+        lately.get(lately.len() / 2).copied()
     }
 }
 

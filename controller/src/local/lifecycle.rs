@@ -103,17 +103,26 @@ impl Lifecycle {
     ) -> Vec<Action> {
         let mut actions = Vec::new();
         let facts: Vec<Facts> = self.replicas.iter().map(|replica| facts(replica.id)).collect();
+        let mut gone = Vec::new();
         for (index, facts) in facts.into_iter().enumerate() {
-            self.advance(index, now, facts, options, &mut actions);
+            gone.extend(self.advance(index, now, facts, options, &mut actions));
         }
-        self.replicas.retain(|replica| !matches!(replica.phase, Phase::Stopping { since } if since == GONE));
+        self.replicas.retain(|replica| !gone.contains(&replica.id));
         self.resize(now, wanted, options, &mut actions);
         actions
     }
 
-    fn advance(&mut self, index: usize, now: Duration, facts: Facts, options: &ServerOptions, actions: &mut Vec<Action>) {
-        let port_after_crash = self.free_port(options);
-        let Some(replica) = self.replicas.get_mut(index) else { return };
+    /// Brings one replica up to date; its id if it is gone.
+    fn advance(
+        &mut self,
+        index: usize,
+        now: Duration,
+        facts: Facts,
+        options: &ServerOptions,
+        actions: &mut Vec<Action>,
+    ) -> Option<u64> {
+        let other_port = self.free_port(options);
+        let replica = self.replicas.get_mut(index)?;
         let id = replica.id;
         match replica.phase {
             Phase::Starting { .. } | Phase::Ready { .. } if !facts.running => {
@@ -121,7 +130,7 @@ impl Lifecycle {
                 replica.crashes += 1;
                 // One that never served may have found its port taken by a stranger.
                 if matches!(replica.phase, Phase::Starting { .. }) {
-                    replica.port = port_after_crash.unwrap_or(replica.port);
+                    replica.port = other_port.unwrap_or(replica.port);
                 }
                 replica.phase = Phase::Backoff { until: now + restart_in };
                 actions.push(Action::Crashed { id, restart_in });
@@ -129,7 +138,7 @@ impl Lifecycle {
             Phase::Starting { .. } if facts.healthy => replica.phase = Phase::Ready { since: now },
             Phase::Starting { since } if now > since + options.start_limit => actions.push(Action::Kill { id }),
             Phase::Ready { since } if now > since + FORGIVEN_AFTER => replica.crashes = 0,
-            Phase::Draining { .. } | Phase::Stopping { .. } if !facts.running => replica.phase = Phase::Stopping { since: GONE },
+            Phase::Draining { .. } | Phase::Stopping { .. } if !facts.running => return Some(id),
             Phase::Draining { since } => {
                 let idle = facts.in_flight == 0 && now >= since + UNLISTING;
                 if idle || now >= since + options.drain_limit {
@@ -144,6 +153,7 @@ impl Lifecycle {
             }
             Phase::Starting { .. } | Phase::Ready { .. } | Phase::Stopping { .. } | Phase::Backoff { .. } => {}
         }
+        None
     }
 
     fn resize(&mut self, now: Duration, wanted: u32, options: &ServerOptions, actions: &mut Vec<Action>) {
@@ -190,9 +200,6 @@ impl Lifecycle {
         options.ports.clone().find(|port| self.replicas.iter().all(|replica| replica.port != *port))
     }
 }
-
-/// Marks a replica whose process has ended, until it is removed within the same step.
-const GONE: Duration = Duration::MAX;
 
 #[cfg(test)]
 mod tests;

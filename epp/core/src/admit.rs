@@ -43,14 +43,21 @@ pub fn chances(quantile: Quantile, trust: Trust, ask: &Ask, candidates: &[Candid
     }
     let mut over_ms = f64::INFINITY;
     for candidate in candidates {
-        let Some(prediction) = candidate.prediction.filter(|_| trust.covers(ask, candidate)) else {
+        let Some(prediction) = candidate
+            .prediction
+            .filter(|_| trust.covers(ask, candidate))
+        else {
             return Chances::Open;
         };
         let ttft_ms = ask.waited_ms + quantile.of(&prediction.ttft);
         if ask.slo.met(ttft_ms, Some(quantile.of(&prediction.tpot))) {
             return Chances::Open;
         }
-        over_ms = over_ms.min(ask.slo.ttft_ms.map_or(0.0, |target| (ttft_ms - target).max(0.0)));
+        over_ms = over_ms.min(
+            ask.slo
+                .ttft_ms
+                .map_or(0.0, |target| (ttft_ms - target).max(0.0)),
+        );
     }
     Chances::None { over_ms }
 }
@@ -64,25 +71,43 @@ mod tests {
     use crate::schedule::{ask, candidate};
     use crate::slo::Slo;
 
-    const TRAINED: Trust = Trust { ttft: true, tpot: true };
+    const TRAINED: Trust = Trust {
+        ttft: true,
+        tpot: true,
+    };
 
     fn warm(ttft: f32, tpot: f32) -> Candidate {
-        let spread = |p50| Quantiles { p50, p90: p50 * 2.0, p99: p50 * 3.0 };
+        let spread = |p50| Quantiles {
+            p50,
+            p90: p50 * 2.0,
+            p99: p50 * 3.0,
+        };
         let mut candidate = candidate(0);
-        candidate.prediction = Some(Prediction { ttft: spread(ttft), tpot: spread(tpot) });
+        candidate.prediction = Some(Prediction {
+            ttft: spread(ttft),
+            tpot: spread(tpot),
+        });
         candidate.load.served = COLD_LABELS;
         candidate
     }
 
     fn asked(waited_ms: f64) -> Ask {
-        Ask { slo: Slo { ttft_ms: Some(1_000.0), tpot_ms: Some(50.0) }, waited_ms, ..ask() }
+        Ask {
+            slo: Slo {
+                ttft_ms: Some(1_000.0),
+                tpot_ms: Some(50.0),
+            },
+            waited_ms,
+            ..ask()
+        }
     }
 
     #[test]
     fn refused_only_when_every_trusted_prediction_misses() {
         let late = warm(1_500.0, 20.0);
         let slow = warm(100.0, 60.0);
-        let judge = |candidates: &[Candidate]| chances(Quantile::P50, TRAINED, &asked(0.0), candidates);
+        let judge =
+            |candidates: &[Candidate]| chances(Quantile::P50, TRAINED, &asked(0.0), candidates);
         assert_eq!(judge(&[late]), Chances::None { over_ms: 500.0 });
         assert_eq!(judge(&[late, slow]), Chances::None { over_ms: 0.0 });
         assert_eq!(judge(&[late, slow, warm(900.0, 40.0)]), Chances::Open);
@@ -92,24 +117,61 @@ mod tests {
     #[test]
     fn waiting_counts_and_so_does_the_quantile() {
         let good = [warm(400.0, 20.0)];
-        assert_eq!(chances(Quantile::P50, TRAINED, &asked(600.0), &good), Chances::Open);
-        assert_eq!(chances(Quantile::P50, TRAINED, &asked(700.0), &good), Chances::None { over_ms: 100.0 });
-        assert_eq!(chances(Quantile::P90, TRAINED, &asked(200.0), &good), Chances::Open);
-        assert_eq!(chances(Quantile::P99, TRAINED, &asked(0.0), &good), Chances::None { over_ms: 200.0 });
+        assert_eq!(
+            chances(Quantile::P50, TRAINED, &asked(600.0), &good),
+            Chances::Open
+        );
+        assert_eq!(
+            chances(Quantile::P50, TRAINED, &asked(700.0), &good),
+            Chances::None { over_ms: 100.0 }
+        );
+        assert_eq!(
+            chances(Quantile::P90, TRAINED, &asked(200.0), &good),
+            Chances::Open
+        );
+        assert_eq!(
+            chances(Quantile::P99, TRAINED, &asked(0.0), &good),
+            Chances::None { over_ms: 200.0 }
+        );
     }
 
     #[test]
     fn one_untrusted_prediction_admits_but_idleness_does_not() {
         let late = warm(1_500.0, 60.0);
         assert_eq!(late.load.in_flight, 0, "idle, and refused all the same");
-        assert_ne!(chances(Quantile::P50, TRAINED, &asked(0.0), &[late]), Chances::Open);
+        assert_ne!(
+            chances(Quantile::P50, TRAINED, &asked(0.0), &[late]),
+            Chances::Open
+        );
         let mut cold = late;
         cold.load.served = COLD_LABELS - 1;
-        assert_eq!(chances(Quantile::P50, TRAINED, &asked(0.0), &[late, cold]), Chances::Open);
-        let half = Trust { ttft: true, tpot: false };
-        assert_eq!(chances(Quantile::P50, half, &asked(0.0), &[late]), Chances::Open);
-        let only_ttft = Ask { slo: Slo { ttft_ms: Some(1_000.0), tpot_ms: None }, ..asked(0.0) };
-        assert_eq!(chances(Quantile::P50, half, &only_ttft, &[late]), Chances::None { over_ms: 500.0 });
-        assert_eq!(chances(Quantile::P50, TRAINED, &ask(), &[late]), Chances::Open, "no SLO");
+        assert_eq!(
+            chances(Quantile::P50, TRAINED, &asked(0.0), &[late, cold]),
+            Chances::Open
+        );
+        let half = Trust {
+            ttft: true,
+            tpot: false,
+        };
+        assert_eq!(
+            chances(Quantile::P50, half, &asked(0.0), &[late]),
+            Chances::Open
+        );
+        let only_ttft = Ask {
+            slo: Slo {
+                ttft_ms: Some(1_000.0),
+                tpot_ms: None,
+            },
+            ..asked(0.0)
+        };
+        assert_eq!(
+            chances(Quantile::P50, half, &only_ttft, &[late]),
+            Chances::None { over_ms: 500.0 }
+        );
+        assert_eq!(
+            chances(Quantile::P50, TRAINED, &ask(), &[late]),
+            Chances::Open,
+            "no SLO"
+        );
     }
 }

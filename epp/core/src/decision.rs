@@ -127,8 +127,12 @@ impl Decision {
 
     /// The decision in words and names.
     pub fn explain(&self) -> Explanation {
-        let mut candidates: Vec<_> = (0..self.considered.len()).filter_map(|index| self.candidate(index)).collect();
-        let picked = candidates.get(self.picked).map_or_else(|| Arc::from(""), |one| Arc::clone(&one.endpoint));
+        let mut candidates: Vec<_> = (0..self.considered.len())
+            .filter_map(|index| self.candidate(index))
+            .collect();
+        let picked = candidates
+            .get(self.picked)
+            .map_or_else(|| Arc::from(""), |one| Arc::clone(&one.endpoint));
         candidates.sort_by(|a, b| b.total.total_cmp(&a.total));
         Explanation {
             at_seconds: self.at.as_secs_f64(),
@@ -144,7 +148,11 @@ impl Decision {
     }
 
     fn bound_by(&self) -> &'static str {
-        match (self.considered.len(), self.scorers.is_empty(), self.expected_miss) {
+        match (
+            self.considered.len(),
+            self.scorers.is_empty(),
+            self.expected_miss,
+        ) {
             (1, _, _) => "only candidate",
             (_, _, true) => "least bad: no endpoint was predicted to meet the SLO",
             (_, true, _) => "picker alone: no scorer is configured",
@@ -155,11 +163,19 @@ impl Decision {
     fn candidate(&self, index: usize) -> Option<ExplainedCandidate> {
         let row = self.considered.get(index)?;
         let endpoint = self.pool.endpoints.get(row.slot as usize)?;
-        let scores = self.scorers.iter().enumerate().map(|(scorer, name)| ExplainedScore {
-            scorer: Arc::clone(&name.name),
-            weight: name.weight,
-            score: self.scores.get(scorer * self.considered.len() + index).copied().unwrap_or_default(),
-        });
+        let scores = self
+            .scorers
+            .iter()
+            .enumerate()
+            .map(|(scorer, name)| ExplainedScore {
+                scorer: Arc::clone(&name.name),
+                weight: name.weight,
+                score: self
+                    .scores
+                    .get(scorer * self.considered.len() + index)
+                    .copied()
+                    .unwrap_or_default(),
+            });
         let known = |value: f32| (!value.is_nan()).then_some(value);
         Some(ExplainedCandidate {
             endpoint: Arc::clone(&endpoint.name),

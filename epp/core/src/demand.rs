@@ -71,7 +71,10 @@ pub struct BandTotals {
 impl BandTotals {
     /// What ended with `outcome`.
     pub fn outcome(&self, outcome: Outcome) -> Totals {
-        self.outcomes.get(outcome as usize).copied().unwrap_or_default()
+        self.outcomes
+            .get(outcome as usize)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// What ended, in any way.
@@ -131,16 +134,36 @@ pub struct MixSample {
 impl DemandLedger {
     /// The counters of one band, created when first seen.
     pub(crate) fn band(&self, priority: i32, sheddable: bool) -> Arc<BandCounters> {
-        let wanted = |band: &&Arc<BandCounters>| band.priority == priority && band.sheddable == sheddable;
-        if let Some(band) = self.shared.bands.read().unwrap_or_else(PoisonError::into_inner).iter().find(wanted) {
+        let wanted =
+            |band: &&Arc<BandCounters>| band.priority == priority && band.sheddable == sheddable;
+        if let Some(band) = self
+            .shared
+            .bands
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .find(wanted)
+        {
             return Arc::clone(band);
         }
-        let mut bands = self.shared.bands.write().unwrap_or_else(PoisonError::into_inner);
-        let crowded = if bands.len() < MAX_BANDS { None } else { bands.last() };
+        let mut bands = self
+            .shared
+            .bands
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let crowded = if bands.len() < MAX_BANDS {
+            None
+        } else {
+            bands.last()
+        };
         if let Some(band) = bands.iter().find(wanted).or(crowded) {
             return Arc::clone(band);
         }
-        let band = Arc::new(BandCounters { priority, sheddable, ..BandCounters::default() });
+        let band = Arc::new(BandCounters {
+            priority,
+            sheddable,
+            ..BandCounters::default()
+        });
         bands.push(Arc::clone(&band));
         band
     }
@@ -157,7 +180,11 @@ impl DemandLedger {
 
     /// All counts now.
     pub fn totals(&self) -> DemandTotals {
-        let bands = self.shared.bands.read().unwrap_or_else(PoisonError::into_inner);
+        let bands = self
+            .shared
+            .bands
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut bands: Vec<BandTotals> = bands.iter().map(|band| band.totals()).collect();
         bands.sort_by_key(|band| (std::cmp::Reverse(band.priority), band.sheddable));
         DemandTotals { bands }
@@ -165,7 +192,13 @@ impl DemandLedger {
 
     /// The most recently served requests, oldest first, at most 4,096.
     pub fn mix(&self) -> Vec<MixSample> {
-        self.shared.mix.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.shared
+            .mix
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect()
     }
 }
 
@@ -209,14 +242,21 @@ impl Counters {
 
 impl BandCounters {
     pub(crate) fn offered(&self, prompt_tokens: u32, has_slo: bool) {
-        self.offered.add(Totals { requests: 1, prompt_tokens: u64::from(prompt_tokens), ..Totals::default() });
+        self.offered.add(Totals {
+            requests: 1,
+            prompt_tokens: u64::from(prompt_tokens),
+            ..Totals::default()
+        });
         self.slo_offered.fetch_add(u64::from(has_slo), Relaxed);
     }
 
     /// Records the one end of a request.
     pub(crate) fn ended(&self, outcome: Outcome, tokens: Totals) {
         if let Some(counters) = self.outcomes.get(outcome as usize) {
-            counters.add(Totals { requests: 1, ..tokens });
+            counters.add(Totals {
+                requests: 1,
+                ..tokens
+            });
         }
     }
 
@@ -250,12 +290,31 @@ mod tests {
         let ledger = DemandLedger::default();
         ledger.band(-1, true).offered(10, true);
         ledger.band(1, false).offered(20, false);
-        ledger.band(-1, true).ended(Outcome::RejectedSlo, Totals { prompt_tokens: 10, ..Totals::default() });
+        ledger.band(-1, true).ended(
+            Outcome::RejectedSlo,
+            Totals {
+                prompt_tokens: 10,
+                ..Totals::default()
+            },
+        );
         let totals = ledger.totals();
-        assert_eq!(totals.bands.iter().map(|band| band.priority).collect::<Vec<_>>(), [1, -1]);
-        assert_eq!((totals.offered().requests, totals.offered().prompt_tokens), (2, 30));
+        assert_eq!(
+            totals
+                .bands
+                .iter()
+                .map(|band| band.priority)
+                .collect::<Vec<_>>(),
+            [1, -1]
+        );
+        assert_eq!(
+            (totals.offered().requests, totals.offered().prompt_tokens),
+            (2, 30)
+        );
         assert_eq!(totals.outcome(Outcome::RejectedSlo).prompt_tokens, 10);
-        assert_eq!((totals.ended().requests, totals.bands[1].slo_offered), (1, 1));
+        assert_eq!(
+            (totals.ended().requests, totals.bands[1].slo_offered),
+            (1, 1)
+        );
     }
 
     #[test]
@@ -266,7 +325,11 @@ mod tests {
         }
         let totals = ledger.totals();
         assert_eq!(totals.bands.len(), MAX_BANDS);
-        assert_eq!(totals.offered().requests, 1_000, "overflow is counted, not lost");
+        assert_eq!(
+            totals.offered().requests,
+            1_000,
+            "overflow is counted, not lost"
+        );
         for end in 0..5_000 {
             ledger.sample(MixSample {
                 at: Duration::from_secs(end),
@@ -278,6 +341,9 @@ mod tests {
             });
         }
         let mix = ledger.mix();
-        assert_eq!((mix.len(), mix[0].at.as_secs()), (MIX_SAMPLES, 5_000 - MIX_SAMPLES as u64));
+        assert_eq!(
+            (mix.len(), mix[0].at.as_secs()),
+            (MIX_SAMPLES, 5_000 - MIX_SAMPLES as u64)
+        );
     }
 }

@@ -77,7 +77,13 @@ pub struct PrefixHashing {
 impl PrefixHashing {
     /// A hasher for one prompt to `model` under `salt`.
     pub fn hasher(&self, model: &str, salt: &str) -> PrefixHasher {
-        PrefixHasher::with_limits(model, salt, self.block_tokens, self.max_blocks, self.max_tokens)
+        PrefixHasher::with_limits(
+            model,
+            salt,
+            self.block_tokens,
+            self.max_blocks,
+            self.max_tokens,
+        )
     }
 }
 
@@ -141,15 +147,32 @@ impl Director {
     /// Takes a request in. Its verdict comes through [`Director::poll`], often at once.
     pub fn submit(&mut self, now: Duration, request: Request) -> Ticket {
         self.tick(now);
-        let band = self.queue.as_mut().map_or(request.priority, |queue| queue.band(request.priority));
-        let ticket = Ticket { number: self.submitted, band };
+        let band = self
+            .queue
+            .as_mut()
+            .map_or(request.priority, |queue| queue.band(request.priority));
+        let ticket = Ticket {
+            number: self.submitted,
+            band,
+        };
         self.submitted += 1;
         let counters = self.ledger.band(band, request.sheddable());
         counters.offered(request.prompt_tokens, request.slo.is_set());
         let subset = request.subset.as_deref().map(addresses);
-        let waiting = Waiting { request, counters, subset, arrived: now };
+        let waiting = Box::new(Waiting {
+            request,
+            counters,
+            subset,
+            arrived: now,
+        });
         if self.draining {
-            self.refuse(ticket, &waiting, Outcome::RejectedOther, None, "the endpoint picker is shutting down");
+            self.refuse(
+                ticket,
+                &waiting,
+                Outcome::RejectedOther,
+                None,
+                "the endpoint picker is shutting down",
+            );
             return ticket;
         }
         match &mut self.queue {
@@ -170,7 +193,13 @@ impl Director {
     pub fn cancel(&mut self, now: Duration, ticket: Ticket) {
         self.tick(now);
         if let Some(waiting) = self.queue.as_mut().and_then(|queue| queue.remove(ticket)) {
-            self.refuse(ticket, &waiting, Outcome::EvictedContextCancelled, None, "the client left while queued");
+            self.refuse(
+                ticket,
+                &waiting,
+                Outcome::EvictedContextCancelled,
+                None,
+                "the client left while queued",
+            );
             // It may have been the head that others waited behind.
             self.dispatch(now);
         }
@@ -187,7 +216,8 @@ impl Director {
     /// When [`Director::advance`] is needed next, if nothing else happens before.
     pub fn next_wakeup(&self) -> Option<Duration> {
         let queue = self.queue.as_ref().filter(|queue| !queue.is_empty())?;
-        let scraped = matches!(self.config().detector, Detector::Utilization { .. }) && !queue.starved();
+        let scraped =
+            matches!(self.config().detector, Detector::Utilization { .. }) && !queue.starved();
         let poll = scraped.then(|| self.now.saturating_add(SCRAPE_POLL));
         [queue.next_deadline(), poll].into_iter().flatten().min()
     }
@@ -202,8 +232,16 @@ impl Director {
         self.tick(now);
         self.draining = true;
         while let Some(ticket) = self.queue.as_ref().and_then(|queue| queue.next(None)) {
-            let Some(waiting) = self.queue.as_mut().and_then(|queue| queue.remove(ticket)) else { return };
-            self.refuse(ticket, &waiting, Outcome::EvictedOther, None, "the endpoint picker is shutting down");
+            let Some(waiting) = self.queue.as_mut().and_then(|queue| queue.remove(ticket)) else {
+                return;
+            };
+            self.refuse(
+                ticket,
+                &waiting,
+                Outcome::EvictedOther,
+                None,
+                "the endpoint picker is shutting down",
+            );
         }
     }
 
@@ -234,7 +272,11 @@ impl Director {
                 max_blocks: prefix.max_prefix_blocks_to_match,
                 max_tokens: prefix.max_prefix_tokens_to_match,
             },
-            _ => PrefixHashing { block_tokens: crate::prefix::MIN_BLOCK_TOKENS, max_blocks: 0, max_tokens: 0 },
+            _ => PrefixHashing {
+                block_tokens: crate::prefix::MIN_BLOCK_TOKENS,
+                max_blocks: 0,
+                max_tokens: 0,
+            },
         }
     }
 
@@ -254,13 +296,23 @@ impl Director {
     /// Refuses what has waited longer than it may.
     fn expire(&mut self, now: Duration) {
         while let Some(queue) = &mut self.queue {
-            let Some(ticket) = queue.expired(now) else { return };
-            let (outcome, message) = if queue.starved() {
-                (Outcome::EvictedNoEndpoints, "no endpoint became ready while the request was queued")
-            } else {
-                (Outcome::EvictedTtl, "the request was queued longer than its time to live")
+            let Some(ticket) = queue.expired(now) else {
+                return;
             };
-            let Some(waiting) = queue.remove(ticket) else { return };
+            let (outcome, message) = if queue.starved() {
+                (
+                    Outcome::EvictedNoEndpoints,
+                    "no endpoint became ready while the request was queued",
+                )
+            } else {
+                (
+                    Outcome::EvictedTtl,
+                    "the request was queued longer than its time to live",
+                )
+            };
+            let Some(waiting) = queue.remove(ticket) else {
+                return;
+            };
             let wait = self.drain_rate.wait(now, queue.depth().total().requests);
             self.refuse(ticket, &waiting, outcome, wait, message);
         }
@@ -271,12 +323,20 @@ impl Director {
     fn dispatch(&mut self, now: Duration) {
         let (mut cursor, mut passed_over) = (None, 0);
         while let Some(queue) = &mut self.queue {
-            let Some(ticket) = queue.next(cursor) else { return };
+            let Some(ticket) = queue.next(cursor) else {
+                return;
+            };
             self.router.observe();
-            if !self.router.saturation(now).admits(self.router.config().ceiling) {
+            if !self
+                .router
+                .saturation(now)
+                .admits(self.router.config().ceiling)
+            {
                 return;
             }
-            let Some(waiting) = queue.get(ticket) else { return };
+            let Some(waiting) = queue.get(ticket) else {
+                return;
+            };
             let waited = now.saturating_sub(waiting.arrived);
             let offer = self.router.offer(now, waiting, waited, Among::WithRoom);
             if offer == Offer::NoRoom {
@@ -287,7 +347,9 @@ impl Director {
                 cursor = Some(ticket);
                 continue;
             }
-            let Some(waiting) = queue.remove(ticket) else { return };
+            let Some(waiting) = queue.remove(ticket) else {
+                return;
+            };
             if waited > Duration::ZERO && matches!(offer, Offer::Go | Offer::Hopeless { .. }) {
                 self.drain_rate.dispatched(now);
             }
@@ -299,14 +361,19 @@ impl Director {
     /// sheddable and its expected wait leaves no endpoint time to meet its SLO.
     fn review_arrival(&mut self, now: Duration, ticket: Ticket) {
         let Some(queue) = &self.queue else { return };
-        let Some(waiting) = queue.get(ticket).filter(|_| !queue.starved()) else { return };
+        let Some(waiting) = queue.get(ticket).filter(|_| !queue.starved()) else {
+            return;
+        };
         let may_shed = self.router.config().slo_admitter.is_some()
             && waiting.request.sheddable()
             && waiting.request.slo.is_set();
         if !may_shed && waiting.subset.is_none() {
             return;
         }
-        let expected = self.drain_rate.wait(now, queue.ahead_of(ticket)).unwrap_or_default();
+        let expected = self
+            .drain_rate
+            .wait(now, queue.ahead_of(ticket))
+            .unwrap_or_default();
         self.router.observe();
         let offer = self.router.offer(now, waiting, expected, Among::All);
         let refused = match offer {
@@ -314,17 +381,24 @@ impl Director {
             Offer::Hopeless { .. } => may_shed,
             Offer::NoRoom | Offer::Go => false,
         };
-        if refused && let Some(waiting) = self.queue.as_mut().and_then(|queue| queue.remove(ticket)) {
+        if refused && let Some(waiting) = self.queue.as_mut().and_then(|queue| queue.remove(ticket))
+        {
             self.settle(now, ticket, waiting, offer);
         }
     }
 
     /// Flow control off: sheddable requests are refused while the pool is full, all others go through.
-    fn dispatch_at_once(&mut self, now: Duration, ticket: Ticket, waiting: Waiting) {
+    fn dispatch_at_once(&mut self, now: Duration, ticket: Ticket, waiting: Box<Waiting>) {
         self.router.observe();
         let saturation = self.router.saturation(now);
         if saturation == Saturation::Empty {
-            return self.refuse(ticket, &waiting, Outcome::RejectedNoEndpoints, None, "the pool has no endpoint");
+            return self.refuse(
+                ticket,
+                &waiting,
+                Outcome::RejectedNoEndpoints,
+                None,
+                "the pool has no endpoint",
+            );
         }
         if waiting.request.priority < 0 && !saturation.admits(self.router.config().ceiling) {
             let message = "the pool is saturated and the request is sheddable";
@@ -335,12 +409,18 @@ impl Director {
     }
 
     /// Turns an offer into the request's verdict. The request is out of the queue.
-    fn settle(&mut self, now: Duration, ticket: Ticket, waiting: Waiting, offer: Offer) {
+    fn settle(&mut self, now: Duration, ticket: Ticket, waiting: Box<Waiting>, offer: Offer) {
         let sheds = self.router.config().slo_admitter.is_some() && waiting.request.sheddable();
         match offer {
             Offer::NoEndpoint => {
                 let message = "no endpoint of the pool is among those the proxy offers";
-                self.refuse(ticket, &waiting, Outcome::RejectedNoEndpoints, None, message);
+                self.refuse(
+                    ticket,
+                    &waiting,
+                    Outcome::RejectedNoEndpoints,
+                    None,
+                    message,
+                );
             }
             Offer::NoRoom => {
                 let message = "every endpoint was filtered out as full";
@@ -353,8 +433,13 @@ impl Director {
             }
             Offer::Hopeless { .. } | Offer::Go => {
                 let expected_miss = offer != Offer::Go;
-                match self.router.dispatch(now, waiting, expected_miss, &self.ledger) {
-                    Ok(dispatch) => self.outbox.push_back((ticket, Verdict::Dispatched(dispatch))),
+                match self
+                    .router
+                    .dispatch(now, waiting, expected_miss, &self.ledger)
+                {
+                    Ok(dispatch) => self
+                        .outbox
+                        .push_back((ticket, Verdict::Dispatched(dispatch))),
                     Err(waiting) => self.settle(now, ticket, waiting, Offer::NoRoom),
                 }
             }
@@ -363,7 +448,11 @@ impl Director {
 
     fn refuse_full(&mut self, now: Duration, ticket: Ticket, waiting: &Waiting, full: Full) {
         let starved = self.queue.as_ref().is_some_and(Queue::starved);
-        let outcome = if starved { Outcome::RejectedNoEndpoints } else { Outcome::RejectedCapacity };
+        let outcome = if starved {
+            Outcome::RejectedNoEndpoints
+        } else {
+            Outcome::RejectedCapacity
+        };
         let message = match full {
             Full::Requests(most) => format!("the queue is full: {most} requests"),
             Full::Bytes(most) => format!("the queue is full: {most} bytes"),
@@ -381,8 +470,17 @@ impl Director {
         message: impl Into<String>,
     ) {
         let prompt_tokens = u64::from(waiting.request.prompt_tokens);
-        waiting.counters.ended(outcome, Totals { prompt_tokens, ..Totals::default() });
-        self.outbox.push_back((ticket, Verdict::Refused(Refusal::new(outcome, wait, message))));
+        waiting.counters.ended(
+            outcome,
+            Totals {
+                prompt_tokens,
+                ..Totals::default()
+            },
+        );
+        self.outbox.push_back((
+            ticket,
+            Verdict::Refused(Refusal::new(outcome, wait, message)),
+        ));
     }
 }
 
@@ -391,7 +489,9 @@ fn addresses(subset: &[String]) -> Vec<IpAddr> {
     let ip = |entry: &String| {
         let entry = entry.trim();
         let socket = entry.parse::<SocketAddr>().map(|socket| socket.ip());
-        socket.or_else(|_| entry.trim_matches(['[', ']']).parse::<IpAddr>()).ok()
+        socket
+            .or_else(|_| entry.trim_matches(['[', ']']).parse::<IpAddr>())
+            .ok()
     };
     subset.iter().filter_map(ip).collect()
 }

@@ -115,10 +115,20 @@ impl DiscoveryFile {
         for (index, entry) in document.endpoints.into_iter().enumerate() {
             let spec = endpoint(index, entry)?;
             if !names.insert(spec.name.clone()) {
-                return Err(wrong(index, "name", spec.name, "is given twice; each endpoint needs a name of its own"));
+                return Err(wrong(
+                    index,
+                    "name",
+                    spec.name,
+                    "is given twice; each endpoint needs a name of its own",
+                ));
             }
             if !addresses.insert(spec.address.clone()) {
-                return Err(wrong(index, "address", spec.address, "is given twice; list each server once"));
+                return Err(wrong(
+                    index,
+                    "address",
+                    spec.address,
+                    "is given twice; list each server once",
+                ));
             }
             file.endpoints.push(spec);
         }
@@ -126,7 +136,11 @@ impl DiscoveryFile {
             let (name, objective) = objective(index, entry)?;
             if file.objectives.iter().any(|(other, _)| other == name) {
                 let field = format!("objectives[{index}].name");
-                return Err(DiscoveryFileError::Value { field, value: name, wanted: "is given twice; once is enough" });
+                return Err(DiscoveryFileError::Value {
+                    field,
+                    value: name,
+                    wanted: "is given twice; once is enough",
+                });
             }
             file.objectives.insert(name, objective);
         }
@@ -134,8 +148,17 @@ impl DiscoveryFile {
     }
 }
 
-fn wrong(index: usize, field: &str, value: impl ToString, wanted: &'static str) -> DiscoveryFileError {
-    DiscoveryFileError::Value { field: format!("endpoints[{index}].{field}"), value: value.to_string(), wanted }
+fn wrong(
+    index: usize,
+    field: &str,
+    value: impl ToString,
+    wanted: &'static str,
+) -> DiscoveryFileError {
+    DiscoveryFileError::Value {
+        field: format!("endpoints[{index}].{field}"),
+        value: value.to_string(),
+        wanted,
+    }
 }
 
 fn endpoint(index: usize, entry: EndpointEntry) -> Result<EndpointSpec, DiscoveryFileError> {
@@ -143,8 +166,14 @@ fn endpoint(index: usize, entry: EndpointEntry) -> Result<EndpointSpec, Discover
         return Err(wrong(index, "name", "", "must not be empty"));
     }
     let bare = entry.address.trim_start_matches('[').trim_end_matches(']');
-    let ip: IpAddr =
-        bare.parse().map_err(|_| wrong(index, "address", &entry.address, "is not an IPv4 or IPv6 address"))?;
+    let ip: IpAddr = bare.parse().map_err(|_| {
+        wrong(
+            index,
+            "address",
+            &entry.address,
+            "is not an IPv4 or IPv6 address",
+        )
+    })?;
     let port = match &entry.port {
         Port::Number(number) => u16::try_from(*number).ok(),
         Port::Text(text) => text.parse().ok(),
@@ -153,12 +182,20 @@ fn endpoint(index: usize, entry: EndpointEntry) -> Result<EndpointSpec, Discover
         Port::Number(number) => number.to_string(),
         Port::Text(text) => text.clone(),
     };
-    let port =
-        port.filter(|&port| port > 0).ok_or_else(|| wrong(index, "port", shown, "must be a port from 1 to 65535"))?;
-    Ok(EndpointSpec { name: entry.name, address: SocketAddr::new(ip, port).to_string(), labels: entry.labels })
+    let port = port
+        .filter(|&port| port > 0)
+        .ok_or_else(|| wrong(index, "port", shown, "must be a port from 1 to 65535"))?;
+    Ok(EndpointSpec {
+        name: entry.name,
+        address: SocketAddr::new(ip, port).to_string(),
+        labels: entry.labels,
+    })
 }
 
-fn objective(index: usize, entry: ObjectiveEntry) -> Result<(String, Objective), DiscoveryFileError> {
+fn objective(
+    index: usize,
+    entry: ObjectiveEntry,
+) -> Result<(String, Objective), DiscoveryFileError> {
     let check = |field: &str, target: Option<f64>| match target {
         Some(value) if !(value.is_finite() && value > 0.0) => Err(DiscoveryFileError::Value {
             field: format!("objectives[{index}].{field}"),
@@ -171,7 +208,14 @@ fn objective(index: usize, entry: ObjectiveEntry) -> Result<(String, Objective),
         ttft_ms: check("sloTtftMs", entry.slo_ttft_ms)?,
         tpot_ms: check("sloTpotMs", entry.slo_tpot_ms)?,
     };
-    Ok((entry.name, Objective { priority: entry.priority, shed: entry.shed, slo }))
+    Ok((
+        entry.name,
+        Objective {
+            priority: entry.priority,
+            shed: entry.shed,
+            slo,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -190,9 +234,19 @@ objectives:
   - {name: batch, priority: -1, shed: true}
 ";
         let file = DiscoveryFile::parse(text).unwrap();
-        let addresses: Vec<_> = file.endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
-        assert_eq!(addresses, ["10.0.0.1:8000", "[fd00::1]:8001", "[fd00::2]:8001"]);
-        assert_eq!(file.objectives.resolve(Some("gold")).slo.tpot_ms, Some(150.0));
+        let addresses: Vec<_> = file
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.address.as_str())
+            .collect();
+        assert_eq!(
+            addresses,
+            ["10.0.0.1:8000", "[fd00::1]:8001", "[fd00::2]:8001"]
+        );
+        assert_eq!(
+            file.objectives.resolve(Some("gold")).slo.tpot_ms,
+            Some(150.0)
+        );
         assert!(file.objectives.resolve(Some("batch")).shed);
         let json = r#"{"endpoints": [{"name": "a", "address": "127.0.0.1", "port": "80"}]}"#;
         assert_eq!(DiscoveryFile::parse(json).unwrap().endpoints.len(), 1);
@@ -203,12 +257,27 @@ objectives:
     fn refuses_with_the_field_and_its_value() {
         let error = |text: &str| DiscoveryFile::parse(text).unwrap_err().to_string();
         let message = error("endpoints:\n  - {name: a, adress: 10.0.0.1, port: 80}\n");
-        assert!(message.contains("line 2") && message.contains("nearest known: `address`"), "{message}");
+        assert!(
+            message.contains("line 2") && message.contains("nearest known: `address`"),
+            "{message}"
+        );
         for (entry, wanted) in [
-            ("{name: a, address: localhost, port: 80}", "`localhost` is not an IPv4 or IPv6 address"),
-            ("{name: a, address: 10.0.0.1, port: 65536}", "`65536` must be a port from 1 to 65535"),
-            ("{name: a, address: 10.0.0.1, port: \"x\"}", "`x` must be a port"),
-            ("{name: a, address: 10.0.0.1, port: 0}", "`0` must be a port"),
+            (
+                "{name: a, address: localhost, port: 80}",
+                "`localhost` is not an IPv4 or IPv6 address",
+            ),
+            (
+                "{name: a, address: 10.0.0.1, port: 65536}",
+                "`65536` must be a port from 1 to 65535",
+            ),
+            (
+                "{name: a, address: 10.0.0.1, port: \"x\"}",
+                "`x` must be a port",
+            ),
+            (
+                "{name: a, address: 10.0.0.1, port: 0}",
+                "`0` must be a port",
+            ),
         ] {
             let message = error(&format!("endpoints: [{entry}]"));
             assert!(message.contains(wanted), "{message}");

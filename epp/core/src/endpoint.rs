@@ -44,9 +44,21 @@ impl Endpoint {
         twin
     }
 
-    fn with_load(name: &str, address: &str, labels: BTreeMap<String, String>, load: Arc<Load>) -> Self {
+    fn with_load(
+        name: &str,
+        address: &str,
+        labels: BTreeMap<String, String>,
+        load: Arc<Load>,
+    ) -> Self {
         let ip = address.parse::<SocketAddr>().ok().map(|socket| socket.ip());
-        Self { name: name.into(), address: address.into(), ip, labels, load, scraped: ArcSwapOption::empty() }
+        Self {
+            name: name.into(),
+            address: address.into(),
+            ip,
+            labels,
+            load,
+            scraped: ArcSwapOption::empty(),
+        }
     }
 
     /// Stores what the endpoint's metrics said at `scraped.at`.
@@ -67,8 +79,19 @@ impl Endpoint {
 
     /// What the latency model is asked about a request sent here now: `cached_tokens` of its
     /// `prompt_tokens` expected in the prefix cache, KV utilisation from a scrape at most `max_age` old.
-    pub fn features(&self, prompt_tokens: u32, cached_tokens: u32, now: Duration, max_age: Duration) -> Features {
-        features(&self.load.snapshot(), self.fresh(now, max_age).as_ref(), prompt_tokens, cached_tokens)
+    pub fn features(
+        &self,
+        prompt_tokens: u32,
+        cached_tokens: u32,
+        now: Duration,
+        max_age: Duration,
+    ) -> Features {
+        features(
+            &self.load.snapshot(),
+            self.fresh(now, max_age).as_ref(),
+            prompt_tokens,
+            cached_tokens,
+        )
     }
 }
 
@@ -233,7 +256,10 @@ const NO_TARGET: u32 = u32::MAX;
 
 impl Default for TpotTargets {
     fn default() -> Self {
-        Self { counts: Mutex::default(), tightest: AtomicU32::new(NO_TARGET) }
+        Self {
+            counts: Mutex::default(),
+            tightest: AtomicU32::new(NO_TARGET),
+        }
     }
 }
 
@@ -260,7 +286,8 @@ impl TpotTargets {
     }
 
     fn publish(&self, counts: &BTreeMap<u32, u32>) {
-        self.tightest.store(counts.keys().next().copied().unwrap_or(NO_TARGET), Relaxed);
+        self.tightest
+            .store(counts.keys().next().copied().unwrap_or(NO_TARGET), Relaxed);
     }
 }
 
@@ -274,16 +301,32 @@ mod tests {
         load.dispatched(300, Some(40));
         load.dispatched(100, Some(25));
         let both = load.snapshot();
-        assert_eq!((both.in_flight, both.waiting, both.waiting_tokens), (2, 2, 400));
+        assert_eq!(
+            (both.in_flight, both.waiting, both.waiting_tokens),
+            (2, 2, 400)
+        );
         assert_eq!(both.tightest_tpot_ms, Some(25));
         load.started(300, 500);
         load.grew(7);
         let one_runs = load.snapshot();
-        assert_eq!((one_runs.running, one_runs.waiting_tokens, one_runs.resident_tokens), (1, 100, 507));
+        assert_eq!(
+            (
+                one_runs.running,
+                one_runs.waiting_tokens,
+                one_runs.resident_tokens
+            ),
+            (1, 100, 507)
+        );
         load.ended_waiting(100, Some(25));
         assert_eq!(load.snapshot().tightest_tpot_ms, Some(40));
         load.ended_running(507, Some(40));
-        assert_eq!(load.snapshot(), LoadSnapshot { since_scrape: 2, ..LoadSnapshot::default() });
+        assert_eq!(
+            load.snapshot(),
+            LoadSnapshot {
+                since_scrape: 2,
+                ..LoadSnapshot::default()
+            }
+        );
     }
 
     #[test]
@@ -293,8 +336,14 @@ mod tests {
         assert_eq!(endpoint.scraped(), None);
         endpoint.load.dispatched(1, None);
         let at = Duration::from_secs(5);
-        let scraped =
-            Scraped { at, waiting: 1.0, running: 2.0, kv_utilization: 0.5, block_tokens: Some(16), kv_blocks: Some(10) };
+        let scraped = Scraped {
+            at,
+            waiting: 1.0,
+            running: 2.0,
+            kv_utilization: 0.5,
+            block_tokens: Some(16),
+            kv_blocks: Some(10),
+        };
         endpoint.set_scraped(scraped);
         assert_eq!(endpoint.load.snapshot().since_scrape, 0);
         assert_eq!(scraped.kv_tokens(), Some(160));
@@ -303,6 +352,9 @@ mod tests {
         assert!(endpoint.fresh(at + 2 * second, second).is_none());
         let row = endpoint.features(100, 64, at + 2 * second, second);
         assert!(row.kv_utilization.is_nan(), "stale is unknown, not zero");
-        assert_eq!((row.input_tokens, row.cached_tokens, row.waiting), (100.0, 64.0, 1.0));
+        assert_eq!(
+            (row.input_tokens, row.cached_tokens, row.waiting),
+            (100.0, 64.0, 1.0)
+        );
     }
 }

@@ -130,7 +130,9 @@ pub struct Completion {
 impl InFlight {
     /// Reserves the load at once.
     pub(crate) fn reserve(endpoint: Arc<Endpoint>, ledger: DemandLedger, ticket: Booking) -> Self {
-        endpoint.load.dispatched(ticket.uncached_tokens(), ticket.tpot_target_ms());
+        endpoint
+            .load
+            .dispatched(ticket.uncached_tokens(), ticket.tpot_target_ms());
         Self {
             endpoint,
             ledger,
@@ -161,12 +163,18 @@ impl InFlight {
         }
         self.first_token_at = Some(now);
         self.resident = u64::from(self.ticket.prompt_tokens);
-        self.endpoint.load.started(self.ticket.uncached_tokens(), self.resident);
+        self.endpoint
+            .load
+            .started(self.ticket.uncached_tokens(), self.resident);
         self.cold_start = self.endpoint.load.label() < COLD_LABELS;
         if self.cold_start {
             return None;
         }
-        self.observation(Target::Ttft, milliseconds(now.saturating_sub(self.ticket.dispatched_at)), now)
+        self.observation(
+            Target::Ttft,
+            milliseconds(now.saturating_sub(self.ticket.dispatched_at)),
+            now,
+        )
     }
 
     /// `tokens_total` output tokens have been seen so far; counts as context on the endpoint once decoding.
@@ -185,21 +193,36 @@ impl InFlight {
         let (prompt_tokens, cached_tokens, output_tokens) = self.tokens(end);
         let tpot_ms = self.tpot_ms(now, output_tokens);
         let learned = self.lesson(end, tpot_ms, now);
-        let ttft_ms = self.first_token_at.map(|at| milliseconds(at.saturating_sub(self.ticket.dispatched_at)));
-        let slo_met = self.ticket.slo.is_set().then(|| self.met_slo(outcome, now, tpot_ms));
+        let ttft_ms = self
+            .first_token_at
+            .map(|at| milliseconds(at.saturating_sub(self.ticket.dispatched_at)));
+        let slo_met = self
+            .ticket
+            .slo
+            .is_set()
+            .then(|| self.met_slo(outcome, now, tpot_ms));
         if slo_met == Some(true) {
             self.ticket.band.slo_met();
         }
-        self.record(outcome, Totals {
-            requests: 1,
-            prompt_tokens: u64::from(prompt_tokens),
-            cached_tokens: u64::from(cached_tokens),
-            output_tokens: u64::from(output_tokens.unwrap_or_default()),
-        });
+        self.record(
+            outcome,
+            Totals {
+                requests: 1,
+                prompt_tokens: u64::from(prompt_tokens),
+                cached_tokens: u64::from(cached_tokens),
+                output_tokens: u64::from(output_tokens.unwrap_or_default()),
+            },
+        );
         if let (Outcome::Served, Some(output_tokens)) = (outcome, output_tokens) {
             let (priority, slo) = (self.ticket.priority, self.ticket.slo);
-            let sample =
-                MixSample { at: now, input_tokens: prompt_tokens, cached_tokens, output_tokens, priority, slo };
+            let sample = MixSample {
+                at: now,
+                input_tokens: prompt_tokens,
+                cached_tokens,
+                output_tokens,
+                priority,
+                slo,
+            };
             self.ledger.sample(sample);
         }
         Completion {
@@ -220,13 +243,25 @@ impl InFlight {
 
     /// (prompt, cached, output) tokens: as told, else as expected at dispatch; cached never above prompt.
     fn tokens(&self, end: End) -> (u32, u32, Option<u32>) {
-        let (expected_prompt, expected_cached) = (self.ticket.prompt_tokens, self.ticket.cached_tokens);
+        let (expected_prompt, expected_cached) =
+            (self.ticket.prompt_tokens, self.ticket.cached_tokens);
         match end {
-            End::Complete { prompt_tokens, cached_tokens, output_tokens, .. } => {
+            End::Complete {
+                prompt_tokens,
+                cached_tokens,
+                output_tokens,
+                ..
+            } => {
                 let prompt = prompt_tokens.unwrap_or(expected_prompt);
-                (prompt, cached_tokens.unwrap_or(expected_cached).min(prompt), output_tokens)
+                (
+                    prompt,
+                    cached_tokens.unwrap_or(expected_cached).min(prompt),
+                    output_tokens,
+                )
             }
-            End::ClientGone | End::UpstreamCut | End::Evicted => (expected_prompt, expected_cached, None),
+            End::ClientGone | End::UpstreamCut | End::Evicted => {
+                (expected_prompt, expected_cached, None)
+            }
         }
     }
 
@@ -237,8 +272,19 @@ impl InFlight {
     }
 
     /// The TPOT label of a finished stream, or why there is none.
-    fn lesson(&self, end: End, tpot_ms: Option<f64>, now: Duration) -> Result<Observation, Unlearned> {
-        let End::Complete { status, streaming, output_tokens, .. } = end else {
+    fn lesson(
+        &self,
+        end: End,
+        tpot_ms: Option<f64>,
+        now: Duration,
+    ) -> Result<Observation, Unlearned> {
+        let End::Complete {
+            status,
+            streaming,
+            output_tokens,
+            ..
+        } = end
+        else {
             return Err(Unlearned::Unfinished);
         };
         if status != 200 {
@@ -250,8 +296,13 @@ impl InFlight {
         if self.cold_start {
             return Err(Unlearned::ColdStart);
         }
-        let missing = if output_tokens.is_none() { Unlearned::NoUsage } else { Unlearned::TooShort };
-        self.observation(Target::Tpot, tpot_ms.ok_or(missing)?, now).ok_or(Unlearned::Off)
+        let missing = if output_tokens.is_none() {
+            Unlearned::NoUsage
+        } else {
+            Unlearned::TooShort
+        };
+        self.observation(Target::Tpot, tpot_ms.ok_or(missing)?, now)
+            .ok_or(Unlearned::Off)
     }
 
     fn observation(&self, target: Target, actual_ms: f64, at: Duration) -> Option<Observation> {
@@ -260,13 +311,26 @@ impl InFlight {
             Target::Tpot => prediction.tpot,
         });
         let features = self.ticket.features?;
-        Some(Observation { target, features, actual_ms: actual_ms as f32, at, predicted })
+        Some(Observation {
+            target,
+            features,
+            actual_ms: actual_ms as f32,
+            at,
+            predicted,
+        })
     }
 
     /// Whether the user's latencies met the SLO. An answer that is not streamed shows its first token at its end.
     fn met_slo(&self, outcome: Outcome, now: Duration, tpot_ms: Option<f64>) -> bool {
-        let shown = self.first_token_at.unwrap_or(now).saturating_sub(self.ticket.dispatched_at);
-        outcome == Outcome::Served && self.ticket.slo.met(milliseconds(self.ticket.waited + shown), tpot_ms)
+        let shown = self
+            .first_token_at
+            .unwrap_or(now)
+            .saturating_sub(self.ticket.dispatched_at);
+        outcome == Outcome::Served
+            && self
+                .ticket
+                .slo
+                .met(milliseconds(self.ticket.waited + shown), tpot_ms)
     }
 
     fn record(&mut self, outcome: Outcome, tokens: Totals) {
@@ -285,14 +349,24 @@ impl Drop for InFlight {
         if !self.recorded {
             let prompt_tokens = u64::from(self.ticket.prompt_tokens);
             let cached_tokens = u64::from(self.ticket.cached_tokens);
-            self.record(Outcome::ClientGone, Totals { requests: 1, prompt_tokens, cached_tokens, output_tokens: 0 });
+            self.record(
+                Outcome::ClientGone,
+                Totals {
+                    requests: 1,
+                    prompt_tokens,
+                    cached_tokens,
+                    output_tokens: 0,
+                },
+            );
         }
     }
 }
 
 fn outcome(end: End) -> Outcome {
     match end {
-        End::Complete { status: 200..=299, .. } => Outcome::Served,
+        End::Complete {
+            status: 200..=299, ..
+        } => Outcome::Served,
         End::Complete { .. } => Outcome::Failed,
         End::ClientGone => Outcome::ClientGone,
         End::UpstreamCut => Outcome::UpstreamCut,

@@ -25,7 +25,9 @@ pub struct Objectives {
 impl Objectives {
     /// The objective of that name; an unknown or missing name is the default: priority 0, not shed, no SLO.
     pub fn resolve(&self, name: Option<&str>) -> Objective {
-        name.and_then(|name| self.by_name.get(name)).copied().unwrap_or_default()
+        name.and_then(|name| self.by_name.get(name))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Gives `request` the priority, sheddability and default targets of the named objective. Targets the
@@ -44,7 +46,9 @@ impl Objectives {
 
     /// All, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Objective)> {
-        self.by_name.iter().map(|(name, objective)| (name.as_str(), objective))
+        self.by_name
+            .iter()
+            .map(|(name, objective)| (name.as_str(), objective))
     }
 }
 
@@ -55,12 +59,34 @@ mod tests {
     #[test]
     fn headers_win_over_the_objective_target_by_target() {
         let mut objectives = Objectives::default();
-        let slo = Slo { ttft_ms: Some(2_000.0), tpot_ms: Some(100.0) };
-        objectives.insert("gold".into(), Objective { priority: 5, shed: true, slo });
-        let mut request = Request { slo: Slo { ttft_ms: Some(500.0), tpot_ms: None }, ..Request::default() };
+        let slo = Slo {
+            ttft_ms: Some(2_000.0),
+            tpot_ms: Some(100.0),
+        };
+        objectives.insert(
+            "gold".into(),
+            Objective {
+                priority: 5,
+                shed: true,
+                slo,
+            },
+        );
+        let mut request = Request {
+            slo: Slo {
+                ttft_ms: Some(500.0),
+                tpot_ms: None,
+            },
+            ..Request::default()
+        };
         objectives.apply(Some("gold"), &mut request);
         assert_eq!((request.priority, request.shed), (5, true));
-        assert_eq!(request.slo, Slo { ttft_ms: Some(500.0), tpot_ms: Some(100.0) });
+        assert_eq!(
+            request.slo,
+            Slo {
+                ttft_ms: Some(500.0),
+                tpot_ms: Some(100.0)
+            }
+        );
         objectives.apply(Some("unknown"), &mut request);
         assert_eq!((request.priority, request.shed), (0, false));
     }

@@ -83,7 +83,9 @@ impl Outcome {
             Self::RejectedCapacity => Some((429, "rejected-saturated")),
             Self::RejectedSlo => Some((429, "rejected-slo-unattainable")),
             Self::EvictedTtl => Some((429, "rejected-ttl-expired")),
-            Self::RejectedNoEndpoints | Self::EvictedNoEndpoints => Some((503, "rejected-no-endpoints")),
+            Self::RejectedNoEndpoints | Self::EvictedNoEndpoints => {
+                Some((503, "rejected-no-endpoints"))
+            }
             Self::EvictedContextCancelled => Some((503, "rejected-context-cancelled")),
             Self::RejectedOther | Self::EvictedOther => Some((503, "rejected-shutting-down")),
         }
@@ -110,10 +112,20 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 impl Refusal {
     /// The refusal for `outcome`; `wait` is when room is expected, unknown = one second.
-    pub(crate) fn new(outcome: Outcome, wait: Option<Duration>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        outcome: Outcome,
+        wait: Option<Duration>,
+        message: impl Into<String>,
+    ) -> Self {
         let (status, reason) = outcome.refusal().unwrap_or((500, "rejected-other"));
         let retry_after = (status == 429).then(|| whole_seconds(wait.unwrap_or_default()));
-        Self { outcome, status, reason, retry_after, message: message.into() }
+        Self {
+            outcome,
+            status,
+            reason,
+            retry_after,
+            message: message.into(),
+        }
     }
 }
 
@@ -136,10 +148,23 @@ mod tests {
 
     #[test]
     fn only_429_carries_retry_after_in_whole_seconds() {
-        let retry = |outcome, wait| Refusal::new(outcome, wait, "").retry_after.map(|after| after.as_secs());
-        assert_eq!(retry(Outcome::RejectedSlo, Some(Duration::from_millis(2_100))), Some(3));
+        let retry = |outcome, wait| {
+            Refusal::new(outcome, wait, "")
+                .retry_after
+                .map(|after| after.as_secs())
+        };
+        assert_eq!(
+            retry(Outcome::RejectedSlo, Some(Duration::from_millis(2_100))),
+            Some(3)
+        );
         assert_eq!(retry(Outcome::EvictedTtl, None), Some(1));
-        assert_eq!(retry(Outcome::RejectedCapacity, Some(Duration::from_secs(3_600))), Some(60));
-        assert_eq!(retry(Outcome::EvictedNoEndpoints, Some(Duration::from_secs(9))), None);
+        assert_eq!(
+            retry(Outcome::RejectedCapacity, Some(Duration::from_secs(3_600))),
+            Some(60)
+        );
+        assert_eq!(
+            retry(Outcome::EvictedNoEndpoints, Some(Duration::from_secs(9))),
+            None
+        );
     }
 }

@@ -107,7 +107,10 @@ impl Router {
         self.readings.clear();
         let read = |endpoint: &Arc<_>| {
             let endpoint: &crate::endpoint::Endpoint = endpoint;
-            Reading { load: endpoint.load.snapshot(), scraped: endpoint.scraped() }
+            Reading {
+                load: endpoint.load.snapshot(),
+                scraped: endpoint.scraped(),
+            }
         };
         self.readings.extend(self.pool.endpoints.iter().map(read));
     }
@@ -119,7 +122,13 @@ impl Router {
 
     /// Weighs a request that has waited (or is expected to wait) `waited`, by the last readings. After
     /// [`Offer::Go`] or [`Offer::Hopeless`] the candidates stand ready for [`Router::dispatch`].
-    pub(crate) fn offer(&mut self, now: Duration, waiting: &Waiting, waited: Duration, among: Among) -> Offer {
+    pub(crate) fn offer(
+        &mut self,
+        now: Duration,
+        waiting: &Waiting,
+        waited: Duration,
+        among: Among,
+    ) -> Offer {
         let reachable = self.gather(now, waiting, among);
         if !reachable {
             return Offer::NoEndpoint;
@@ -142,7 +151,9 @@ impl Router {
         self.candidates.clear();
         let mut reachable = false;
         let request = &waiting.request;
-        for (slot, (endpoint, reading)) in self.pool.endpoints.iter().zip(&self.readings).enumerate() {
+        for (slot, (endpoint, reading)) in
+            self.pool.endpoints.iter().zip(&self.readings).enumerate()
+        {
             if !within(waiting.subset.as_deref(), endpoint.ip) {
                 continue;
             }
@@ -151,13 +162,17 @@ impl Router {
             if among == Among::WithRoom && full() {
                 continue;
             }
-            let matched_blocks =
-                self.prefixes.as_ref().map_or(0, |prefixes| prefixes.matched(slot, &request.prefix));
+            let matched_blocks = self
+                .prefixes
+                .as_ref()
+                .map_or(0, |prefixes| prefixes.matched(slot, &request.prefix));
             let cached = u64::from(matched_blocks) * u64::from(request.prefix_block_tokens);
             self.candidates.push(Candidate {
                 slot: slot as u32,
                 load: reading.load,
-                scraped: reading.scraped.filter(|scraped| scraped.age(now) <= self.config.metrics_staleness),
+                scraped: reading
+                    .scraped
+                    .filter(|scraped| scraped.age(now) <= self.config.metrics_staleness),
                 matched_blocks,
                 cached_tokens: cached.min(u64::from(request.prompt_tokens)) as u32,
                 prediction: None,
@@ -174,7 +189,12 @@ impl Router {
         }
         let prompt = waiting.request.prompt_tokens;
         let row = |candidate: &Candidate| {
-            features(&candidate.load, candidate.scraped.as_ref(), prompt, candidate.cached_tokens)
+            features(
+                &candidate.load,
+                candidate.scraped.as_ref(),
+                prompt,
+                candidate.cached_tokens,
+            )
         };
         self.rows.extend(self.candidates.iter().map(row));
         self.model.predict(&self.rows, &mut self.predictions);
@@ -189,18 +209,29 @@ impl Router {
             waited_ms: waited.as_secs_f64() * 1e3,
             prompt_tokens: waiting.request.prompt_tokens,
             blocks: waiting.request.prefix.len() as u32,
-            ttft_state: self.config.predicted_latency.as_ref().map(|_| self.model.state(Target::Ttft)),
+            ttft_state: self
+                .config
+                .predicted_latency
+                .as_ref()
+                .map(|_| self.model.state(Target::Ttft)),
         }
     }
 
     fn chances(&self, ask: &Ask) -> Chances {
-        let quantile = self.config.slo_admitter.as_ref().map_or(Quantile::P50, |admitter| admitter.quantile);
+        let quantile = self
+            .config
+            .slo_admitter
+            .as_ref()
+            .map_or(Quantile::P50, |admitter| admitter.quantile);
         chances(quantile, self.trust(), ask, &self.candidates)
     }
 
     fn trust(&self) -> Trust {
         let trained = |target| self.model.state(target) == State::Trained;
-        Trust { ttft: trained(Target::Ttft), tpot: trained(Target::Tpot) }
+        Trust {
+            ttft: trained(Target::Ttft),
+            tpot: trained(Target::Tpot),
+        }
     }
 
     /// Picks among the candidates of the last offer, reserves the load there and learns the prefix. The
@@ -208,20 +239,26 @@ impl Router {
     pub(crate) fn dispatch(
         &mut self,
         now: Duration,
-        waiting: Waiting,
+        waiting: Box<Waiting>,
         expected_miss: bool,
         ledger: &DemandLedger,
-    ) -> Result<Box<Dispatch>, Waiting> {
+    ) -> Result<Box<Dispatch>, Box<Waiting>> {
         let waited = now.saturating_sub(waiting.arrived);
         let ask = self.ask(&waiting, waited);
         let trust = self.trust();
         let picked = self.profile.pick(&ask, &self.candidates, &mut self.rng);
         let at = |index: &usize| {
             let candidate = self.candidates.get(*index)?;
-            Some((*index, candidate, self.pool.endpoints.get(candidate.slot as usize)?))
+            Some((
+                *index,
+                candidate,
+                self.pool.endpoints.get(candidate.slot as usize)?,
+            ))
         };
         let mut order = picked.order.iter().filter_map(at);
-        let Some((first, chosen, endpoint)) = order.next() else { return Err(waiting) };
+        let Some((first, chosen, endpoint)) = order.next() else {
+            return Err(waiting);
+        };
         let endpoint = Arc::clone(endpoint);
         let fallbacks = order.map(|(_, _, endpoint)| Arc::clone(endpoint)).collect();
         let predicts = self.config.predicted_latency.is_some();
@@ -239,7 +276,12 @@ impl Router {
             picked: first,
             pool: Arc::clone(&self.pool),
             scorers: Arc::clone(picked.scorers),
-            considered: self.candidates.iter().zip(picked.totals).map(considered).collect(),
+            considered: self
+                .candidates
+                .iter()
+                .zip(picked.totals)
+                .map(considered)
+                .collect(),
             scores: picked.scores.to_vec(),
         };
         let booking = Booking {
@@ -258,10 +300,21 @@ impl Router {
         }
         if let Some(prefixes) = &mut self.prefixes {
             let request = &waiting.request;
-            prefixes.learn(chosen.slot as usize, &endpoint, &request.prefix, request.prefix_block_tokens);
+            prefixes.learn(
+                chosen.slot as usize,
+                &endpoint,
+                &request.prefix,
+                request.prefix_block_tokens,
+            );
         }
         let in_flight = InFlight::reserve(Arc::clone(&endpoint), ledger.clone(), booking);
-        Ok(Box::new(Dispatch { endpoint, fallbacks, waited, decision, in_flight }))
+        Ok(Box::new(Dispatch {
+            endpoint,
+            fallbacks,
+            waited,
+            decision,
+            in_flight,
+        }))
     }
 }
 
@@ -271,8 +324,12 @@ fn considered((candidate, &total): (&Candidate, &f32)) -> Considered {
         cached_tokens: candidate.cached_tokens,
         in_flight: candidate.load.in_flight,
         total,
-        ttft_p50_ms: candidate.prediction.map_or(f32::NAN, |prediction| prediction.ttft.p50),
-        tpot_p50_ms: candidate.prediction.map_or(f32::NAN, |prediction| prediction.tpot.p50),
+        ttft_p50_ms: candidate
+            .prediction
+            .map_or(f32::NAN, |prediction| prediction.ttft.p50),
+        tpot_p50_ms: candidate
+            .prediction
+            .map_or(f32::NAN, |prediction| prediction.tpot.p50),
     }
 }
 

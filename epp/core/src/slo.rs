@@ -17,7 +17,10 @@ pub struct Slo {
 
 impl Slo {
     /// No target at all.
-    pub const NONE: Self = Self { ttft_ms: None, tpot_ms: None };
+    pub const NONE: Self = Self {
+        ttft_ms: None,
+        tpot_ms: None,
+    };
 
     /// Whether any target is set.
     pub fn is_set(&self) -> bool {
@@ -27,7 +30,10 @@ impl Slo {
     /// Each target of `self`, else that of `fallback`.
     #[must_use]
     pub fn or(self, fallback: Self) -> Self {
-        Self { ttft_ms: self.ttft_ms.or(fallback.ttft_ms), tpot_ms: self.tpot_ms.or(fallback.tpot_ms) }
+        Self {
+            ttft_ms: self.ttft_ms.or(fallback.ttft_ms),
+            tpot_ms: self.tpot_ms.or(fallback.tpot_ms),
+        }
     }
 
     /// Whether latencies in milliseconds meet every target that is set.
@@ -35,7 +41,8 @@ impl Slo {
     /// `tpot_ms` is `None` for an answer of fewer than two tokens, which has no time per output token and
     /// meets any target for it.
     pub fn met(&self, ttft_ms: f64, tpot_ms: Option<f64>) -> bool {
-        let within = |target: Option<f64>, actual: f64| target.is_none_or(|target| actual <= target);
+        let within =
+            |target: Option<f64>, actual: f64| target.is_none_or(|target| actual <= target);
         within(self.ttft_ms, ttft_ms) && tpot_ms.is_none_or(|actual| within(self.tpot_ms, actual))
     }
 
@@ -61,12 +68,24 @@ mod tests {
 
     #[test]
     fn each_target_counts_only_when_set() {
-        let slo = Slo { ttft_ms: Some(100.0), tpot_ms: None };
+        let slo = Slo {
+            ttft_ms: Some(100.0),
+            tpot_ms: None,
+        };
         assert!(slo.met(100.0, Some(9_999.0)));
         assert!(!slo.met(100.1, None));
         assert!(Slo::NONE.met(f64::INFINITY, None));
-        let both = slo.or(Slo { ttft_ms: Some(1.0), tpot_ms: Some(20.0) });
-        assert_eq!(both, Slo { ttft_ms: Some(100.0), tpot_ms: Some(20.0) });
+        let both = slo.or(Slo {
+            ttft_ms: Some(1.0),
+            tpot_ms: Some(20.0),
+        });
+        assert_eq!(
+            both,
+            Slo {
+                ttft_ms: Some(100.0),
+                tpot_ms: Some(20.0)
+            }
+        );
         assert!(!both.met(1.0, Some(21.0)));
     }
 }

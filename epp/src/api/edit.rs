@@ -38,7 +38,16 @@ mod tests {
     #[test]
     fn edits_are_made_in_order_of_place_and_the_rest_is_kept() {
         let body = Bytes::from_static(b"0123456789");
-        let edits = vec![Edit { span: 10..10, text: "!".into() }, Edit { span: 2..4, text: "ab".into() }];
+        let edits = vec![
+            Edit {
+                span: 10..10,
+                text: "!".into(),
+            },
+            Edit {
+                span: 2..4,
+                text: "ab".into(),
+            },
+        ];
         assert_eq!(apply(body.clone(), edits), "01ab456789!");
         assert_eq!(apply(body.clone(), vec![]).as_ptr(), body.as_ptr());
     }

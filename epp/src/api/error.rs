@@ -34,7 +34,9 @@ pub enum RequestError {
         path: String,
     },
     /// The body is larger than the picker holds.
-    #[error("the request body is larger than {limit} bytes: shorten the prompt, or raise --max-request-bytes on the endpoint picker")]
+    #[error(
+        "the request body is larger than {limit} bytes: shorten the prompt, or raise --max-request-bytes on the endpoint picker"
+    )]
     TooLarge {
         /// The limit, bytes.
         limit: usize,
@@ -86,7 +88,14 @@ pub fn openai_error(status: u16, message: &str, param: Option<&str>, code: Optio
         503 => "service_unavailable_error",
         _ => "server_error",
     };
-    let envelope = Envelope { error: Detail { message, r#type, param, code } };
+    let envelope = Envelope {
+        error: Detail {
+            message,
+            r#type,
+            param,
+            code,
+        },
+    };
     // Strings and nulls only: serialisation has nothing to fail on.
     Bytes::from(serde_json::to_vec(&envelope).unwrap_or_default())
 }
@@ -97,7 +106,10 @@ mod tests {
 
     #[test]
     fn the_error_has_openais_shape() {
-        let error = RequestError::Field { field: "model", problem: "is missing: give the model's name".into() };
+        let error = RequestError::Field {
+            field: "model",
+            problem: "is missing: give the model's name".into(),
+        };
         let body = openai_error(error.status(), &error.to_string(), error.param(), None);
         assert_eq!(
             body,

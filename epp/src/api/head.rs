@@ -18,7 +18,10 @@ pub struct Header {
 impl Header {
     /// A header from static text.
     pub fn new(name: &str, value: &str) -> Self {
-        Self { name: Bytes::copy_from_slice(name.as_bytes()), value: Bytes::copy_from_slice(value.as_bytes()) }
+        Self {
+            name: Bytes::copy_from_slice(name.as_bytes()),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+        }
     }
 }
 
@@ -61,7 +64,9 @@ impl Ranked {
     }
 
     fn text(&self) -> Option<&str> {
-        self.0.as_ref().and_then(|(_, value)| std::str::from_utf8(value).ok())
+        self.0
+            .as_ref()
+            .and_then(|(_, value)| std::str::from_utf8(value).ok())
     }
 }
 
@@ -73,9 +78,13 @@ impl RequestHead {
             match name.first() {
                 Some(b'x' | b'X' | b':') => head.take_own(name, value),
                 Some(b'c' | b'C') if name.eq_ignore_ascii_case(b"content-length") => {
-                    head.content_length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                    head.content_length = std::str::from_utf8(value)
+                        .ok()
+                        .and_then(|text| text.parse().ok());
                 }
-                Some(b'a' | b'A') if name.eq_ignore_ascii_case(b"accept-encoding") => head.accepts_encoding = true,
+                Some(b'a' | b'A') if name.eq_ignore_ascii_case(b"accept-encoding") => {
+                    head.accepts_encoding = true
+                }
                 _ => {}
             }
         }
@@ -134,7 +143,10 @@ impl RequestHead {
     /// # Errors
     /// [`RequestError::Header`] when one is no number of milliseconds above zero.
     pub fn slo(&self) -> Result<Slo, RequestError> {
-        Ok(Slo { ttft_ms: target(&self.ttft, header::SLO_TTFT_MS)?, tpot_ms: target(&self.tpot, header::SLO_TPOT_MS)? })
+        Ok(Slo {
+            ttft_ms: target(&self.ttft, header::SLO_TTFT_MS)?,
+            tpot_ms: target(&self.tpot, header::SLO_TPOT_MS)?,
+        })
     }
 
     /// The client's bound on its time in the queue.
@@ -142,7 +154,9 @@ impl RequestHead {
     /// # Errors
     /// [`RequestError::Header`] when it is no duration.
     pub fn ttl(&self) -> Result<Option<Duration>, RequestError> {
-        let Some(value) = &self.ttl else { return Ok(None) };
+        let Some(value) = &self.ttl else {
+            return Ok(None);
+        };
         let duration = std::str::from_utf8(value).ok().and_then(duration);
         duration.map(Some).ok_or_else(|| RequestError::Header {
             name: header::TTL.canonical,
@@ -153,7 +167,9 @@ impl RequestHead {
 }
 
 fn target(value: &Ranked, name: Name) -> Result<Option<f64>, RequestError> {
-    let Some((rank, value)) = &value.0 else { return Ok(None) };
+    let Some((rank, value)) = &value.0 else {
+        return Ok(None);
+    };
     let parsed = std::str::from_utf8(value).ok().and_then(Slo::parse_ms);
     parsed.map(Some).ok_or_else(|| RequestError::Header {
         name: name.all().nth(*rank).unwrap_or(name.canonical),
@@ -164,8 +180,14 @@ fn target(value: &Ranked, name: Name) -> Result<Option<f64>, RequestError> {
 
 /// A duration as Go writes it: numbers with the units `h`, `m`, `s`, `ms`, `us` or `ns`.
 pub fn duration(text: &str) -> Option<Duration> {
-    const UNITS: [(&str, f64); 6] =
-        [("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9), ("h", 3600.0), ("m", 60.0), ("s", 1.0)];
+    const UNITS: [(&str, f64); 6] = [
+        ("ms", 1e-3),
+        ("us", 1e-6),
+        ("ns", 1e-9),
+        ("h", 3600.0),
+        ("m", 60.0),
+        ("s", 1.0),
+    ];
     let mut rest = text.trim();
     if rest == "0" {
         return Some(Duration::ZERO);
@@ -174,7 +196,9 @@ pub fn duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let value: f64 = rest[..digits].parse().ok()?;
-        let (unit, seconds) = UNITS.into_iter().find(|(unit, _)| rest[digits..].starts_with(unit))?;
+        let (unit, seconds) = UNITS
+            .into_iter()
+            .find(|(unit, _)| rest[digits..].starts_with(unit))?;
         // A number beyond what a duration holds means "as long as it takes".
         let part = Duration::try_from_secs_f64(value * seconds).unwrap_or(Duration::MAX);
         total = total.saturating_add(part);
@@ -197,12 +221,21 @@ pub struct ResponseHead {
 impl ResponseHead {
     /// Goes over the headers once.
     pub fn read(headers: &[Header]) -> Self {
-        let mut head = Self { status: 0, event_stream: false, encoded: false };
+        let mut head = Self {
+            status: 0,
+            event_stream: false,
+            encoded: false,
+        };
         for Header { name, value } in headers {
             if name.eq_ignore_ascii_case(b":status") {
-                head.status = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+                head.status = std::str::from_utf8(value)
+                    .ok()
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or(0);
             } else if name.eq_ignore_ascii_case(b"content-type") {
-                head.event_stream = memchr::memmem::find(&value.to_ascii_lowercase(), b"text/event-stream").is_some();
+                head.event_stream =
+                    memchr::memmem::find(&value.to_ascii_lowercase(), b"text/event-stream")
+                        .is_some();
             } else if name.eq_ignore_ascii_case(b"content-encoding") {
                 head.encoded = !value.eq_ignore_ascii_case(b"identity");
             }
@@ -216,7 +249,12 @@ mod tests {
     use super::*;
 
     fn read(headers: &[(&str, &str)]) -> RequestHead {
-        RequestHead::read(&headers.iter().map(|(name, value)| Header::new(name, value)).collect::<Vec<_>>())
+        RequestHead::read(
+            &headers
+                .iter()
+                .map(|(name, value)| Header::new(name, value))
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
@@ -224,28 +262,46 @@ mod tests {
         for order in [[0, 1], [1, 0]] {
             let both = [("x-llm-d-slo-ttft-ms", "200"), ("x-slo-ttft-ms", "900")];
             let head = read(&order.map(|index| both[index]));
-            assert_eq!(head.slo().unwrap(), Slo { ttft_ms: Some(200.0), tpot_ms: None });
+            assert_eq!(
+                head.slo().unwrap(),
+                Slo {
+                    ttft_ms: Some(200.0),
+                    tpot_ms: None
+                }
+            );
         }
-        assert_eq!(read(&[("X-SLO-TPOT-MS", "12.5")]).slo().unwrap().tpot_ms, Some(12.5));
+        assert_eq!(
+            read(&[("X-SLO-TPOT-MS", "12.5")]).slo().unwrap().tpot_ms,
+            Some(12.5)
+        );
     }
 
     #[test]
     fn a_bad_target_names_the_header_the_client_used() {
         let error = read(&[("x-slo-ttft-ms", "soon")]).slo().unwrap_err();
-        assert_eq!(error.to_string(), "header `x-slo-ttft-ms` is \"soon\": give a number of milliseconds above zero");
+        assert_eq!(
+            error.to_string(),
+            "header `x-slo-ttft-ms` is \"soon\": give a number of milliseconds above zero"
+        );
         assert_eq!(error.status(), 400);
     }
 
     #[test]
     fn the_path_comes_from_the_most_trusted_header() {
-        assert_eq!(read(&[("x-forwarded-path", "/b"), (":path", "/a?x=1")]).path(), "/a?x=1");
+        assert_eq!(
+            read(&[("x-forwarded-path", "/b"), (":path", "/a?x=1")]).path(),
+            "/a?x=1"
+        );
         assert_eq!(read(&[("x-original-path", "/c")]).path(), "/c");
         assert_eq!(read(&[]).path(), DEFAULT_PATH);
     }
 
     #[test]
     fn a_clients_routing_headers_are_listed_for_removal() {
-        let head = read(&[("x-data-parallel-rank", "3"), ("x-gateway-destination-endpoint", "1.2.3.4:5")]);
+        let head = read(&[
+            ("x-data-parallel-rank", "3"),
+            ("x-gateway-destination-endpoint", "1.2.3.4:5"),
+        ]);
         assert_eq!(head.smuggled, ["x-data-parallel-rank"]);
     }
 
@@ -255,7 +311,10 @@ mod tests {
         assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(duration("9e99s"), None);
-        assert_eq!(duration(&format!("{}h", "9".repeat(40))), Some(Duration::MAX));
+        assert_eq!(
+            duration(&format!("{}h", "9".repeat(40))),
+            Some(Duration::MAX)
+        );
         for bad in ["", "5", "s", "5 s", "-1s", "1x"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
@@ -264,10 +323,25 @@ mod tests {
     #[test]
     fn response_heads_tell_streams_from_documents() {
         let head = |headers: &[(&str, &str)]| {
-            ResponseHead::read(&headers.iter().map(|(name, value)| Header::new(name, value)).collect::<Vec<_>>())
+            ResponseHead::read(
+                &headers
+                    .iter()
+                    .map(|(name, value)| Header::new(name, value))
+                    .collect::<Vec<_>>(),
+            )
         };
-        let stream = head(&[(":status", "200"), ("Content-Type", "Text/Event-Stream; charset=utf-8")]);
-        assert_eq!(stream, ResponseHead { status: 200, event_stream: true, encoded: false });
+        let stream = head(&[
+            (":status", "200"),
+            ("Content-Type", "Text/Event-Stream; charset=utf-8"),
+        ]);
+        assert_eq!(
+            stream,
+            ResponseHead {
+                status: 200,
+                event_stream: true,
+                encoded: false
+            }
+        );
         assert!(head(&[(":status", "200"), ("content-encoding", "gzip")]).encoded);
         assert_eq!(head(&[]).status, 0);
     }

@@ -65,6 +65,11 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
+    /// Offset of the opening quote in the whole text.
+    pub fn start(&self) -> usize {
+        self.at - 1
+    }
+
     /// The string's bytes, decoded.
     ///
     /// # Errors
@@ -96,12 +101,16 @@ impl<'a> Text<'a> {
     pub fn feed(&self, sink: &mut impl FnMut(&[u8])) -> Result<(), JsonError> {
         let mut rest = self.raw;
         while self.escaped {
-            let Some(escape) = memchr(b'\\', rest) else { break };
+            let Some(escape) = memchr(b'\\', rest) else {
+                break;
+            };
             sink(&rest[..escape]);
             let at = self.at + (self.raw.len() - rest.len()) + escape;
             let mut utf8 = [0; 4];
-            let (decoded, used) = unescape(&rest[escape + 1..], &mut utf8)
-                .ok_or(JsonError { at, expected: "an escape sequence of JSON" })?;
+            let (decoded, used) = unescape(&rest[escape + 1..], &mut utf8).ok_or(JsonError {
+                at,
+                expected: "an escape sequence of JSON",
+            })?;
             sink(decoded);
             rest = &rest[escape + 1 + used..];
         }
@@ -140,13 +149,16 @@ fn unescape_unicode(after: &[u8]) -> Option<(char, usize)> {
             return Some((char::from_u32(code)?, 10));
         }
     }
-    Some((char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER), 4))
+    Some((
+        char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER),
+        4,
+    ))
 }
 
 fn hex4(text: &[u8]) -> Option<u32> {
-    text.get(..4)?
-        .iter()
-        .try_fold(0, |value, &digit| Some(value << 4 | char::from(digit).to_digit(16)?))
+    text.get(..4)?.iter().try_fold(0, |value, &digit| {
+        Some(value << 4 | char::from(digit).to_digit(16)?)
+    })
 }
 
 /// A cursor over JSON text.
@@ -160,7 +172,11 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// At the start of `text`.
     pub fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self {
+            text,
+            at: 0,
+            depth: 0,
+        }
     }
 
     /// Offset of the next byte that is read.
@@ -169,7 +185,10 @@ impl<'a> Reader<'a> {
     }
 
     fn error<T>(&self, expected: &'static str) -> Result<T, JsonError> {
-        Err(JsonError { at: self.at, expected })
+        Err(JsonError {
+            at: self.at,
+            expected,
+        })
     }
 
     fn peek(&mut self) -> Option<u8> {
@@ -292,7 +311,11 @@ impl<'a> Reader<'a> {
             }
         }
         self.at = end + 1;
-        Ok(Text { raw: &self.text[start..end], escaped, at: start })
+        Ok(Text {
+            raw: &self.text[start..end],
+            escaped,
+            at: start,
+        })
     }
 
     /// Reads a number's text.
@@ -330,7 +353,9 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut value: u64 = 0;
         while let Some(digit @ b'0'..=b'9') = self.text.get(self.at) {
-            value = value.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+            value = value
+                .saturating_mul(10)
+                .saturating_add(u64::from(digit - b'0'));
             self.at += 1;
         }
         if self.at > start && !matches!(self.text.get(self.at), Some(b'.' | b'e' | b'E')) {
@@ -419,7 +444,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// At the first byte that is something else.
     pub fn end(&mut self) -> Result<(), JsonError> {
-        if self.peek().is_some() { self.error("the end of the text") } else { Ok(()) }
+        if self.peek().is_some() {
+            self.error("the end of the text")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -437,7 +466,13 @@ mod tests {
 
     #[test]
     fn well_formed_text_is_read_and_spans_are_exact() {
-        for text in [r#"{}"#, r#"[]"#, r#"{"a":[1,-2.5e3,{"b":null}],"c":"\"\\","d":true}"#, "0", r#""""#] {
+        for text in [
+            r#"{}"#,
+            r#"[]"#,
+            r#"{"a":[1,-2.5e3,{"b":null}],"c":"\"\\","d":true}"#,
+            "0",
+            r#""""#,
+        ] {
             assert_eq!(whole(text.as_bytes()), Ok(0..text.len()), "{text}");
         }
         assert_eq!(whole(b" \n{ }\t"), Ok(2..5));
@@ -446,20 +481,49 @@ mod tests {
     #[test]
     fn what_is_not_json_is_refused_where_it_stops() {
         for (text, at) in [
-            ("", 0), ("{", 1), (r#"{"a"}"#, 4), (r#"{"a":}"#, 5), (r#"{"a":1,}"#, 7), ("[1 2]", 3), ("tru", 0),
-            ("1.2.3", 0), ("-", 0), (r#""abc"#, 4), ("{} x", 3), (r#""abc\"#, 5),
+            ("", 0),
+            ("{", 1),
+            (r#"{"a"}"#, 4),
+            (r#"{"a":}"#, 5),
+            (r#"{"a":1,}"#, 7),
+            ("[1 2]", 3),
+            ("tru", 0),
+            ("1.2.3", 0),
+            ("-", 0),
+            (r#""abc"#, 4),
+            ("{} x", 3),
+            (r#""abc\"#, 5),
         ] {
-            assert_eq!(whole(text.as_bytes()).map_err(|error| error.at), Err(at), "{text}");
+            assert_eq!(
+                whole(text.as_bytes()).map_err(|error| error.at),
+                Err(at),
+                "{text}"
+            );
         }
         assert!(whole("[".repeat(1000).as_bytes()).is_err());
     }
 
     #[test]
     fn escapes_decode_and_bad_ones_say_where() {
-        let decode = |text: &str| Reader::new(text.as_bytes()).string().unwrap().decode().map(Cow::into_owned);
-        assert_eq!(decode(r#""a\n\t\"\\\/\u00e9\ud83d\ude00z""#).unwrap(), "a\n\t\"\\/é😀z");
+        let decode = |text: &str| {
+            Reader::new(text.as_bytes())
+                .string()
+                .unwrap()
+                .decode()
+                .map(Cow::into_owned)
+        };
+        assert_eq!(
+            decode(r#""a\n\t\"\\\/\u00e9\ud83d\ude00z""#).unwrap(),
+            "a\n\t\"\\/é😀z"
+        );
         assert_eq!(decode(r#""\ud83dx""#).unwrap(), "\u{fffd}x");
-        assert_eq!(decode(r#""ok\q""#), Err(JsonError { at: 3, expected: "an escape sequence of JSON" }));
+        assert_eq!(
+            decode(r#""ok\q""#),
+            Err(JsonError {
+                at: 3,
+                expected: "an escape sequence of JSON"
+            })
+        );
     }
 
     #[test]
@@ -476,10 +540,15 @@ mod tests {
     fn canonical_form_ignores_spelling_but_not_content() {
         let canonical = |text: &str| {
             let mut bytes = Vec::new();
-            Reader::new(text.as_bytes()).canonical(&mut |run: &[u8]| bytes.extend_from_slice(run)).unwrap();
+            Reader::new(text.as_bytes())
+                .canonical(&mut |run: &[u8]| bytes.extend_from_slice(run))
+                .unwrap();
             bytes
         };
-        assert_eq!(canonical(r#"{"a": "\u0041", "b": [1, 2]}"#), canonical(r#"{"a":"A","b":[1,2]}"#));
+        assert_eq!(
+            canonical(r#"{"a": "\u0041", "b": [1, 2]}"#),
+            canonical(r#"{"a":"A","b":[1,2]}"#)
+        );
         assert_ne!(canonical(r#"{"a":[1,2]}"#), canonical(r#"{"a":[12]}"#));
     }
 

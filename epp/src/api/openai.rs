@@ -90,7 +90,12 @@ struct Members<'a> {
 /// # Errors
 /// [`RequestError::Json`] when the body is no JSON object, [`RequestError::Field`] when `model` or
 /// the prompt is missing or of the wrong kind.
-pub fn parse(api: Api, body: &[u8], rewrite: Option<&str>, hashing: PrefixHashing) -> Result<Body, RequestError> {
+pub fn parse(
+    api: Api,
+    body: &[u8],
+    rewrite: Option<&str>,
+    hashing: PrefixHashing,
+) -> Result<Body, RequestError> {
     let members = members(api, body)?;
     let Some((model, model_span)) = members.model.clone() else {
         return Err(missing("model", "give the model's name as a string"));
@@ -99,7 +104,11 @@ pub fn parse(api: Api, body: &[u8], rewrite: Option<&str>, hashing: PrefixHashin
     let Some(input) = members.input.clone() else {
         return Err(missing(api.input(), "give what the model is to answer"));
     };
-    let salt = members.salt.map(|salt| salt.decode()).transpose()?.unwrap_or_default();
+    let salt = members
+        .salt
+        .map(|salt| salt.decode())
+        .transpose()?
+        .unwrap_or_default();
     let target = rewrite.unwrap_or(&model);
     let mut hasher = hashing.hasher(target, &salt);
     match api {
@@ -119,11 +128,17 @@ pub fn parse(api: Api, body: &[u8], rewrite: Option<&str>, hashing: PrefixHashin
 }
 
 fn missing(field: &'static str, right: &str) -> RequestError {
-    RequestError::Field { field, problem: format!("is missing: {right}") }
+    RequestError::Field {
+        field,
+        problem: format!("is missing: {right}"),
+    }
 }
 
 fn wrong(field: &'static str, found: Kind, right: &str) -> RequestError {
-    RequestError::Field { field, problem: format!("is {}: {right}", found.name()) }
+    RequestError::Field {
+        field,
+        problem: format!("is {}: {right}", found.name()),
+    }
 }
 
 fn members(api: Api, body: &[u8]) -> Result<Members<'_>, RequestError> {
@@ -131,7 +146,11 @@ fn members(api: Api, body: &[u8]) -> Result<Members<'_>, RequestError> {
     let mut reader = Reader::new(body);
     reader.object(|reader, key| {
         // Keys are matched as written; an escaped key is decoded first, since it means the same.
-        let key = if key.escaped { key.bytes()? } else { Cow::Borrowed(key.raw) };
+        let key = if key.escaped {
+            key.bytes()?
+        } else {
+            Cow::Borrowed(key.raw)
+        };
         member(api, &key, reader, &mut members)
     })?;
     members.end = reader.position() - 1;
@@ -177,7 +196,10 @@ fn token_limit(field: &'static str, reader: &mut Reader<'_>) -> Result<Option<u3
         Kind::Null => reader.skip().map(|_| None).map_err(Into::into),
         Kind::Number => match reader.unsigned()? {
             Some(limit) => Ok(Some(u32::try_from(limit).unwrap_or(u32::MAX))),
-            None => Err(RequestError::Field { field, problem: "is no whole number of tokens".into() }),
+            None => Err(RequestError::Field {
+                field,
+                problem: "is no whole number of tokens".into(),
+            }),
         },
         other => Err(wrong(field, other, "give a whole number of tokens")),
     }
@@ -188,11 +210,19 @@ fn feed_prompt(prompt: &[u8], hasher: &mut PrefixHasher) -> Result<(), RequestEr
     feed_prompt_value(&mut Reader::new(prompt), hasher, 0)
 }
 
-fn feed_prompt_value(reader: &mut Reader<'_>, hasher: &mut PrefixHasher, depth: u8) -> Result<(), RequestError> {
+fn feed_prompt_value(
+    reader: &mut Reader<'_>,
+    hasher: &mut PrefixHasher,
+    depth: u8,
+) -> Result<(), RequestError> {
     const RIGHT: &str = "give a text, an array of texts, or an array of token ids";
     match reader.kind()? {
-        Kind::String => Ok(reader.string()?.feed(&mut |run: &[u8]| hasher.update(run))?),
-        Kind::Array if depth < 2 => reader.array(|reader| feed_prompt_value(reader, hasher, depth + 1)),
+        Kind::String => Ok(reader
+            .string()?
+            .feed(&mut |run: &[u8]| hasher.update(run))?),
+        Kind::Array if depth < 2 => {
+            reader.array(|reader| feed_prompt_value(reader, hasher, depth + 1))
+        }
         Kind::Number if depth > 0 => {
             let id = reader.unsigned()?.and_then(|id| u32::try_from(id).ok());
             let id = id.ok_or_else(|| RequestError::Field {
@@ -231,11 +261,19 @@ fn usage(body: &[u8], members: &Members<'_>) -> Result<Usage, JsonError> {
     }
     let Some(options) = members.options.clone() else {
         let span = members.end..members.end;
-        return Ok(Usage::NotAsked(Edit { span, text: r#","stream_options":{"include_usage":true}"#.into() }));
+        return Ok(Usage::NotAsked(Edit {
+            span,
+            text: r#","stream_options":{"include_usage":true}"#.into(),
+        }));
     };
     let mut reader = Reader::new(&body[options.clone()]);
     match reader.kind()? {
-        Kind::Null => return Ok(Usage::NotAsked(Edit { span: options, text: r#"{"include_usage":true}"#.into() })),
+        Kind::Null => {
+            return Ok(Usage::NotAsked(Edit {
+                span: options,
+                text: r#"{"include_usage":true}"#.into(),
+            }));
+        }
         Kind::Object => {}
         _ => return Ok(Usage::Untouchable),
     }
@@ -258,12 +296,22 @@ fn usage(body: &[u8], members: &Members<'_>) -> Result<Usage, JsonError> {
     Ok(match include {
         Some((Kind::Bool, value)) if &body[shifted(value.clone())] == b"true" => Usage::Asked,
         _ if continuous => Usage::Untouchable,
-        Some((Kind::Bool | Kind::Null, value)) => Usage::NotAsked(Edit { span: shifted(value), text: "true".into() }),
+        Some((Kind::Bool | Kind::Null, value)) => Usage::NotAsked(Edit {
+            span: shifted(value),
+            text: "true".into(),
+        }),
         Some(_) => Usage::Untouchable,
         None => {
-            let text = if empty { r#""include_usage":true"# } else { r#","include_usage":true"# };
+            let text = if empty {
+                r#""include_usage":true"#
+            } else {
+                r#","include_usage":true"#
+            };
             let at = options.end - 1;
-            Usage::NotAsked(Edit { span: at..at, text: text.into() })
+            Usage::NotAsked(Edit {
+                span: at..at,
+                text: text.into(),
+            })
         }
     })
 }

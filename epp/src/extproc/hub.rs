@@ -4,7 +4,9 @@ use super::stream::Rules;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
 use arc_swap::ArcSwap;
-use epp_core::{DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Ticket, Verdict};
+use epp_core::{
+    DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Ticket, Verdict,
+};
 use parking_lot::Mutex;
 use predictor::LatencyModel;
 use predictor::trainer::Trainer;
@@ -70,7 +72,8 @@ impl Traffic {
 
     fn request(&self, now: Duration) {
         let resumed = self.idle(now);
-        self.last_ms.store(now.as_millis() as u64, Ordering::Relaxed);
+        self.last_ms
+            .store(now.as_millis() as u64, Ordering::Relaxed);
         if resumed {
             self.resumed.notify_waiters();
         }
@@ -98,7 +101,11 @@ impl Hub {
         first_serial: u64,
     ) -> Self {
         let demand = director.demand().clone();
-        let state = State { director, model: Arc::new(LatencyModel::prior()), waiting: FxHashMap::default() };
+        let state = State {
+            director,
+            model: Arc::new(LatencyModel::prior()),
+            waiting: FxHashMap::default(),
+        };
         Self {
             clock,
             trainer,
@@ -108,7 +115,10 @@ impl Hub {
             rules: ArcSwap::from_pointee(rules),
             pool: watch::Sender::new(Arc::default()),
             demand,
-            timer: Timer { due: AtomicU64::new(u64::MAX), earlier: Notify::new() },
+            timer: Timer {
+                due: AtomicU64::new(u64::MAX),
+                earlier: Notify::new(),
+            },
             serial: AtomicU64::new(first_serial),
             next_any: AtomicUsize::new(0),
             traffic: Traffic::default(),
@@ -117,7 +127,10 @@ impl Hub {
 
     /// The rules for a stream that begins now, and its number.
     pub fn begin(&self) -> (Arc<Rules>, u64) {
-        (self.rules.load_full(), self.serial.fetch_add(1, Ordering::Relaxed))
+        (
+            self.rules.load_full(),
+            self.serial.fetch_add(1, Ordering::Relaxed),
+        )
     }
 
     /// The endpoints known now.
@@ -151,8 +164,15 @@ impl Hub {
         let mut rules = Rules::clone(&self.rules.load());
         rules.objectives = objectives;
         self.rules.store(Arc::new(rules));
-        self.pool.send_modify(|pool| *pool = Arc::new(pool.updated(endpoints)));
+        self.pool
+            .send_modify(|pool| *pool = Arc::new(pool.updated(endpoints)));
         let pool = self.pool();
+        let addresses: Vec<&str> = pool
+            .endpoints
+            .iter()
+            .map(|endpoint| &*endpoint.address)
+            .collect();
+        self.rules.load().dialects.retain(&addresses);
         self.with_director(|director, now| director.set_pool(now, pool));
     }
 
@@ -161,7 +181,10 @@ impl Hub {
         let hashing = self.state.lock().director.prefix_hashing();
         let rules = self.rules.load();
         if rules.hashing != hashing {
-            self.rules.store(Arc::new(Rules { hashing, ..Rules::clone(&rules) }));
+            self.rules.store(Arc::new(Rules {
+                hashing,
+                ..Rules::clone(&rules)
+            }));
         }
     }
 
@@ -230,7 +253,9 @@ impl Hub {
     }
 
     fn arm(&self, wakeup: Option<Duration>) {
-        let due = wakeup.map_or(u64::MAX, |at| u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
+        let due = wakeup.map_or(u64::MAX, |at| {
+            u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
+        });
         if due < self.timer.due.fetch_min(due, Ordering::AcqRel) {
             self.timer.earlier.notify_one();
         }
@@ -243,7 +268,10 @@ impl Hub {
             let sleep = async {
                 match due {
                     u64::MAX => std::future::pending().await,
-                    due => tokio::time::sleep_until(self.clock.instant(Duration::from_nanos(due))).await,
+                    due => {
+                        tokio::time::sleep_until(self.clock.instant(Duration::from_nanos(due)))
+                            .await
+                    }
                 }
             };
             tokio::select! {
@@ -260,8 +288,13 @@ impl Hub {
     /// Any endpoint among `subset` (`None` = all), in turn.
     pub fn any_endpoint(&self, subset: Option<&[String]>) -> Option<Arc<str>> {
         let pool = self.pool.borrow();
-        let allowed: Vec<IpAddr> = subset.unwrap_or_default().iter().filter_map(|address| ip_of(address)).collect();
-        let fits = |ip: Option<IpAddr>| subset.is_none() || ip.is_some_and(|ip| allowed.contains(&ip));
+        let allowed: Vec<IpAddr> = subset
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|address| ip_of(address))
+            .collect();
+        let fits =
+            |ip: Option<IpAddr>| subset.is_none() || ip.is_some_and(|ip| allowed.contains(&ip));
         let count = pool.endpoints.len();
         let start = self.next_any.fetch_add(1, Ordering::Relaxed);
         (0..count)
@@ -273,7 +306,11 @@ impl Hub {
 
 /// The IP part of `ip:port`, or of a bare `ip`.
 fn ip_of(address: &str) -> Option<IpAddr> {
-    address.parse::<SocketAddr>().map(|socket| socket.ip()).or_else(|_| address.parse()).ok()
+    address
+        .parse::<SocketAddr>()
+        .map(|socket| socket.ip())
+        .or_else(|_| address.parse())
+        .ok()
 }
 
 impl State {

@@ -74,10 +74,16 @@ pub struct Immediate {
 pub fn pieces(bytes: Bytes, end: bool, mut each: impl FnMut(Piece)) {
     let mut rest = bytes;
     while rest.len() > BODY_LIMIT {
-        each(Piece { body: rest.split_to(BODY_LIMIT), end_of_stream: false });
+        each(Piece {
+            body: rest.split_to(BODY_LIMIT),
+            end_of_stream: false,
+        });
     }
     if end || !rest.is_empty() {
-        each(Piece { body: rest, end_of_stream: end });
+        each(Piece {
+            body: rest,
+            end_of_stream: end,
+        });
     }
 }
 
@@ -87,7 +93,9 @@ impl From<Reply> for wire::ProcessingResponse {
         let mut dynamic_metadata = None;
         let mut headers = |change: HeaderChange| {
             dynamic_metadata = change.destination.as_ref().map(routing_metadata);
-            wire::PhaseResponse { response: Some(change.into()) }
+            wire::PhaseResponse {
+                response: Some(change.into()),
+            }
         };
         let response = match reply {
             Reply::RequestHeaders(change) => Out::RequestHeaders(headers(change)),
@@ -98,7 +106,10 @@ impl From<Reply> for wire::ProcessingResponse {
             Reply::ResponseTrailers => Out::ResponseTrailers(wire::TrailersResponse {}),
             Reply::Immediate(immediate) => Out::Immediate(immediate.into()),
         };
-        Self { dynamic_metadata, response: Some(response) }
+        Self {
+            dynamic_metadata,
+            response: Some(response),
+        }
     }
 }
 
@@ -107,36 +118,75 @@ impl From<HeaderChange> for wire::CommonResponse {
         let mut set = Vec::with_capacity(change.set.len() + 1);
         let clear_route_cache = change.destination.is_some();
         if let Some(destination) = change.destination {
-            set.push(set_header(header::DESTINATION, Bytes::copy_from_slice(destination.endpoints.as_bytes())));
+            set.push(set_header(
+                header::DESTINATION,
+                Bytes::copy_from_slice(destination.endpoints.as_bytes()),
+            ));
         }
-        set.extend(change.set.into_iter().map(|(name, value)| set_header(name, value)));
+        set.extend(
+            change
+                .set
+                .into_iter()
+                .map(|(name, value)| set_header(name, value)),
+        );
         let remove_headers = change.remove.into_iter().map(str::to_owned).collect();
-        let header_mutation = Some(wire::HeaderMutation { set_headers: set, remove_headers });
-        Self { header_mutation, body_mutation: None, clear_route_cache }
+        let header_mutation = Some(wire::HeaderMutation {
+            set_headers: set,
+            remove_headers,
+        });
+        Self {
+            header_mutation,
+            body_mutation: None,
+            clear_route_cache,
+        }
     }
 }
 
 fn set_header(name: &'static str, value: Bytes) -> wire::HeaderValueOption {
-    let header = wire::HeaderValue { key: Bytes::from_static(name.as_bytes()), value: Bytes::new(), raw_value: value };
-    wire::HeaderValueOption { header: Some(header), append_action: wire::OVERWRITE }
+    let header = wire::HeaderValue {
+        key: Bytes::from_static(name.as_bytes()),
+        value: Bytes::new(),
+        raw_value: value,
+    };
+    wire::HeaderValueOption {
+        header: Some(header),
+        append_action: wire::OVERWRITE,
+    }
 }
 
 impl From<Piece> for wire::PhaseResponse {
     fn from(piece: Piece) -> Self {
-        let streamed = wire::HttpBody { body: piece.body, end_of_stream: piece.end_of_stream };
-        let body_mutation = Some(wire::BodyMutation { streamed_response: Some(streamed) });
+        let streamed = wire::HttpBody {
+            body: piece.body,
+            end_of_stream: piece.end_of_stream,
+        };
+        let body_mutation = Some(wire::BodyMutation {
+            streamed_response: Some(streamed),
+        });
         Self {
-            response: Some(wire::CommonResponse { header_mutation: None, body_mutation, clear_route_cache: false }),
+            response: Some(wire::CommonResponse {
+                header_mutation: None,
+                body_mutation,
+                clear_route_cache: false,
+            }),
         }
     }
 }
 
 impl From<Immediate> for wire::ImmediateResponse {
     fn from(immediate: Immediate) -> Self {
-        let set_headers = immediate.headers.into_iter().map(|(name, value)| set_header(name, Bytes::from(value)));
+        let set_headers = immediate
+            .headers
+            .into_iter()
+            .map(|(name, value)| set_header(name, Bytes::from(value)));
         Self {
-            status: Some(wire::HttpStatus { code: i32::from(immediate.status) }),
-            headers: Some(wire::HeaderMutation { set_headers: set_headers.collect(), remove_headers: Vec::new() }),
+            status: Some(wire::HttpStatus {
+                code: i32::from(immediate.status),
+            }),
+            headers: Some(wire::HeaderMutation {
+                set_headers: set_headers.collect(),
+                remove_headers: Vec::new(),
+            }),
             body: immediate.body,
             details: immediate.details.to_owned(),
         }
@@ -145,17 +195,33 @@ impl From<Immediate> for wire::ImmediateResponse {
 
 /// `envoy.lb` with the same endpoints as the header, and the scores where they are wanted.
 fn routing_metadata(destination: &Destination) -> wire::Struct {
-    let text = wire::Value { kind: Some(wire::Kind::Text(destination.endpoints.as_ref().to_owned())) };
+    let text = wire::Value {
+        kind: Some(wire::Kind::Text(destination.endpoints.as_ref().to_owned())),
+    };
     let mut fields = HashMap::from([(header::DESTINATION.to_owned(), text)]);
     if !destination.scores.is_empty() {
         let scores = destination.scores.iter().map(|(address, score)| {
-            (address.as_ref().to_owned(), wire::Value { kind: Some(wire::Kind::Number(f64::from(*score))) })
+            (
+                address.as_ref().to_owned(),
+                wire::Value {
+                    kind: Some(wire::Kind::Number(f64::from(*score))),
+                },
+            )
         });
-        let scores = wire::Kind::Struct(wire::Struct { fields: scores.collect() });
-        fields.insert(header::DESTINATION_SCORES.to_owned(), wire::Value { kind: Some(scores) });
+        let scores = wire::Kind::Struct(wire::Struct {
+            fields: scores.collect(),
+        });
+        fields.insert(
+            header::DESTINATION_SCORES.to_owned(),
+            wire::Value { kind: Some(scores) },
+        );
     }
-    let namespace = wire::Value { kind: Some(wire::Kind::Struct(wire::Struct { fields })) };
-    wire::Struct { fields: HashMap::from([(metadata::LB.to_owned(), namespace)]) }
+    let namespace = wire::Value {
+        kind: Some(wire::Kind::Struct(wire::Struct { fields })),
+    };
+    wire::Struct {
+        fields: HashMap::from([(metadata::LB.to_owned(), namespace)]),
+    }
 }
 
 #[cfg(test)]

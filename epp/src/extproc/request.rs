@@ -1,11 +1,13 @@
 //! The request's half of a stream: gathering the body, what is submitted, what is sent on.
 
 use super::reply::{Destination, HeaderChange, Reply, pieces};
+use super::response::Asking;
 use super::stream::{Action, Actions, Rules, Submission};
 use crate::api::edit::{self, Edit};
 use crate::api::error::{RequestError, shortened};
 use crate::api::head::{Header, RequestHead};
 use crate::api::openai::{self, Api, Usage};
+use crate::usage::dialect::Plan;
 use bytes::{Bytes, BytesMut};
 use epp_core::{Dispatch, Request};
 use names::header;
@@ -32,7 +34,11 @@ enum Body {
 
 impl Gathering {
     pub(super) fn new(headers: &[Header], subset: Option<Vec<String>>) -> Self {
-        Self { head: RequestHead::read(headers), subset, body: Body::Empty }
+        Self {
+            head: RequestHead::read(headers),
+            subset,
+            body: Body::Empty,
+        }
     }
 
     /// Adds a piece of the body; more than `limit` bytes are refused.
@@ -51,7 +57,8 @@ impl Gathering {
             Body::Whole(first) => {
                 // The announced length is only a hint: a client may lie in both directions.
                 let announced = self.head.content_length.unwrap_or(0).min(limit);
-                let mut joined = BytesMut::with_capacity(announced.max(2 * (first.len() + piece.len())));
+                let mut joined =
+                    BytesMut::with_capacity(announced.max(2 * (first.len() + piece.len())));
                 joined.extend_from_slice(&first);
                 joined.extend_from_slice(&piece);
                 Body::Joined(joined)
@@ -77,19 +84,20 @@ impl Gathering {
             Body::Whole(bytes) => bytes,
             Body::Joined(bytes) => bytes.freeze(),
         };
-        let api = Api::of_path(head.path())
-            .ok_or_else(|| RequestError::Path { path: shortened(head.path().as_bytes()) })?;
+        let api = Api::of_path(head.path()).ok_or_else(|| RequestError::Path {
+            path: shortened(head.path().as_bytes()),
+        })?;
         let rewrite = head.rewrite();
         let read = openai::parse(api, &body, rewrite, rules.hashing)?;
-        let mut edits = Vec::new();
-        let target_model = rewrite.filter(|target| *target != read.model).map(str::to_owned);
+        let mut rename = None;
+        let target_model = rewrite
+            .filter(|target| *target != read.model)
+            .map(str::to_owned);
         if let Some(target) = &target_model {
-            edits.push(Edit { span: read.model_span, text: json_string(target).into() });
-        }
-        let mut asks_for_usage = false;
-        if let (Usage::NotAsked(edit), true) = (read.usage, rules.inject_usage) {
-            edits.push(edit);
-            asks_for_usage = true;
+            rename = Some(Edit {
+                span: read.model_span,
+                text: json_string(target).into(),
+            });
         }
         let (id, made_id) = match &head.request_id {
             Some(id) => (String::from_utf8_lossy(id).into_owned(), None),
@@ -115,14 +123,22 @@ impl Gathering {
         rules.objectives.apply(head.objective(), &mut request);
         let pending = Pending {
             body,
-            edits,
-            asks_for_usage,
+            api,
+            rename,
+            usage: read.usage,
             trailers,
             made_id,
             smuggled: head.smuggled,
             accepts_encoding: head.accepts_encoding,
         };
-        Ok((Submission { request, target_model, streaming: read.stream }, pending))
+        Ok((
+            Submission {
+                request,
+                target_model,
+                streaming: read.stream,
+            },
+            pending,
+        ))
     }
 }
 
@@ -134,8 +150,10 @@ fn json_string(text: &str) -> String {
 #[derive(Debug)]
 pub(super) struct Pending {
     body: Bytes,
-    edits: Vec<Edit>,
-    asks_for_usage: bool,
+    api: Api,
+    /// Puts the target model in place of the client's.
+    rename: Option<Edit>,
+    usage: Usage,
     /// Trailers end the body.
     trailers: bool,
     /// The id given to a request that brought none.
@@ -145,14 +163,28 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Whether usage is asked for in the client's place.
-    pub(super) fn asks_for_usage(&self) -> bool {
-        self.asks_for_usage
-    }
-
-    /// Sends the request on: headers, body, and trailers where there are any.
-    pub(super) fn relay(self, dispatch: &Dispatch, rules: &Rules, out: &mut Actions) {
-        let body = edit::apply(self.body, self.edits);
+    /// Sends the request on: headers, body, and trailers where there are any. Returns what was asked for in
+    /// the client's place.
+    pub(super) fn relay(self, dispatch: &Dispatch, rules: &Rules, out: &mut Actions) -> Asking {
+        let mut edits: Vec<Edit> = self.rename.into_iter().collect();
+        let asking = match self.usage {
+            Usage::NotStreamed | Usage::Asked => Asking::Nothing,
+            Usage::Untouchable => {
+                Asking::Plain(rules.dialects.of(&dispatch.endpoint.address, self.api))
+            }
+            Usage::NotAsked(_) if !rules.inject_usage => Asking::Nothing,
+            Usage::NotAsked(edit) => {
+                let dialect = rules.dialects.of(&dispatch.endpoint.address, self.api);
+                match dialect.plan() {
+                    Plan::Probe => Asking::Plain(dialect),
+                    Plan::Ask { nulls } => {
+                        edits.push(edit);
+                        Asking::Usage { dialect, nulls }
+                    }
+                }
+            }
+        };
+        let body = edit::apply(self.body, edits);
         let mut set = Vec::with_capacity(2);
         if !self.trailers {
             set.push(("content-length", Bytes::from(body.len().to_string())));
@@ -161,16 +193,23 @@ impl Pending {
             set.push((header::REQUEST_ID, Bytes::from(id)));
         }
         let mut remove = self.smuggled;
-        if self.asks_for_usage && self.accepts_encoding {
+        if self.accepts_encoding && matches!(asking, Asking::Usage { .. }) {
             // What only we asked for could not be taken out of a compressed answer.
             remove.push("accept-encoding");
         }
         let destination = Some(destination(dispatch, rules.emit_scores));
-        out.push_back(Action::Send(Reply::RequestHeaders(HeaderChange { set, remove, destination })));
-        pieces(body, !self.trailers, |piece| out.push_back(Action::Send(Reply::RequestBody(piece))));
+        out.push_back(Action::Send(Reply::RequestHeaders(HeaderChange {
+            set,
+            remove,
+            destination,
+        })));
+        pieces(body, !self.trailers, |piece| {
+            out.push_back(Action::Send(Reply::RequestBody(piece)))
+        });
         if self.trailers {
             out.push_back(Action::Send(Reply::RequestTrailers));
         }
+        asking
     }
 }
 
@@ -185,7 +224,11 @@ fn destination(dispatch: &Dispatch, emit_scores: bool) -> Destination {
         endpoints = list.into();
     }
     let scores = if emit_scores {
-        dispatch.decision.totals().map(|(address, score)| (Arc::clone(address), score)).collect()
+        dispatch
+            .decision
+            .totals()
+            .map(|(address, score)| (Arc::clone(address), score))
+            .collect()
     } else {
         Vec::new()
     };

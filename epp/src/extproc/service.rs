@@ -57,13 +57,16 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         if request.uri().path() != wire::PROCESS {
-            return Box::pin(ready(Ok(Status::unimplemented("only Process is served here").into_http())));
+            return Box::pin(ready(Ok(Status::unimplemented(
+                "only Process is served here",
+            )
+            .into_http())));
         }
         let process = Process(Arc::clone(&self.hub));
         let max_message = self.max_message;
         Box::pin(async move {
-            let mut grpc =
-                Grpc::new(ProstCodec::default()).apply_max_message_size_config(Some(max_message), None);
+            let mut grpc = Grpc::new(ProstCodec::default())
+                .apply_max_message_size_config(Some(max_message), None);
             Ok(grpc.streaming(process, request).await)
         })
     }
@@ -77,7 +80,10 @@ impl StreamingService<ProcessingRequest> for Process {
     type Future = Ready<Result<Response<Exchange>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<ProcessingRequest>>) -> Self::Future {
-        ready(Ok(Response::new(Exchange::new(Arc::clone(&self.0), request.into_inner()))))
+        ready(Ok(Response::new(Exchange::new(
+            Arc::clone(&self.0),
+            request.into_inner(),
+        ))))
     }
 }
 
@@ -121,7 +127,8 @@ impl Exchange {
     }
 
     fn feed(&mut self, event: Event) {
-        self.machine.on(self.hub.clock.now(), event, &mut self.actions);
+        self.machine
+            .on(self.hub.clock.now(), event, &mut self.actions);
     }
 
     /// Carries out what stands next; a reply is returned, and so is the end of the stream.
@@ -145,7 +152,12 @@ impl Exchange {
             }
             Action::FirstToken(observation) => {
                 if let Some(request) = &self.request {
-                    let ttft = self.hub.clock.now().saturating_sub(self.opened).as_secs_f64();
+                    let ttft = self
+                        .hub
+                        .clock
+                        .now()
+                        .saturating_sub(self.opened)
+                        .as_secs_f64();
                     request.series.ttft_streaming.observe(ttft);
                 }
                 if let Some(observation) = observation {
@@ -167,9 +179,18 @@ impl Exchange {
     }
 
     fn submit(&mut self, submission: Submission) {
-        let Submission { request, target_model, streaming } = submission;
+        let Submission {
+            request,
+            target_model,
+            streaming,
+        } = submission;
         let target = target_model.as_deref().unwrap_or(&request.model);
-        let series = self.hub.telemetry.requests.series(&request.model, target, &request.flow, request.priority);
+        let series = self.hub.telemetry.requests.series(
+            &request.model,
+            target,
+            &request.flow,
+            request.priority,
+        );
         series.requests.inc();
         let now = self.hub.clock.now();
         self.request = Some(Subject {
@@ -183,7 +204,10 @@ impl Exchange {
         match self.hub.submit(now, request) {
             Submitted::Decided(verdict) => {
                 let took = self.hub.clock.now().saturating_sub(now);
-                self.hub.telemetry.scheduler_duration.observe(took.as_secs_f64());
+                self.hub
+                    .telemetry
+                    .scheduler_duration
+                    .observe(took.as_secs_f64());
                 self.decided(verdict);
             }
             Submitted::Queued(ticket, receiver) => self.queued = Some((ticket, receiver)),
@@ -198,8 +222,14 @@ impl Exchange {
                 Verdict::Dispatched(dispatch) => {
                     self.hub.trainer.note_dispatch(now);
                     if let Some(prediction) = &dispatch.decision.prediction {
-                        request.series.predicted_ttft.observe(f64::from(prediction.ttft.p50) / 1e3);
-                        request.series.predicted_tpot.observe(f64::from(prediction.tpot.p50) / 1e3);
+                        request
+                            .series
+                            .predicted_ttft
+                            .observe(f64::from(prediction.ttft.p50) / 1e3);
+                        request
+                            .series
+                            .predicted_tpot
+                            .observe(f64::from(prediction.tpot.p50) / 1e3);
                     }
                     self.hub.decisions.dispatched(id, dispatch.decision.clone());
                     "Dispatched"
@@ -219,15 +249,30 @@ impl Exchange {
     fn ended(&mut self, ended: Ended) {
         self.hub.pump();
         let Ended { completion, status } = ended;
-        let Some(Subject { series, slo, streaming, .. }) = &self.request else { return };
-        let life = self.hub.clock.now().saturating_sub(self.opened).as_secs_f64();
+        let Some(Subject {
+            series,
+            slo,
+            streaming,
+            ..
+        }) = &self.request
+        else {
+            return;
+        };
+        let life = self
+            .hub
+            .clock
+            .now()
+            .saturating_sub(self.opened)
+            .as_secs_f64();
         let waited_ms = completion.waited.as_secs_f64() * 1e3;
         if status.is_some_and(|status| status >= 400) {
             series.error("ModelServerError");
         }
         if status == Some(200) {
             series.duration.observe(life);
-            series.input_tokens.observe(f64::from(completion.prompt_tokens));
+            series
+                .input_tokens
+                .observe(f64::from(completion.prompt_tokens));
             if let Some(output) = completion.output_tokens {
                 series.output_tokens.observe(f64::from(output));
             }
@@ -238,7 +283,11 @@ impl Exchange {
         if let Some(tpot_ms) = completion.tpot_ms {
             series.tpot.observe(tpot_ms / 1e3);
         }
-        let missed = |target: Option<f64>, actual: Option<f64>| target.zip(actual).is_some_and(|(target, actual)| actual > target);
+        let missed = |target: Option<f64>, actual: Option<f64>| {
+            target
+                .zip(actual)
+                .is_some_and(|(target, actual)| actual > target)
+        };
         if missed(slo.ttft_ms, completion.ttft_ms.map(|ttft| ttft + waited_ms)) {
             series.violation("ttft");
         }
@@ -321,8 +370,14 @@ impl Drop for Exchange {
         self.feed(Event::Closed);
         while let Some(action) = self.actions.pop_front() {
             match action {
-                Action::Withdraw | Action::Ended(_) | Action::FirstToken(_) => drop(self.act(action)),
-                Action::Submit(_) | Action::PickAny(_) | Action::Send(_) | Action::Finish | Action::Fail(_) => {}
+                Action::Withdraw | Action::Ended(_) | Action::FirstToken(_) => {
+                    drop(self.act(action))
+                }
+                Action::Submit(_)
+                | Action::PickAny(_)
+                | Action::Send(_)
+                | Action::Finish
+                | Action::Fail(_) => {}
             }
         }
         let life = self.hub.clock.now().saturating_sub(self.opened);
@@ -342,18 +397,28 @@ fn error_code(status: u16) -> &'static str {
 
 /// What a message says, in neutral words; `None` for messages of kinds unknown here.
 fn event(message: ProcessingRequest) -> Option<Event> {
-    let ProcessingRequest { metadata_context, request } = message;
+    let ProcessingRequest {
+        metadata_context,
+        request,
+    } = message;
     Some(match request? {
         Incoming::RequestHeaders(headers) => Event::RequestHeaders {
             end_of_stream: headers.end_of_stream,
             headers: neutral(headers),
             subset: metadata_context.and_then(subset),
         },
-        Incoming::ResponseHeaders(headers) => {
-            Event::ResponseHeaders { end_of_stream: headers.end_of_stream, headers: neutral(headers) }
-        }
-        Incoming::RequestBody(body) => Event::RequestBody { body: body.body, end_of_stream: body.end_of_stream },
-        Incoming::ResponseBody(body) => Event::ResponseBody { body: body.body, end_of_stream: body.end_of_stream },
+        Incoming::ResponseHeaders(headers) => Event::ResponseHeaders {
+            end_of_stream: headers.end_of_stream,
+            headers: neutral(headers),
+        },
+        Incoming::RequestBody(body) => Event::RequestBody {
+            body: body.body,
+            end_of_stream: body.end_of_stream,
+        },
+        Incoming::ResponseBody(body) => Event::ResponseBody {
+            body: body.body,
+            end_of_stream: body.end_of_stream,
+        },
         Incoming::RequestTrailers(_) => Event::RequestTrailers,
         Incoming::ResponseTrailers(_) => Event::ResponseTrailers,
     })
@@ -362,10 +427,20 @@ fn event(message: ProcessingRequest) -> Option<Event> {
 fn neutral(headers: wire::HttpHeaders) -> Vec<Header> {
     let headers = headers.headers.unwrap_or_default().headers.into_iter();
     headers
-        .map(|wire::HeaderValue { key, value, raw_value }| {
-            let value = if raw_value.is_empty() { value } else { raw_value };
-            Header { name: key, value }
-        })
+        .map(
+            |wire::HeaderValue {
+                 key,
+                 value,
+                 raw_value,
+             }| {
+                let value = if raw_value.is_empty() {
+                    value
+                } else {
+                    raw_value
+                };
+                Header { name: key, value }
+            },
+        )
         .collect()
 }
 
@@ -377,7 +452,13 @@ fn subset(metadata: wire::Metadata) -> Option<Vec<String>> {
         _ => Vec::new(),
     };
     match hint.fields.get(header::DESTINATION_SUBSET)?.kind.as_ref() {
-        Some(wire::Kind::List(list)) => Some(list.values.iter().filter_map(|value| value.kind.as_ref()).flat_map(text).collect()),
+        Some(wire::Kind::List(list)) => Some(
+            list.values
+                .iter()
+                .filter_map(|value| value.kind.as_ref())
+                .flat_map(text)
+                .collect(),
+        ),
         Some(kind) => Some(text(kind)),
         None => Some(Vec::new()),
     }

@@ -7,9 +7,10 @@
 
 use super::reply::{Destination, HeaderChange, Immediate, Reply};
 use super::request::{Gathering, Pending};
-use super::response::Answer;
+use super::response::{Answer, Asking};
 use crate::api::error::{RequestError, openai_error};
 use crate::api::head::Header;
+use crate::usage::dialect::Dialects;
 use bytes::Bytes;
 use epp_core::{Completion, End, InFlight, Objectives, PrefixHashing, Refusal, Request, Verdict};
 use names::header;
@@ -32,6 +33,10 @@ pub struct Rules {
     pub inject_usage: bool,
     /// Tell the proxy every candidate's score.
     pub emit_scores: bool,
+    /// Heed the proxy's choice of endpoints.
+    pub subsets: bool,
+    /// How servers write what was not asked for.
+    pub dialects: Arc<Dialects>,
 }
 
 /// What happened.
@@ -185,7 +190,7 @@ enum State {
     Gathering(Box<Gathering>),
     Waiting(Box<Pending>),
     Picking,
-    Relayed { strip: bool },
+    Relayed(Asking),
     Answering(Box<Answer>),
     Over,
 }
@@ -203,7 +208,12 @@ pub struct Stream {
 impl Stream {
     /// A stream on which nothing happened. `serial` is unique among streams.
     pub fn new(rules: Arc<Rules>, serial: u64) -> Self {
-        Self { rules, serial, state: State::Start, in_flight: None }
+        Self {
+            rules,
+            serial,
+            state: State::Start,
+            in_flight: None,
+        }
     }
 
     /// How far the stream is.
@@ -212,7 +222,7 @@ impl Stream {
             State::Start => Phase::Start,
             State::Gathering(_) => Phase::Gathering,
             State::Waiting(_) | State::Picking => Phase::Waiting,
-            State::Relayed { .. } => Phase::Relayed,
+            State::Relayed(_) => Phase::Relayed,
             State::Answering(_) => Phase::Answering,
             State::Over => Phase::Over,
         }
@@ -222,22 +232,34 @@ impl Stream {
     pub fn on(&mut self, now: Duration, event: Event, out: &mut Actions) {
         let name = event.name();
         let taken = match event {
-            Event::RequestHeaders { headers, end_of_stream, subset } => {
-                self.request_headers(&headers, end_of_stream, subset, out)
-            }
-            Event::RequestBody { body, end_of_stream } => self.request_body(body, end_of_stream, out),
+            Event::RequestHeaders {
+                headers,
+                end_of_stream,
+                subset,
+            } => self.request_headers(&headers, end_of_stream, subset, out),
+            Event::RequestBody {
+                body,
+                end_of_stream,
+            } => self.request_body(body, end_of_stream, out),
             Event::RequestTrailers => self.request_trailers(out),
             Event::Verdict(verdict) => self.verdict(verdict, out),
             Event::Picked(endpoint) => self.picked(endpoint, out),
-            Event::ResponseHeaders { headers, end_of_stream } => {
-                self.response_headers(now, &headers, end_of_stream, out)
-            }
-            Event::ResponseBody { body, end_of_stream } => self.response_body(now, body, end_of_stream, out),
+            Event::ResponseHeaders {
+                headers,
+                end_of_stream,
+            } => self.response_headers(now, &headers, end_of_stream, out),
+            Event::ResponseBody {
+                body,
+                end_of_stream,
+            } => self.response_body(now, body, end_of_stream, out),
             Event::ResponseTrailers => self.response_trailers(now, out),
             Event::Closed => self.closed(now, out),
         };
         if !taken {
-            let error = ProtocolError { event: name, phase: self.phase() };
+            let error = ProtocolError {
+                event: name,
+                phase: self.phase(),
+            };
             self.closed(now, out);
             out.push_back(Action::Fail(error));
         }
@@ -253,6 +275,7 @@ impl Stream {
         if !matches!(self.state, State::Start) {
             return false;
         }
+        let subset = subset.filter(|_| self.rules.subsets);
         if end_of_stream {
             // Nothing to read a model or a prompt from (a GET): any endpoint will do.
             self.state = State::Picking;
@@ -290,7 +313,9 @@ impl Stream {
 
     /// The body is complete: parses it and asks the director.
     fn submit(&mut self, trailers: bool, out: &mut Actions) {
-        let State::Gathering(gathering) = std::mem::replace(&mut self.state, State::Over) else { return };
+        let State::Gathering(gathering) = std::mem::replace(&mut self.state, State::Over) else {
+            return;
+        };
         match gathering.submission(&self.rules, self.serial, trailers) {
             Ok((submission, pending)) => {
                 self.state = State::Waiting(Box::new(pending));
@@ -303,7 +328,15 @@ impl Stream {
     fn reject(&mut self, error: &RequestError, out: &mut Actions) {
         let status = error.status();
         let body = openai_error(status, &error.to_string(), error.param(), None);
-        self.answer(Immediate { status, headers: vec![json()], body, details: "bad-request" }, out);
+        self.answer(
+            Immediate {
+                status,
+                headers: vec![json()],
+                body,
+                details: "bad-request",
+            },
+            out,
+        );
     }
 
     /// Answers the client from here and closes.
@@ -315,13 +348,13 @@ impl Stream {
 
     fn verdict(&mut self, verdict: Verdict, out: &mut Actions) -> bool {
         // A verdict that nobody waits for any more is dropped, and gives its load back with that.
-        let State::Waiting(pending) = std::mem::replace(&mut self.state, State::Over) else { return true };
+        let State::Waiting(pending) = std::mem::replace(&mut self.state, State::Over) else {
+            return true;
+        };
         match verdict {
             Verdict::Refused(refusal) => self.answer(refused(&refusal), out),
             Verdict::Dispatched(dispatch) => {
-                let strip = pending.asks_for_usage();
-                self.state = State::Relayed { strip };
-                pending.relay(&dispatch, &self.rules, out);
+                self.state = State::Relayed(pending.relay(&dispatch, &self.rules, out));
                 self.in_flight = Some(dispatch.in_flight);
             }
         }
@@ -334,26 +367,38 @@ impl Stream {
         }
         match endpoint {
             Some(endpoints) => {
-                self.state = State::Relayed { strip: false };
-                let destination = Some(Destination { endpoints, scores: Vec::new() });
-                out.push_back(Action::Send(Reply::RequestHeaders(HeaderChange { destination, ..Default::default() })));
+                self.state = State::Relayed(Asking::Nothing);
+                let destination = Some(Destination {
+                    endpoints,
+                    scores: Vec::new(),
+                });
+                out.push_back(Action::Send(Reply::RequestHeaders(HeaderChange {
+                    destination,
+                    ..Default::default()
+                })));
             }
             None => self.answer(no_endpoints(), out),
         }
         true
     }
 
-    fn response_headers(&mut self, now: Duration, headers: &[Header], end: bool, out: &mut Actions) -> bool {
-        let strip = match self.state {
-            State::Relayed { strip } => strip,
+    fn response_headers(
+        &mut self,
+        now: Duration,
+        headers: &[Header],
+        end: bool,
+        out: &mut Actions,
+    ) -> bool {
+        let asking = match &mut self.state {
+            State::Relayed(asking) => std::mem::take(asking),
             // The proxy answers by itself (a client too slow, a body too large): nothing is wanted any more.
             State::Gathering(_) | State::Waiting(_) => {
                 self.withdraw(out);
-                false
+                Asking::Nothing
             }
             State::Start | State::Picking | State::Answering(_) | State::Over => return false,
         };
-        let (answer, change) = Answer::new(headers, strip && !end);
+        let (answer, change) = Answer::new(headers, asking);
         out.push_back(Action::Send(Reply::ResponseHeaders(change)));
         self.state = State::Answering(Box::new(answer));
         if end {
@@ -418,7 +463,10 @@ impl Stream {
         };
         self.state = State::Over;
         if let Some(in_flight) = self.in_flight.take() {
-            out.push_back(Action::Ended(Box::new(Ended { completion: in_flight.finish(now, end), status })));
+            out.push_back(Action::Ended(Box::new(Ended {
+                completion: in_flight.finish(now, end),
+                status,
+            })));
         }
     }
 }
@@ -434,14 +482,29 @@ fn refused(refusal: &Refusal) -> Immediate {
         headers.push(("retry-after", after.as_secs().max(1).to_string()));
     }
     let body = openai_error(refusal.status, &refusal.message, None, Some(refusal.reason));
-    Immediate { status: refusal.status, headers, body, details: refusal.reason }
+    Immediate {
+        status: refusal.status,
+        headers,
+        body,
+        details: refusal.reason,
+    }
 }
 
 /// The answer to a request without a body when there is nowhere to send it.
 fn no_endpoints() -> Immediate {
     const REASON: &str = "rejected-no-endpoints";
-    let body = openai_error(503, "no model server is ready: try again later", None, Some(REASON));
-    Immediate { status: 503, headers: vec![json(), (header::DROPPED_REASON, REASON.to_owned())], body, details: REASON }
+    let body = openai_error(
+        503,
+        "no model server is ready: try again later",
+        None,
+        Some(REASON),
+    );
+    Immediate {
+        status: 503,
+        headers: vec![json(), (header::DROPPED_REASON, REASON.to_owned())],
+        body,
+        details: REASON,
+    }
 }
 
 #[cfg(test)]

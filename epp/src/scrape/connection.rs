@@ -58,7 +58,12 @@ pub struct Connection {
 impl Connection {
     /// To `address` (`ip:port`), asking for `path`.
     pub fn new(address: &str, path: &str) -> Self {
-        Self { address: address.to_owned(), path: path.to_owned(), open: None, page: BytesMut::new() }
+        Self {
+            address: address.to_owned(),
+            path: path.to_owned(),
+            open: None,
+            page: BytesMut::new(),
+        }
     }
 
     /// Asks for the page and hands it to `read`.
@@ -66,8 +71,13 @@ impl Connection {
     /// # Errors
     /// [`ScrapeError`]; the next call starts with a new connection. [`ScrapeError::Foreign`] when `read`
     /// finds nothing.
-    pub async fn fetch<T>(&mut self, read: impl FnOnce(&[u8]) -> Option<T>) -> Result<T, ScrapeError> {
-        tokio::time::timeout(TIMEOUT, self.exchange()).await.map_err(|_| ScrapeError::Timeout)??;
+    pub async fn fetch<T>(
+        &mut self,
+        read: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<T, ScrapeError> {
+        tokio::time::timeout(TIMEOUT, self.exchange())
+            .await
+            .map_err(|_| ScrapeError::Timeout)??;
         read(&self.page).ok_or(ScrapeError::Foreign)
     }
 
@@ -120,14 +130,22 @@ impl Connection {
     }
 
     async fn connect(&self) -> Result<Open, ScrapeError> {
-        let stream = TcpStream::connect(&self.address).await.map_err(ScrapeError::Connect)?;
+        let stream = TcpStream::connect(&self.address)
+            .await
+            .map_err(ScrapeError::Connect)?;
         stream.set_nodelay(true).map_err(ScrapeError::Connect)?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Open { sender, driver: Box::pin(driver) })
+        Ok(Open {
+            sender,
+            driver: Box::pin(driver),
+        })
     }
 }
 
-async fn collect(response: http::Response<Incoming>, page: &mut BytesMut) -> Result<(), ScrapeError> {
+async fn collect(
+    response: http::Response<Incoming>,
+    page: &mut BytesMut,
+) -> Result<(), ScrapeError> {
     if response.status() != http::StatusCode::OK {
         return Err(ScrapeError::Status(response.status().as_u16()));
     }
@@ -174,7 +192,8 @@ mod tests {
     #[tokio::test]
     async fn one_connection_serves_many_reads_in_any_framing() {
         const SIZED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none";
-        const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n";
+        const CHUNKED: &str =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n";
         const CLOSING: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nthree";
         let (address, served) = serve(vec![vec![SIZED, CHUNKED, CLOSING], vec![SIZED]]).await;
         let mut connection = Connection::new(&address, "/metrics");
@@ -195,11 +214,24 @@ mod tests {
 
     #[tokio::test]
     async fn errors_say_what_happened() {
-        let (address, _served) = serve(vec![vec!["HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"], vec!["junk\r\n\r\n"]]).await;
+        let (address, _served) = serve(vec![
+            vec!["HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"],
+            vec!["junk\r\n\r\n"],
+        ])
+        .await;
         let mut connection = Connection::new(&address, "/metrics");
-        assert!(matches!(connection.fetch(whole).await, Err(ScrapeError::Status(404))));
-        assert!(matches!(connection.fetch(whole).await, Err(ScrapeError::Http(_))));
+        assert!(matches!(
+            connection.fetch(whole).await,
+            Err(ScrapeError::Status(404))
+        ));
+        assert!(matches!(
+            connection.fetch(whole).await,
+            Err(ScrapeError::Http(_))
+        ));
         let mut nobody = Connection::new("127.0.0.1:1", "/metrics");
-        assert!(matches!(nobody.fetch(whole).await, Err(ScrapeError::Connect(_))));
+        assert!(matches!(
+            nobody.fetch(whole).await,
+            Err(ScrapeError::Connect(_))
+        ));
     }
 }

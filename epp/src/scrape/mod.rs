@@ -63,15 +63,31 @@ pub(crate) async fn run(hub: Arc<Hub>, schedule: Schedule, shutdown: Shutdown) {
 }
 
 /// One reader per endpoint of `pool`: those that stay go on, the others end.
-fn follow(pool: &Pool, mut readers: Vec<Reader>, hub: &Arc<Hub>, schedule: &Schedule) -> Vec<Reader> {
+fn follow(
+    pool: &Pool,
+    mut readers: Vec<Reader>,
+    hub: &Arc<Hub>,
+    schedule: &Schedule,
+) -> Vec<Reader> {
     let count = pool.endpoints.len().max(1) as u32;
     let place = |index: usize| schedule.interval * (index as u32) / count;
     let reader = |(index, endpoint): (usize, &Arc<Endpoint>)| {
-        if let Some(known) = readers.iter().position(|reader| Arc::ptr_eq(&reader.endpoint, endpoint)) {
+        if let Some(known) = readers
+            .iter()
+            .position(|reader| Arc::ptr_eq(&reader.endpoint, endpoint))
+        {
             return readers.swap_remove(known);
         }
-        let task = tokio::spawn(read(Arc::clone(endpoint), Arc::clone(hub), schedule.clone(), place(index)));
-        Reader { endpoint: Arc::clone(endpoint), task }
+        let task = tokio::spawn(read(
+            Arc::clone(endpoint),
+            Arc::clone(hub),
+            schedule.clone(),
+            place(index),
+        ));
+        Reader {
+            endpoint: Arc::clone(endpoint),
+            task,
+        }
     };
     pool.endpoints.iter().enumerate().map(reader).collect()
 }
@@ -83,7 +99,10 @@ async fn read(endpoint: Arc<Endpoint>, hub: Arc<Hub>, schedule: Schedule, place:
     let mut due = hub.clock.now() + place;
     loop {
         tokio::time::sleep_until(hub.clock.instant(due)).await;
-        let wait = match connection.fetch(|page| parse::parse(page, hub.clock.now())).await {
+        let wait = match connection
+            .fetch(|page| parse::parse(page, hub.clock.now()))
+            .await
+        {
             Ok(scraped) => {
                 endpoint.set_scraped(scraped);
                 failures = 0;
@@ -92,7 +111,9 @@ async fn read(endpoint: Arc<Endpoint>, hub: Arc<Hub>, schedule: Schedule, place:
             Err(error) => {
                 failures += 1;
                 complain(&endpoint, &hub, failures, &error);
-                (schedule.interval * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_BACKOFF).max(schedule.interval)
+                (schedule.interval * 2_u32.saturating_pow(failures.min(16)))
+                    .min(LONGEST_BACKOFF)
+                    .max(schedule.interval)
             }
         };
         let now = hub.clock.now();

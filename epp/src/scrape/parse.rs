@@ -46,7 +46,10 @@ pub fn parse(page: &[u8], at: Duration) -> Option<Scraped> {
 
 impl Page {
     fn line(&mut self, line: &[u8]) {
-        let name_end = line.iter().position(|byte| matches!(byte, b'{' | b' ')).unwrap_or(line.len());
+        let name_end = line
+            .iter()
+            .position(|byte| matches!(byte, b'{' | b' '))
+            .unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
         let is = |wanted: &str| name == wanted.as_bytes();
         if is(vllm::WAITING) {
@@ -55,7 +58,8 @@ impl Page {
             add(&mut self.running, value(rest));
         } else if is(vllm::KV_USAGE) || (is(OLD_KV_USAGE) && self.kv_utilization.is_none()) {
             if let Some(value) = value(rest) {
-                self.kv_utilization = Some(self.kv_utilization.map_or(value, |known| known.max(value)));
+                self.kv_utilization =
+                    Some(self.kv_utilization.map_or(value, |known| known.max(value)));
             }
         } else if is(vllm::CACHE_CONFIG) {
             self.block_tokens = label(rest, b"block_size=\"").or(self.block_tokens);
@@ -72,7 +76,11 @@ fn add(sum: &mut Option<f32>, value: Option<f32>) {
 
 /// The number after the labels; a timestamp may follow.
 fn value(rest: &[u8]) -> Option<f32> {
-    let after = if rest.first() == Some(&b'{') { &rest[labels_end(rest)?..] } else { rest };
+    let after = if rest.first() == Some(&b'{') {
+        &rest[labels_end(rest)?..]
+    } else {
+        rest
+    };
     let text = std::str::from_utf8(after).ok()?;
     let value: f32 = text.split_ascii_whitespace().next()?.parse().ok()?;
     value.is_finite().then_some(value)
@@ -96,10 +104,17 @@ fn labels_end(rest: &[u8]) -> Option<usize> {
 
 /// The number in the label whose name, equals sign and quote are `opening`.
 fn label(rest: &[u8], opening: &[u8]) -> Option<u32> {
-    let preceded = |&at: &usize| at.checked_sub(1).and_then(|before| rest.get(before)).is_some_and(|byte| matches!(byte, b'{' | b','));
+    let preceded = |&at: &usize| {
+        at.checked_sub(1)
+            .and_then(|before| rest.get(before))
+            .is_some_and(|byte| matches!(byte, b'{' | b','))
+    };
     let start = memmem::find_iter(rest, opening).find(preceded)? + opening.len();
     let value = &rest[start..];
-    std::str::from_utf8(&value[..memchr(b'"', value)?]).ok()?.parse().ok()
+    std::str::from_utf8(&value[..memchr(b'"', value)?])
+        .ok()?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -134,7 +149,10 @@ mod tests {
     fn odd_labels_and_odd_numbers_do_not_mislead() {
         let page = b"vllm:num_requests_waiting{model_name=\"a}b\\\" 9\"} 4\r\nvllm:num_requests_running NaN\nvllm:cache_config_info{my_block_size=\"1\",block_size=\"32\",num_gpu_blocks=\"None\"} 1\n";
         let scraped = parse(page, Duration::ZERO).unwrap();
-        assert_eq!((scraped.waiting, scraped.block_tokens, scraped.kv_blocks), (4.0, Some(32), None));
+        assert_eq!(
+            (scraped.waiting, scraped.block_tokens, scraped.kv_blocks),
+            (4.0, Some(32), None)
+        );
         assert!(scraped.running.is_nan());
     }
 

@@ -5,7 +5,7 @@ use epp_core::{BandDepth, Endpoint, Outcome, Totals};
 use names::metric::HEADROOM_PREFIX;
 use predictor::{State, Target, TargetReport};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -24,14 +24,22 @@ pub struct HubCollector {
 impl HubCollector {
     /// A collector for the pool named `pool`.
     pub fn new(hub: &Arc<Hub>, pool: &str) -> Self {
-        Self { hub: Arc::downgrade(hub), pool: pool.to_owned() }
+        Self {
+            hub: Arc::downgrade(hub),
+            pool: pool.to_owned(),
+        }
     }
 }
 
 impl Collector for HubCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
-        let Some(hub) = self.hub.upgrade() else { return Ok(()) };
-        let mut page = Page { encoder, pool: &self.pool };
+        let Some(hub) = self.hub.upgrade() else {
+            return Ok(());
+        };
+        let mut page = Page {
+            encoder,
+            pool: &self.pool,
+        };
         page.endpoints(&hub)?;
         page.queue(&hub)?;
         page.demand(&hub)?;
@@ -39,12 +47,12 @@ impl Collector for HubCollector {
     }
 }
 
-struct Page<'e> {
+struct Page<'e, 'p> {
     encoder: DescriptorEncoder<'e>,
-    pool: &'e str,
+    pool: &'p str,
 }
 
-impl Page<'_> {
+impl Page<'_, '_> {
     fn family(
         &mut self,
         name: &str,
@@ -74,22 +82,46 @@ impl Page<'_> {
         let pool = hub.pool();
         let name = self.pool;
         let one = |value| std::iter::once((vec![("name", name)], value));
-        self.gauges(&epp("ready_endpoints"), "Endpoints known", one(pool.endpoints.len() as f64))?;
-        let scraped: Vec<_> = pool.endpoints.iter().filter_map(|endpoint| endpoint.scraped()).collect();
+        self.gauges(
+            &epp("ready_endpoints"),
+            "Endpoints known",
+            one(pool.endpoints.len() as f64),
+        )?;
+        let scraped: Vec<_> = pool
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.scraped())
+            .collect();
         let mean = |of: fn(&epp_core::Scraped) -> f32| {
             let known = scraped.iter().map(of).filter(|value| !value.is_nan());
-            let (sum, count) = known.fold((0.0, 0_u32), |(sum, count), value| (sum + f64::from(value), count + 1));
-            if count == 0 { f64::NAN } else { sum / f64::from(count) }
+            let (sum, count) = known.fold((0.0, 0_u32), |(sum, count), value| {
+                (sum + f64::from(value), count + 1)
+            });
+            if count == 0 {
+                f64::NAN
+            } else {
+                sum / f64::from(count)
+            }
         };
-        self.gauges(&epp("average_queue_size"), "Mean of the requests that engines hold back", one(mean(|s| s.waiting)))?;
-        self.gauges(&epp("average_running_requests"), "Mean of the requests in engines' batches", one(mean(|s| s.running)))?;
+        self.gauges(
+            &epp("average_queue_size"),
+            "Mean of the requests that engines hold back",
+            one(mean(|s| s.waiting)),
+        )?;
+        self.gauges(
+            &epp("average_running_requests"),
+            "Mean of the requests in engines' batches",
+            one(mean(|s| s.running)),
+        )?;
         self.gauges(
             &epp("average_kv_cache_utilization"),
             "Mean share of KV blocks in use, 0 to 1",
             one(mean(|s| s.kv_utilization)),
         )?;
         let per_endpoint = |value: fn(&Endpoint) -> f64| {
-            pool.endpoints.iter().map(move |endpoint| (vec![("endpoint_name", &*endpoint.name)], value(endpoint)))
+            pool.endpoints
+                .iter()
+                .map(move |endpoint| (vec![("endpoint_name", &*endpoint.name)], value(endpoint)))
         };
         self.gauges(
             &epp("inflight_requests"),
@@ -109,14 +141,29 @@ impl Page<'_> {
     fn queue(&mut self, hub: &Hub) -> Result<(), Error> {
         let queued = hub.queued();
         let pool = self.pool;
-        let bands: Vec<_> = queued.bands.iter().map(|band| (band.priority.to_string(), band)).collect();
+        let bands: Vec<_> = queued
+            .bands
+            .iter()
+            .map(|band| (band.priority.to_string(), band))
+            .collect();
         let rows = |value: fn(&BandDepth) -> u64| {
             bands.iter().map(move |(priority, band)| {
-                (vec![("priority", priority.as_str()), ("inference_pool", pool)], value(band) as f64)
+                (
+                    vec![("priority", priority.as_str()), ("inference_pool", pool)],
+                    value(band) as f64,
+                )
             })
         };
-        self.gauges(&epp("flow_control_queue_size"), "Requests queued", rows(|band| band.requests))?;
-        self.gauges(&epp("flow_control_queue_bytes"), "Bytes of request bodies queued", rows(|band| band.bytes))?;
+        self.gauges(
+            &epp("flow_control_queue_size"),
+            "Requests queued",
+            rows(|band| band.requests),
+        )?;
+        self.gauges(
+            &epp("flow_control_queue_bytes"),
+            "Bytes of request bodies queued",
+            rows(|band| band.bytes),
+        )?;
         let saturation = hub.saturation().unwrap_or(f64::NAN);
         let labels = vec![("inference_pool", pool), ("stage", "effective")];
         self.gauges(
@@ -146,53 +193,116 @@ impl Page<'_> {
                 }
             }
         }
-        self.family(&headroom("demand_requests"), "Requests by what became of them; Offered = all", MetricType::Counter, |mut encoder| {
-            for (outcome, priority, sheddable, totals) in &rows {
-                let labels: Labels = &[("outcome", outcome), ("priority", priority), ("sheddable", sheddable)];
-                ConstCounter::new(totals.requests).encode(encoder.encode_family(&labels)?)?;
-            }
-            Ok(())
-        })?;
-        self.family(&headroom("demand_tokens"), "Their tokens", MetricType::Counter, |mut encoder| {
-            for (outcome, priority, sheddable, totals) in &rows {
-                for (kind, count) in UNITS {
-                    let labels: Labels =
-                        &[("outcome", outcome), ("priority", priority), ("sheddable", sheddable), ("kind", kind)];
-                    ConstCounter::new(count(totals)).encode(encoder.encode_family(&labels)?)?;
+        self.family(
+            &headroom("demand_requests"),
+            "Requests by what became of them; Offered = all",
+            MetricType::Counter,
+            |mut encoder| {
+                for (outcome, priority, sheddable, totals) in &rows {
+                    let labels: Labels = &[
+                        ("outcome", outcome),
+                        ("priority", priority),
+                        ("sheddable", sheddable),
+                    ];
+                    ConstCounter::new(totals.requests).encode(encoder.encode_family(&labels)?)?;
                 }
-            }
-            Ok(())
-        })?;
+                Ok(())
+            },
+        )?;
+        self.family(
+            &headroom("demand_tokens"),
+            "Their tokens",
+            MetricType::Counter,
+            |mut encoder| {
+                for (outcome, priority, sheddable, totals) in &rows {
+                    for (kind, count) in UNITS {
+                        let labels: Labels = &[
+                            ("outcome", outcome),
+                            ("priority", priority),
+                            ("sheddable", sheddable),
+                            ("kind", kind),
+                        ];
+                        ConstCounter::new(count(totals)).encode(encoder.encode_family(&labels)?)?;
+                    }
+                }
+                Ok(())
+            },
+        )?;
         let misses: u64 = totals.bands.iter().map(|band| band.expected_misses).sum();
-        self.counter("slo_expected_misses", "Requests dispatched although no endpoint was predicted to meet their SLO", misses)
+        self.counter(
+            "slo_expected_misses",
+            "Requests dispatched although no endpoint was predicted to meet their SLO",
+            misses,
+        )
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
-        self.family(&headroom(name), help, MetricType::Counter, |encoder| ConstCounter::new(value).encode(encoder))
+        self.family(&headroom(name), help, MetricType::Counter, |encoder| {
+            ConstCounter::new(value).encode(encoder)
+        })
     }
 
     fn predictor(&mut self, hub: &Hub) -> Result<(), Error> {
         let report = hub.trainer.report();
-        let targets = || Target::ALL.into_iter().map(|target| (target.name(), report.target(target)));
+        let targets = || {
+            Target::ALL
+                .into_iter()
+                .map(|target| (target.name(), report.target(target)))
+        };
         let states = [State::Prior, State::Warming, State::Trained, State::Stale];
         let rows = targets().flat_map(|(target, of)| {
             states.map(|state| {
-                (vec![("target", target), ("state", state.name())], f64::from(u8::from(of.state == state)))
+                (
+                    vec![("target", target), ("state", state.name())],
+                    f64::from(u8::from(of.state == state)),
+                )
             })
         });
-        self.gauges(&headroom("predictor_state"), "1 for the state each target's model is in", rows)?;
+        self.gauges(
+            &headroom("predictor_state"),
+            "1 for the state each target's model is in",
+            rows,
+        )?;
         const SCORES: [(&str, &str, fn(&TargetReport) -> f64); 6] = [
-            ("predictor_mape", "Mean absolute error of p50 over recent labels, percent", |of| of.mape.into()),
-            ("predictor_median_ape", "Median absolute error of p50 over recent labels, percent", |of| of.median_ape.into()),
-            ("predictor_log_bias", "Mean of ln(p50 / actual) over recent labels; negative is optimistic", |of| of.log_bias.into()),
-            ("predictor_coverage_p90", "Share of recent labels at or below p90", |of| of.coverage_p90.into()),
-            ("predictor_labels", "Labels learned from", |of| of.labels as f64),
-            ("predictor_refits", "Refits put in force", |of| of.refits as f64),
+            (
+                "predictor_mape",
+                "Mean absolute error of p50 over recent labels, percent",
+                |of| of.mape.into(),
+            ),
+            (
+                "predictor_median_ape",
+                "Median absolute error of p50 over recent labels, percent",
+                |of| of.median_ape.into(),
+            ),
+            (
+                "predictor_log_bias",
+                "Mean of ln(p50 / actual) over recent labels; negative is optimistic",
+                |of| of.log_bias.into(),
+            ),
+            (
+                "predictor_coverage_p90",
+                "Share of recent labels at or below p90",
+                |of| of.coverage_p90.into(),
+            ),
+            ("predictor_labels", "Labels learned from", |of| {
+                of.labels as f64
+            }),
+            ("predictor_refits", "Refits put in force", |of| {
+                of.refits as f64
+            }),
         ];
         for (name, help, score) in SCORES {
-            self.gauges(&headroom(name), help, targets().map(|(target, of)| (vec![("target", target)], score(of))))?;
+            self.gauges(
+                &headroom(name),
+                help,
+                targets().map(|(target, of)| (vec![("target", target)], score(of))),
+            )?;
         }
-        self.counter("predictor_dropped_labels", "Labels dropped because the trainer was behind", report.dropped)
+        self.counter(
+            "predictor_dropped_labels",
+            "Labels dropped because the trainer was behind",
+            report.dropped,
+        )
     }
 }
 
@@ -203,9 +313,3 @@ fn epp(name: &str) -> String {
 fn headroom(name: &str) -> String {
     format!("{HEADROOM_PREFIX}_{name}")
 }
-
-/// Checked here because the encoder takes any label set: slices of pairs are one.
-const _: fn(&Labels<'_>) = |labels| {
-    fn is_label_set(_: &impl EncodeLabelSet) {}
-    is_label_set(labels);
-};

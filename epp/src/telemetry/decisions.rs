@@ -36,7 +36,12 @@ struct Entry {
 #[serde(rename_all = "snake_case")]
 enum Explained {
     Dispatched(Explanation),
-    Refused { outcome: &'static str, status: u16, reason: &'static str, message: String },
+    Refused {
+        outcome: &'static str,
+        status: u16,
+        reason: &'static str,
+        message: String,
+    },
 }
 
 /// A bounded ring of decisions.
@@ -48,17 +53,29 @@ pub struct Decisions {
 impl Decisions {
     /// Remembers where the request `id` was sent, and why.
     pub fn dispatched(&self, id: String, decision: Decision) {
-        self.push(Recorded { id, at: decision.at, what: What::Dispatched(decision) });
+        self.push(Recorded {
+            id,
+            at: decision.at,
+            what: What::Dispatched(decision),
+        });
     }
 
     /// Remembers why the request `id` was refused.
     pub fn refused(&self, id: String, at: Duration, refusal: Refusal) {
-        self.push(Recorded { id, at, what: What::Refused(refusal) });
+        self.push(Recorded {
+            id,
+            at,
+            what: What::Refused(refusal),
+        });
     }
 
     fn push(&self, recorded: Recorded) {
         let mut ring = self.ring.lock();
-        let oldest = if ring.len() == KEPT { ring.pop_front() } else { None };
+        let oldest = if ring.len() == KEPT {
+            ring.pop_front()
+        } else {
+            None
+        };
         ring.push_back(recorded);
         drop(ring);
         // Freed outside the lock: a decision over many endpoints is not small.
@@ -85,7 +102,11 @@ impl From<&Recorded> for Entry {
                 message: refusal.message.clone(),
             },
         };
-        Self { request_id: recorded.id.clone(), at_seconds: recorded.at.as_secs_f64(), what }
+        Self {
+            request_id: recorded.id.clone(),
+            at_seconds: recorded.at.as_secs_f64(),
+            what,
+        }
     }
 }
 
@@ -110,7 +131,10 @@ mod tests {
         assert_eq!(decisions.ring.lock().len(), KEPT);
         let json: serde_json::Value = serde_json::from_str(&decisions.to_json(2)).unwrap();
         assert_eq!(json.as_array().unwrap().len(), 2);
-        assert_eq!(json[0]["refused"]["message"], format!("number {}", KEPT + 9));
+        assert_eq!(
+            json[0]["refused"]["message"],
+            format!("number {}", KEPT + 9)
+        );
         assert_eq!(json[0]["refused"]["outcome"], "RejectedCapacity");
     }
 }

@@ -84,8 +84,12 @@ impl Telemetry {
             streams_ok: code("OK"),
             streams_failed: code("FailedPrecondition"),
             streams_cancelled: code("Canceled"),
-            stream_duration: Histogram::new(seconds(&[0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0])),
-            scheduler_duration: Histogram::new(seconds(&[0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1])),
+            stream_duration: Histogram::new(seconds(&[
+                0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0,
+            ])),
+            scheduler_duration: Histogram::new(seconds(&[
+                0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
+            ])),
             poll_errors: Family::default(),
             queue_duration: Family::new_with_constructor(queue_histogram),
             queue_outcomes: Family::default(),
@@ -96,28 +100,55 @@ impl Telemetry {
     }
 
     fn register(&self, epp: &mut Registry, streams: Family<CodeLabel, Counter>) {
-        epp.register("extproc_streams_inflight", "ext_proc streams open", self.streams_inflight.clone());
-        epp.register("extproc_streams", "ext_proc streams finished, by gRPC code", streams);
-        epp.register("extproc_stream_duration_seconds", "Life of ext_proc streams", self.stream_duration.clone());
+        epp.register(
+            "extproc_streams_inflight",
+            "ext_proc streams open",
+            self.streams_inflight.clone(),
+        );
+        epp.register(
+            "extproc_streams",
+            "ext_proc streams finished, by gRPC code",
+            streams,
+        );
+        epp.register(
+            "extproc_stream_duration_seconds",
+            "Life of ext_proc streams",
+            self.stream_duration.clone(),
+        );
         epp.register(
             "scheduler_e2e_duration_seconds",
             "Time that admitting and choosing an endpoint takes, queueing excluded",
             self.scheduler_duration.clone(),
         );
-        epp.register("datalayer_poll_errors", "Failed reads of engines' metrics and of the endpoints file", self.poll_errors.clone());
+        epp.register(
+            "datalayer_poll_errors",
+            "Failed reads of engines' metrics and of the endpoints file",
+            self.poll_errors.clone(),
+        );
         epp.register(
             "flow_control_request_queue_duration_seconds",
             "Time from arrival to the decision, by outcome",
             self.queue_duration.clone(),
         );
-        epp.register("flow_control_requests", "Decisions by outcome", self.queue_outcomes.clone());
+        epp.register(
+            "flow_control_requests",
+            "Decisions by outcome",
+            self.queue_outcomes.clone(),
+        );
     }
 
     /// Handles for the decisions of one band with one outcome; kept by the caller, since finding them takes
     /// a look into a table.
     pub fn outcome(&self, outcome: &'static str, priority: i32) -> (Counter, Histogram) {
-        let labels = OutcomeLabels { outcome, priority, inference_pool: self.pool.clone() };
-        (self.queue_outcomes.get_or_create(&labels).clone(), self.queue_duration.get_or_create(&labels).clone())
+        let labels = OutcomeLabels {
+            outcome,
+            priority,
+            inference_pool: self.pool.clone(),
+        };
+        (
+            self.queue_outcomes.get_or_create(&labels).clone(),
+            self.queue_duration.get_or_create(&labels).clone(),
+        )
     }
 
     /// A stream opened `life` ago ended.
@@ -133,7 +164,9 @@ impl Telemetry {
 
     /// A read failed.
     pub fn poll_failed(&self, source_type: &'static str) {
-        self.poll_errors.get_or_create(&SourceLabel { source_type }).inc();
+        self.poll_errors
+            .get_or_create(&SourceLabel { source_type })
+            .inc();
     }
 }
 
@@ -143,6 +176,7 @@ fn seconds(buckets: &[f64]) -> impl Iterator<Item = f64> {
 
 fn queue_histogram() -> Histogram {
     Histogram::new(seconds(&[
-        0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0,
+        0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0,
+        60.0,
     ]))
 }

@@ -3,7 +3,7 @@
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -96,15 +96,37 @@ pub struct Series {
 impl Series {
     /// Counts a request that ended in `error_code`.
     pub fn error(&self, error_code: &'static str) {
-        let RequestLabels { model_name, target_model_name, fairness_id, priority } = self.labels.clone();
-        let labels = ErrorLabels { model_name, target_model_name, fairness_id, priority, error_code };
+        let RequestLabels {
+            model_name,
+            target_model_name,
+            fairness_id,
+            priority,
+        } = self.labels.clone();
+        let labels = ErrorLabels {
+            model_name,
+            target_model_name,
+            fairness_id,
+            priority,
+            error_code,
+        };
         self.errors.get_or_create(&labels).inc();
     }
 
     /// Counts a missed target; `kind` is `ttft` or `tpot`.
     pub fn violation(&self, kind: &'static str) {
-        let RequestLabels { model_name, target_model_name, fairness_id, priority } = self.labels.clone();
-        let labels = ViolationLabels { model_name, target_model_name, fairness_id, priority, r#type: kind };
+        let RequestLabels {
+            model_name,
+            target_model_name,
+            fairness_id,
+            priority,
+        } = self.labels.clone();
+        let labels = ViolationLabels {
+            model_name,
+            target_model_name,
+            fairness_id,
+            priority,
+            r#type: kind,
+        };
         self.violations.get_or_create(&labels).inc();
     }
 }
@@ -151,15 +173,51 @@ impl SeriesTable {
             predicted_tpot: Family::new_with_constructor(tpot_buckets),
         };
         registry.register("request", "Requests", table.requests.clone());
-        registry.register("request_error", "Requests that ended in an error", table.errors.clone());
-        registry.register("request_slo_violation", "Requests whose latency missed its target", table.violations.clone());
-        registry.register("request_duration_seconds", "Arrival to the end of the answer", table.duration.clone());
-        registry.register("request_ttft_seconds", "Arrival to the first token, queueing included", table.ttft.clone());
-        registry.register("request_streaming_tpot_seconds", "Time per output token after the first", table.tpot.clone());
-        registry.register("request_input_tokens", "Prompt tokens", table.input_tokens.clone());
-        registry.register("request_output_tokens", "Output tokens", table.output_tokens.clone());
-        registry.register("request_predicted_ttft_seconds", "Predicted service time to first token", table.predicted_ttft.clone());
-        registry.register("request_predicted_tpot_seconds", "Predicted time per output token", table.predicted_tpot.clone());
+        registry.register(
+            "request_error",
+            "Requests that ended in an error",
+            table.errors.clone(),
+        );
+        registry.register(
+            "request_slo_violation",
+            "Requests whose latency missed its target",
+            table.violations.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "Arrival to the end of the answer",
+            table.duration.clone(),
+        );
+        registry.register(
+            "request_ttft_seconds",
+            "Arrival to the first token, queueing included",
+            table.ttft.clone(),
+        );
+        registry.register(
+            "request_streaming_tpot_seconds",
+            "Time per output token after the first",
+            table.tpot.clone(),
+        );
+        registry.register(
+            "request_input_tokens",
+            "Prompt tokens",
+            table.input_tokens.clone(),
+        );
+        registry.register(
+            "request_output_tokens",
+            "Output tokens",
+            table.output_tokens.clone(),
+        );
+        registry.register(
+            "request_predicted_ttft_seconds",
+            "Predicted service time to first token",
+            table.predicted_ttft.clone(),
+        );
+        registry.register(
+            "request_predicted_tpot_seconds",
+            "Predicted time per output token",
+            table.predicted_tpot.clone(),
+        );
         table
     }
 
@@ -185,26 +243,49 @@ impl SeriesTable {
 
     fn resolve(&self, labels: RequestLabels) -> Series {
         let streaming = |streaming| {
-            let RequestLabels { model_name, target_model_name, fairness_id, priority } = labels.clone();
-            StreamingLabels { model_name, target_model_name, fairness_id, priority, streaming }
+            let RequestLabels {
+                model_name,
+                target_model_name,
+                fairness_id,
+                priority,
+            } = labels.clone();
+            StreamingLabels {
+                model_name,
+                target_model_name,
+                fairness_id,
+                priority,
+                streaming,
+            }
         };
-        let prediction =
-            PredictionLabels { plugin: "predicted-latency-producer", model: labels.target_model_name.clone() };
+        let prediction = PredictionLabels {
+            plugin: "predicted-latency-producer",
+            model: labels.target_model_name.clone(),
+        };
         Series {
-            requests: self.requests.get_or_create(&labels).clone(),
-            duration: self.duration.get_or_create(&labels).clone(),
-            ttft_streaming: self.ttft.get_or_create(&streaming("true")).clone(),
-            ttft_document: self.ttft.get_or_create(&streaming("false")).clone(),
-            tpot: self.tpot.get_or_create(&labels).clone(),
-            input_tokens: self.input_tokens.get_or_create(&labels).clone(),
-            output_tokens: self.output_tokens.get_or_create(&labels).clone(),
-            predicted_ttft: self.predicted_ttft.get_or_create(&prediction).clone(),
-            predicted_tpot: self.predicted_tpot.get_or_create(&prediction).clone(),
+            requests: handle(&self.requests, &labels),
+            duration: handle(&self.duration, &labels),
+            ttft_streaming: handle(&self.ttft, &streaming("true")),
+            ttft_document: handle(&self.ttft, &streaming("false")),
+            tpot: handle(&self.tpot, &labels),
+            input_tokens: handle(&self.input_tokens, &labels),
+            output_tokens: handle(&self.output_tokens, &labels),
+            predicted_ttft: handle(&self.predicted_ttft, &prediction),
+            predicted_tpot: handle(&self.predicted_tpot, &prediction),
             errors: self.errors.clone(),
             violations: self.violations.clone(),
             labels,
         }
     }
+}
+
+/// The metric behind `labels`. A function, because the table's lock must be let go before the next look.
+fn handle<L, M, C>(family: &Family<L, M, C>, labels: &L) -> M
+where
+    L: Clone + std::hash::Hash + Eq,
+    M: Clone,
+    C: MetricConstructor<M>,
+{
+    family.get_or_create(labels).clone()
 }
 
 /// `value`, or [`OTHER`] once there are too many.
@@ -222,21 +303,23 @@ fn capped(values: &Mutex<FxHashSet<String>>, value: &str, full: bool) -> String 
 
 fn duration_buckets() -> Histogram {
     Histogram::new([
-        0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
-        30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0, 1800.0, 2700.0, 3600.0,
+        0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+        10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0,
+        1200.0, 1800.0, 2700.0, 3600.0,
     ])
 }
 
 fn ttft_buckets() -> Histogram {
     Histogram::new([
-        0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0,
-        20.0, 30.0, 60.0, 120.0,
+        0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0,
+        7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0,
     ])
 }
 
 fn tpot_buckets() -> Histogram {
     Histogram::new([
-        0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0,
+        0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2,
+        0.3, 0.5, 1.0, 2.0,
     ])
 }
 
@@ -260,11 +343,17 @@ mod tests {
         let mut registry = Registry::default();
         let table = SeriesTable::new(&mut registry);
         for index in 0..DISTINCT_VALUES + 50 {
-            table.series("m", "m", &format!("tenant-{index}"), 0).requests.inc();
+            table
+                .series("m", "m", &format!("tenant-{index}"), 0)
+                .requests
+                .inc();
         }
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
-        let series = text.lines().filter(|line| line.starts_with("request_total")).count();
+        let series = text
+            .lines()
+            .filter(|line| line.starts_with("request_total"))
+            .count();
         assert_eq!(series, DISTINCT_VALUES + 1);
         assert!(text.contains(r#"request_total{model_name="m",target_model_name="m",fairness_id="other",priority="0"} 50"#));
     }
@@ -273,7 +362,15 @@ mod tests {
     fn the_number_of_combinations_is_capped_too() {
         let table = SeriesTable::new(&mut Registry::default());
         for index in 0..2 * DISTINCT_SERIES {
-            table.series(&format!("m{}", index % 900), "t", &format!("f{}", index / 900), index as i32).requests.inc();
+            table
+                .series(
+                    &format!("m{}", index % 900),
+                    "t",
+                    &format!("f{}", index / 900),
+                    index as i32,
+                )
+                .requests
+                .inc();
         }
         assert_eq!(table.known.read().len(), DISTINCT_SERIES);
     }

@@ -44,7 +44,9 @@ impl Tail {
 }
 
 fn usage_value(after_key: &[u8]) -> Option<Tokens> {
-    let colon = after_key.iter().position(|byte| !byte.is_ascii_whitespace())?;
+    let colon = after_key
+        .iter()
+        .position(|byte| !byte.is_ascii_whitespace())?;
     let value = after_key[colon..].strip_prefix(b":")?;
     Tokens::read(&mut Reader::new(value)).ok()
 }
@@ -60,7 +62,15 @@ mod tests {
             let mut tail = Tail::default();
             tail.push(&document[..cut]);
             tail.push(&document[cut..]);
-            assert_eq!(tail.tokens(), Tokens { prompt: Some(7), cached: None, output: Some(3) }, "cut at {cut}");
+            assert_eq!(
+                tail.tokens(),
+                Tokens {
+                    prompt: Some(7),
+                    cached: None,
+                    output: Some(3)
+                },
+                "cut at {cut}"
+            );
         }
     }
 

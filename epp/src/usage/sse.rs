@@ -1,29 +1,42 @@
 //! Hot path: a tap on a stream of server-sent events that copies no byte that passes.
 //!
 //! Every event is looked at once it is whole: does it carry a choice, does it carry usage? When the
-//! picker has asked for usage in the client's place, the one event that is there only because of
-//! that (no choice, but usage) is taken out again, and nothing else: members such as `"usage":null`
-//! are the server's own way of writing and stay, so that the client reads the very bytes it would
-//! have read without the picker.
+//! picker has asked for usage in the client's place, what is there only because of that is taken out
+//! again, and nothing else: the one event with usage and no choice, and the `"usage":null` of the other
+//! events if the server does not write it unasked.
 //!
 //! An event that is cut across pieces is put together in a buffer of at most [`EVENT_LIMIT`] bytes.
-//! A longer one cannot be the usage event; it passes, judged by its beginning.
+//! A longer one passes as it is, judged by its beginning.
 
 use super::tokens::Tokens;
 use crate::api::json::{JsonError, Kind, Reader};
 use bytes::Bytes;
 use memchr::memchr;
+use std::ops::Range;
 
 /// Longest event that is held back or put together, bytes.
 pub const EVENT_LIMIT: usize = 16 * 1024;
 
+/// What is taken out of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strip {
+    /// Nothing.
+    Nothing,
+    /// The event that carries usage alone.
+    UsageEvent,
+    /// That, and `"usage":null` from every other event.
+    UsageEventAndNulls,
+}
+
 /// What one event carried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// A choice: at least part of an answer.
     pub choice: bool,
     /// Token counts.
     pub usage: Option<Tokens>,
+    /// Where in the event a `"usage":null` stands, with the comma that goes with it.
+    pub null_usage: Option<Range<usize>>,
 }
 
 impl Seen {
@@ -33,10 +46,18 @@ impl Seen {
     }
 }
 
-/// Splits a byte stream into events, reports what they carry, and may take the usage event out.
+/// What becomes of an event.
+enum Fate {
+    Kept,
+    Dropped,
+    /// Kept without these bytes.
+    Cut(Range<usize>),
+}
+
+/// Splits a byte stream into events, reports what they carry, and may take some of it out.
 #[derive(Debug)]
 pub struct Tap {
-    strip: bool,
+    strip: Strip,
     /// The beginning of an event that is not yet whole, for judging.
     partial: Vec<u8>,
     /// The same bytes as they came, while they are held back.
@@ -48,16 +69,22 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// `strip` takes out the event that carries usage alone.
-    pub fn new(strip: bool) -> Self {
-        Self { strip, partial: Vec::new(), held: Vec::new(), passing: false, blank_line: false }
+    /// A tap at the beginning of a stream.
+    pub fn new(strip: Strip) -> Self {
+        Self {
+            strip,
+            partial: Vec::new(),
+            held: Vec::new(),
+            passing: false,
+            blank_line: false,
+        }
     }
 
     /// Takes the next piece of the stream; what the client is to get goes to `out`, what whole events
     /// carried to `seen`.
     pub fn push(&mut self, piece: Bytes, out: &mut Vec<Bytes>, mut seen: impl FnMut(Seen)) {
-        // Bytes before `kept` have been given out, held or taken out; an event begins at `begin`.
-        let (mut kept, mut begin, mut line) = (0, 0, 0);
+        // Bytes before `given` have been given out, held or taken out; an event begins at `begin`.
+        let (mut given, mut begin, mut line) = (0, 0, 0);
         while let Some(offset) = memchr(b'\n', &piece[line..]) {
             let newline = line + offset;
             let ends_event = self.blank_line && is_blank(&piece[line..newline]);
@@ -66,39 +93,63 @@ impl Tap {
             if !ends_event {
                 continue;
             }
-            if self.whole(&piece[begin..line], &mut seen) {
-                out.append(&mut self.held);
-            } else {
-                self.held.clear();
-                give(&piece, kept..begin, out);
-                kept = line;
+            let joined = !self.partial.is_empty();
+            match self.whole(&piece[begin..line], &mut seen) {
+                Fate::Kept => out.append(&mut self.held),
+                Fate::Dropped => {
+                    self.held.clear();
+                    give(&piece, given..begin, out);
+                    given = line;
+                }
+                Fate::Cut(span) if joined => {
+                    self.held.clear();
+                    self.partial.drain(span);
+                    out.push(Bytes::copy_from_slice(&self.partial));
+                    given = line;
+                }
+                Fate::Cut(span) => {
+                    give(&piece, given..begin + span.start, out);
+                    given = begin + span.end;
+                }
             }
+            self.partial.clear();
             begin = line;
         }
         self.blank_line &= is_blank(&piece[line..]);
-        self.begun(&piece, begin, kept, out, &mut seen);
+        self.begun(&piece, begin, given, out, &mut seen);
     }
 
-    /// An event is whole with `last` as its last piece. Returns whether it is kept.
-    fn whole(&mut self, last: &[u8], seen: &mut impl FnMut(Seen)) -> bool {
+    /// An event is whole with `last` as its last piece. If it was cut, `partial` has all of it then.
+    fn whole(&mut self, last: &[u8], seen: &mut impl FnMut(Seen)) -> Fate {
         if std::mem::take(&mut self.passing) {
-            return true;
+            return Fate::Kept;
         }
         let found = if self.partial.is_empty() {
             judge(last)
-        } else if self.partial.len() + last.len() <= EVENT_LIMIT {
+        } else {
+            // One more piece of a cut event may take it beyond the limit, by no more than that piece.
             self.partial.extend_from_slice(last);
             judge(&self.partial)
-        } else {
-            judge(&self.partial)
         };
-        self.partial.clear();
+        let fate = match self.strip {
+            Strip::Nothing => Fate::Kept,
+            _ if found.is_usage_alone() => Fate::Dropped,
+            Strip::UsageEvent => Fate::Kept,
+            Strip::UsageEventAndNulls => found.null_usage.clone().map_or(Fate::Kept, Fate::Cut),
+        };
         seen(found);
-        !(self.strip && found.is_usage_alone())
+        fate
     }
 
     /// The piece ends inside an event that began at `begin`: its bytes are held, or pass.
-    fn begun(&mut self, piece: &Bytes, begin: usize, kept: usize, out: &mut Vec<Bytes>, seen: &mut impl FnMut(Seen)) {
+    fn begun(
+        &mut self,
+        piece: &Bytes,
+        begin: usize,
+        given: usize,
+        out: &mut Vec<Bytes>,
+        seen: &mut impl FnMut(Seen),
+    ) {
         let rest = &piece[begin..];
         if !self.passing && !rest.is_empty() {
             if self.partial.len() + rest.len() > EVENT_LIMIT {
@@ -112,27 +163,36 @@ impl Tap {
                 self.partial.extend_from_slice(rest);
             }
         }
-        if self.strip && !self.passing {
-            give(piece, kept..begin, out);
+        if self.strip == Strip::Nothing || self.passing {
+            give(piece, given..piece.len(), out);
+        } else {
+            give(piece, given..begin, out);
             if !rest.is_empty() {
                 self.held.push(piece.slice(begin..));
             }
-        } else {
-            give(piece, kept..piece.len(), out);
         }
     }
 
     /// The stream ended: an event without its closing blank line is judged and given out too.
     pub fn finish(&mut self, out: &mut Vec<Bytes>, mut seen: impl FnMut(Seen)) {
-        if self.whole(&[], &mut seen) {
-            out.append(&mut self.held);
+        if self.partial.is_empty() {
+            return;
+        }
+        match self.whole(&[], &mut seen) {
+            Fate::Kept => out.append(&mut self.held),
+            Fate::Dropped => {}
+            Fate::Cut(span) => {
+                self.partial.drain(span);
+                out.push(Bytes::copy_from_slice(&self.partial));
+            }
         }
         self.held.clear();
+        self.partial.clear();
     }
 }
 
 /// Gives out a part of `piece` without copying it.
-fn give(piece: &Bytes, part: std::ops::Range<usize>, out: &mut Vec<Bytes>) {
+fn give(piece: &Bytes, part: Range<usize>, out: &mut Vec<Bytes>) {
     if !part.is_empty() {
         out.push(piece.slice(part));
     }
@@ -144,31 +204,52 @@ fn is_blank(line: &[u8]) -> bool {
 
 /// What an event, or the beginning of one, carries.
 fn judge(event: &[u8]) -> Seen {
+    const FIELD: &[u8] = b"data:";
     let mut seen = Seen::default();
+    let mut at = 0;
     for line in event.split(|&byte| byte == b'\n') {
-        if let Some(data) = line.strip_prefix(b"data:") {
+        if let Some(data) = line.strip_prefix(FIELD) {
             // What is no JSON object (`[DONE]`, a truncated beginning) carries what was read so far.
-            let _ = judge_data(&mut Reader::new(data), &mut seen);
+            let _ = judge_data(data, at + FIELD.len(), &mut seen);
         }
+        at += line.len() + 1;
     }
     seen
 }
 
-fn judge_data(reader: &mut Reader<'_>, seen: &mut Seen) -> Result<(), JsonError> {
+/// Reads one event's JSON, which stands at `at` in the event.
+fn judge_data(data: &[u8], at: usize, seen: &mut Seen) -> Result<(), JsonError> {
+    let mut reader = Reader::new(data);
     if reader.kind()? != Kind::Object {
         return Ok(());
     }
+    // A member goes with the comma before it, the first one with the comma after it.
+    let mut previous_end = None;
+    let mut first_null = None;
     reader.object(|reader, key| {
-        match key.raw {
-            b"choices" if reader.kind()? == Kind::Array => reader.array(|reader| {
+        if let Some(start) = first_null.take() {
+            seen.null_usage = Some(start..at + key.start());
+        }
+        match (key.raw, reader.kind()?) {
+            (b"choices", Kind::Array) => reader.array(|reader| {
                 seen.choice = true;
                 reader.skip().map(|_| ())
             })?,
-            b"usage" if reader.kind()? == Kind::Object => seen.usage = Some(Tokens::read(reader)?),
+            (b"usage", Kind::Object) => seen.usage = Some(Tokens::read(reader)?),
+            (b"usage", Kind::Null) => {
+                let end = reader.skip()?.end;
+                seen.null_usage = previous_end.map(|start| at + start..at + end);
+                first_null = previous_end.is_none().then_some(at + key.start());
+            }
             _ => drop(reader.skip()?),
         }
-        Ok(())
-    })
+        previous_end = Some(reader.position());
+        Ok::<_, JsonError>(())
+    })?;
+    if let (Some(start), Some(end)) = (first_null, previous_end) {
+        seen.null_usage = Some(start..at + end);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -36,7 +36,15 @@ pub(crate) struct BlockPool {
 impl BlockPool {
     /// A pool of `total` blocks, all free; `None` = as many as are asked for.
     pub(crate) fn new(total: Option<u32>) -> Self {
-        Self { blocks: Vec::new(), total, held: 0, oldest: NONE, newest: NONE, cached: FxHashMap::default(), changes: 0 }
+        Self {
+            blocks: Vec::new(),
+            total,
+            held: 0,
+            oldest: NONE,
+            newest: NONE,
+            cached: FxHashMap::default(),
+            changes: 0,
+        }
     }
 
     /// Blocks there are; `None` = unbounded.
@@ -74,9 +82,16 @@ impl BlockPool {
         if self.free() == 0 {
             return None;
         }
-        let fresh = self.total.map_or(UNBOUNDED_CACHE_BLOCKS, |total| total as usize);
+        let fresh = self
+            .total
+            .map_or(UNBOUNDED_CACHE_BLOCKS, |total| total as usize);
         let block = if self.blocks.len() < fresh || self.oldest == NONE {
-            self.blocks.push(Block { holders: 0, hash: 0, older: NONE, newer: NONE });
+            self.blocks.push(Block {
+                holders: 0,
+                hash: 0,
+                older: NONE,
+                newer: NONE,
+            });
             (self.blocks.len() - 1) as u32
         } else {
             let block = self.oldest;
@@ -140,3 +155,7 @@ impl BlockPool {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "block/tests.rs"]
+pub(crate) mod tests;

@@ -27,6 +27,7 @@ pub struct Engine {
     vacant: Vec<u32>,
     slots: FxHashMap<u64, u32>,
     submitted: u64,
+    /// Latest time told by the caller: nothing arrives before it any more.
     latest_arrival: Duration,
     step_end: Duration,
     executing: Plan,
@@ -39,7 +40,9 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// Prompt and output do not fit the context.
-    #[error("prompt_tokens {prompt_tokens} + output_tokens {output_tokens} exceed max_model_len {max_model_len}")]
+    #[error(
+        "prompt_tokens {prompt_tokens} + output_tokens {output_tokens} exceed max_model_len {max_model_len}"
+    )]
     TooLong {
         /// Tokens of the prompt.
         prompt_tokens: u32,
@@ -49,7 +52,9 @@ pub enum SubmitError {
         max_model_len: u32,
     },
     /// The request could never run: it needs more blocks than there are.
-    #[error("prompt_tokens {prompt_tokens} + output_tokens {output_tokens} need {needed} KV blocks, kv_blocks is {total}")]
+    #[error(
+        "prompt_tokens {prompt_tokens} + output_tokens {output_tokens} need {needed} KV blocks, kv_blocks is {total}"
+    )]
     KvTooSmall {
         /// Tokens of the prompt.
         prompt_tokens: u32,
@@ -73,7 +78,9 @@ pub enum SubmitError {
         id: u64,
     },
     /// Groups of the prefix do not fall on block boundaries.
-    #[error("prefix.tokens_per_id {tokens_per_id} is not a positive multiple of block_tokens {block_tokens}")]
+    #[error(
+        "prefix.tokens_per_id {tokens_per_id} is not a positive multiple of block_tokens {block_tokens}"
+    )]
     PrefixGroup {
         /// Tokens per prefix id.
         tokens_per_id: u32,
@@ -127,7 +134,12 @@ impl Engine {
         self.check(&submission)?;
         self.latest_arrival = self.latest_arrival.max(now);
         self.submitted += 1;
-        let Submission { id, prompt_tokens, prefix, output_tokens } = submission;
+        let Submission {
+            id,
+            prompt_tokens,
+            prefix,
+            output_tokens,
+        } = submission;
         let chain = Chain::new(prefix, self.profile.block_tokens, self.submitted);
         let sequence = Sequence {
             id,
@@ -163,19 +175,44 @@ impl Engine {
     }
 
     fn check(&self, submission: &Submission) -> Result<(), SubmitError> {
-        let Submission { id, prompt_tokens, output_tokens, ref prefix } = *submission;
-        let Profile { max_model_len, block_tokens, .. } = self.profile;
+        let Submission {
+            id,
+            prompt_tokens,
+            output_tokens,
+            ref prefix,
+        } = *submission;
+        let Profile {
+            max_model_len,
+            block_tokens,
+            ..
+        } = self.profile;
         if prompt_tokens == 0 || output_tokens == 0 {
-            let field = if prompt_tokens == 0 { "prompt_tokens" } else { "output_tokens" };
+            let field = if prompt_tokens == 0 {
+                "prompt_tokens"
+            } else {
+                "output_tokens"
+            };
             return Err(SubmitError::Zero { field });
         }
-        if prompt_tokens.checked_add(output_tokens).is_none_or(|context| context > max_model_len) {
-            return Err(SubmitError::TooLong { prompt_tokens, output_tokens, max_model_len });
+        if prompt_tokens
+            .checked_add(output_tokens)
+            .is_none_or(|context| context > max_model_len)
+        {
+            return Err(SubmitError::TooLong {
+                prompt_tokens,
+                output_tokens,
+                max_model_len,
+            });
         }
         // The last token is never fed back, so it takes no room.
         let needed = (prompt_tokens + output_tokens - 1).div_ceil(block_tokens);
         if let Some(total) = self.pool.total().filter(|&total| total < needed) {
-            return Err(SubmitError::KvTooSmall { prompt_tokens, output_tokens, needed, total });
+            return Err(SubmitError::KvTooSmall {
+                prompt_tokens,
+                output_tokens,
+                needed,
+                total,
+            });
         }
         if self.slots.contains_key(&id) {
             return Err(SubmitError::DuplicateId { id });
@@ -185,11 +222,17 @@ impl Engine {
         }
         let tokens_per_id = prefix.tokens_per_id;
         if tokens_per_id == 0 || tokens_per_id % block_tokens != 0 {
-            return Err(SubmitError::PrefixGroup { tokens_per_id, block_tokens });
+            return Err(SubmitError::PrefixGroup {
+                tokens_per_id,
+                block_tokens,
+            });
         }
         let covered = prefix.ids.len() as u64 * u64::from(tokens_per_id);
         if covered > u64::from(prompt_tokens) {
-            return Err(SubmitError::PrefixTooLong { covered, prompt_tokens });
+            return Err(SubmitError::PrefixTooLong {
+                covered,
+                prompt_tokens,
+            });
         }
         Ok(())
     }
@@ -197,8 +240,11 @@ impl Engine {
     /// Ends a request at once, without an event; false if there is none with this id. Call
     /// [`advance`](Self::advance) for the same `now` first: what happened before then is otherwise lost with it. The
     /// step in progress lasts as long as it would have.
-    pub fn abort(&mut self, _now: Duration, id: u64) -> bool {
-        let Some(&slot) = self.slots.get(&id) else { return false };
+    pub fn abort(&mut self, now: Duration, id: u64) -> bool {
+        self.latest_arrival = self.latest_arrival.max(now);
+        let Some(&slot) = self.slots.get(&id) else {
+            return false;
+        };
         self.executing.forget(slot);
         self.queued.forget(slot);
         if self.sequences[slot as usize].running {
@@ -259,13 +305,23 @@ impl Engine {
             let sequence = &mut self.sequences[entry.slot as usize];
             sequence.pending -= 1;
             sequence.emitted += 1;
-            let kind = if sequence.emitted == 1 { EventKind::FirstToken } else { EventKind::Token };
+            let kind = if sequence.emitted == 1 {
+                EventKind::FirstToken
+            } else {
+                EventKind::Token
+            };
             let id = sequence.id;
             out.push(Event { at, id, kind });
             self.counters.output_tokens += 1;
             if sequence.emitted == sequence.output_tokens {
                 finished = true;
-                out.push(Event { at, id, kind: EventKind::Finished { reason: FinishReason::Length } });
+                out.push(Event {
+                    at,
+                    id,
+                    kind: EventKind::Finished {
+                        reason: FinishReason::Length,
+                    },
+                });
             }
         }
         if finished {
@@ -282,7 +338,8 @@ impl Engine {
     fn retire_finished(&mut self, plan: &Plan) {
         let is_over = |sequence: &Sequence| sequence.emitted == sequence.output_tokens;
         let sequences = &self.sequences;
-        self.running.retain(|&slot| !is_over(&sequences[slot as usize]));
+        self.running
+            .retain(|&slot| !is_over(&sequences[slot as usize]));
         for entry in plan.entries.iter().filter(|entry| entry.emits) {
             let sequence = &self.sequences[entry.slot as usize];
             if !is_over(sequence) {
@@ -319,3 +376,8 @@ impl Engine {
         self.vacant.push(slot);
     }
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

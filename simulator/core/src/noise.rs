@@ -13,7 +13,11 @@ pub(crate) struct Noise {
 impl Noise {
     /// `relative_sd` is the standard deviation of the factors; 0 makes them all 1.
     pub(crate) fn new(relative_sd: f64, seed: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), sigma: (1.0 + relative_sd * relative_sd).ln().sqrt(), spare: None }
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            sigma: (1.0 + relative_sd * relative_sd).ln().sqrt(),
+            spare: None,
+        }
     }
 
     /// The next factor.
@@ -33,5 +37,30 @@ impl Noise {
         let angle = std::f64::consts::TAU * self.rng.random::<f64>();
         self.spare = Some(radius * angle.sin());
         radius * angle.cos()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Noise;
+
+    #[test]
+    fn factors_have_mean_one_and_the_deviation_asked_for() {
+        let mut noise = Noise::new(0.2, 1);
+        let factors: Vec<f64> = (0..100_000).map(|_| noise.factor()).collect();
+        let mean = factors.iter().sum::<f64>() / 1e5;
+        let variance = factors
+            .iter()
+            .map(|factor| (factor - mean).powi(2))
+            .sum::<f64>()
+            / 1e5;
+        assert!((mean - 1.0).abs() < 0.005, "{mean}");
+        assert!((variance.sqrt() - 0.2).abs() < 0.005, "{variance}");
+    }
+
+    #[test]
+    fn no_deviation_means_exactly_one() {
+        let mut noise = Noise::new(0.0, 1);
+        assert!((0..10).all(|_| noise.factor() == 1.0));
     }
 }

@@ -55,9 +55,18 @@ pub struct StepCost {
 
 /// Profiles that come with the program, by name.
 const BUILTIN: [(&str, &str); 3] = [
-    ("llama-3.1-8b-rtx4090", include_str!("../profiles/llama-3.1-8b-rtx4090.yaml")),
-    ("llama-3.1-8b-rtxpro6000", include_str!("../profiles/llama-3.1-8b-rtxpro6000.yaml")),
-    ("qwen3-32b-h100-tp2", include_str!("../profiles/qwen3-32b-h100-tp2.yaml")),
+    (
+        "llama-3.1-8b-rtx4090",
+        include_str!("../profiles/llama-3.1-8b-rtx4090.yaml"),
+    ),
+    (
+        "llama-3.1-8b-rtxpro6000",
+        include_str!("../profiles/llama-3.1-8b-rtxpro6000.yaml"),
+    ),
+    (
+        "qwen3-32b-h100-tp2",
+        include_str!("../profiles/qwen3-32b-h100-tp2.yaml"),
+    ),
 ];
 
 /// Why a profile was refused.
@@ -123,12 +132,12 @@ impl Profile {
     /// # Errors
     /// If a field is unknown (the error names the nearest), missing, of the wrong type or out of range.
     pub fn from_yaml(yaml: &str) -> Result<Self, ProfileError> {
-        let document: serde_json::Value =
-            serde_saphyr::from_str(yaml).map_err(|error| ProfileError::Malformed(error.to_string()))?;
+        let document: serde_json::Value = serde_saphyr::from_str(yaml)
+            .map_err(|error| ProfileError::Malformed(error.to_string()))?;
         refuse_unknown(&document, "", FIELDS)?;
         refuse_unknown(&document["step"], "step.", STEP_FIELDS)?;
-        let profile: Self =
-            serde_json::from_value(document).map_err(|error| ProfileError::Malformed(error.to_string()))?;
+        let profile: Self = serde_json::from_value(document)
+            .map_err(|error| ProfileError::Malformed(error.to_string()))?;
         profile.check()?;
         Ok(profile)
     }
@@ -148,7 +157,11 @@ impl Profile {
         ];
         for (field, value) in counts {
             if value == 0 {
-                return Err(ProfileError::OutOfRange { field, value: value.to_string(), expected: "at least 1" });
+                return Err(ProfileError::OutOfRange {
+                    field,
+                    value: value.to_string(),
+                    expected: "at least 1",
+                });
             }
         }
         let costs = [
@@ -162,7 +175,11 @@ impl Profile {
         for (field, value) in costs {
             if !(0.0..1e9).contains(&value) {
                 let expected = "a finite number, not negative";
-                return Err(ProfileError::OutOfRange { field, value: value.to_string(), expected });
+                return Err(ProfileError::OutOfRange {
+                    field,
+                    value: value.to_string(),
+                    expected,
+                });
             }
         }
         Ok(())
@@ -170,21 +187,129 @@ impl Profile {
 }
 
 const FIELDS: &[&str] = &[
-    "name", "model", "accelerator", "step", "block_tokens", "kv_blocks", "max_num_seqs", "max_num_batched_tokens",
-    "max_model_len", "async_scheduling", "startup", "notes",
+    "name",
+    "model",
+    "accelerator",
+    "step",
+    "block_tokens",
+    "kv_blocks",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "max_model_len",
+    "async_scheduling",
+    "startup",
+    "notes",
 ];
-const STEP_FIELDS: &[&str] = &["base_ms", "prefill_ms_per_token", "sequence_ms", "kv_ms_per_token", "noise"];
+const STEP_FIELDS: &[&str] = &[
+    "base_ms",
+    "prefill_ms_per_token",
+    "sequence_ms",
+    "kv_ms_per_token",
+    "noise",
+];
 
-fn refuse_unknown(value: &serde_json::Value, path: &str, known: &[&'static str]) -> Result<(), ProfileError> {
-    for field in value.as_object().into_iter().flat_map(|fields| fields.keys()) {
+fn refuse_unknown(
+    value: &serde_json::Value,
+    path: &str,
+    known: &[&'static str],
+) -> Result<(), ProfileError> {
+    for field in value
+        .as_object()
+        .into_iter()
+        .flat_map(|fields| fields.keys())
+    {
         if !known.contains(&field.as_str()) {
             let nearest = format!("{path}{}", nearest(field, known));
-            return Err(ProfileError::UnknownField { field: format!("{path}{field}"), nearest });
+            return Err(ProfileError::UnknownField {
+                field: format!("{path}{field}"),
+                nearest,
+            });
         }
     }
     Ok(())
 }
 
 fn nearest(name: &str, known: &[&'static str]) -> &'static str {
-    known.iter().copied().min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate)).unwrap_or_default()
+    known
+        .iter()
+        .copied()
+        .min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Profile, ProfileError};
+
+    fn yaml_with(line: &str) -> String {
+        let lines = include_str!("../profiles/llama-3.1-8b-rtx4090.yaml").lines();
+        let field = line.split(':').next().unwrap_or_default();
+        let kept: Vec<&str> = lines
+            .filter(|kept| kept.split(':').next() != Some(field))
+            .collect();
+        format!("{line}\n{}", kept.join("\n"))
+    }
+
+    #[test]
+    fn every_builtin_profile_is_valid_and_bears_its_name() {
+        for name in Profile::builtin_names() {
+            let profile = Profile::builtin(name).unwrap();
+            assert_eq!(profile.name, *name);
+            assert!(!profile.notes.is_empty(), "{name} states no source");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_is_answered_with_the_nearest() {
+        let error = Profile::builtin("qwen3-32b-h100").unwrap_err().to_string();
+        assert!(
+            error.contains("did you mean \"qwen3-32b-h100-tp2\"?"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_unknown_field_is_answered_with_the_nearest() {
+        let error = Profile::from_yaml(&yaml_with("max_num_seq: 4")).unwrap_err();
+        assert!(
+            matches!(&error, ProfileError::UnknownField { nearest, .. } if nearest == "max_num_seqs"),
+            "{error}"
+        );
+        let nested = yaml_with("name: x").replace("base_ms", "bas_ms");
+        let error = Profile::from_yaml(&nested).unwrap_err().to_string();
+        assert!(
+            error.contains("step.bas_ms") && error.contains("step.base_ms"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn figures_that_make_no_sense_are_refused_by_name() {
+        for (line, field) in [
+            ("block_tokens: 0", "block_tokens"),
+            ("startup: -1", "startup"),
+            ("startup: .nan", "startup"),
+        ] {
+            let error = Profile::from_yaml(&yaml_with(line))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(field), "{line}: {error}");
+        }
+        assert!(Profile::from_yaml(&yaml_with("max_num_seqs: many")).is_err());
+        assert!(Profile::from_yaml("[]").is_err());
+    }
+
+    #[test]
+    fn the_h100_profile_decodes_a_single_sequence_at_22_ms() {
+        let profile = Profile::builtin("qwen3-32b-h100-tp2").unwrap();
+        let step = profile.step;
+        let single = step.base_ms + step.sequence_ms + 7_700.0 * step.kv_ms_per_token;
+        assert!((single - 22.0).abs() < 0.01, "{single}");
+        assert_eq!(
+            profile
+                .kv_blocks
+                .map(|blocks| blocks * profile.block_tokens),
+            Some(307_328)
+        );
+    }
 }

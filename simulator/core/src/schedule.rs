@@ -52,10 +52,8 @@ impl Engine {
         plan.clear();
         let mut budget = self.profile.max_num_batched_tokens;
         let preempted = self.plan_running(at, &mut budget, plan, out);
-        if !preempted {
-            self.plan_waiting(at, &mut budget, plan, out);
-        } else if plan.entries.is_empty() {
-            // The only request able to run gave up its blocks: it comes back with all of them free.
+        // Where the only request able to run gave up its blocks, it comes back at once with all of them free.
+        if !preempted || plan.entries.is_empty() {
             self.plan_waiting(at, &mut budget, plan, out);
         }
         if plan.entries.is_empty() {
@@ -76,7 +74,13 @@ impl Engine {
     }
 
     /// Gives running sequences their tokens; true if one had to be preempted.
-    fn plan_running(&mut self, at: Duration, budget: &mut u32, plan: &mut Plan, out: &mut Vec<Event>) -> bool {
+    fn plan_running(
+        &mut self,
+        at: Duration,
+        budget: &mut u32,
+        plan: &mut Plan,
+        out: &mut Vec<Event>,
+    ) -> bool {
         let mut preempted = false;
         let mut next = 0;
         while next < self.running.len() && *budget > 0 {
@@ -99,18 +103,31 @@ impl Engine {
     }
 
     /// Admits waiting sequences while tokens, sequences and blocks last.
-    fn plan_waiting(&mut self, at: Duration, budget: &mut u32, plan: &mut Plan, out: &mut Vec<Event>) {
+    fn plan_waiting(
+        &mut self,
+        at: Duration,
+        budget: &mut u32,
+        plan: &mut Plan,
+        out: &mut Vec<Event>,
+    ) {
         while let Some(&slot) = self.waiting.front() {
             let arrived = self.sequences[slot as usize].arrived <= at;
-            if !arrived || *budget == 0 || self.running.len() >= self.profile.max_num_seqs as usize {
+            if !arrived || *budget == 0 || self.running.len() >= self.profile.max_num_seqs as usize
+            {
                 return;
             }
-            let Some(cached_tokens) = self.admit(slot, *budget) else { return };
+            let Some(cached_tokens) = self.admit(slot, *budget) else {
+                return;
+            };
             self.waiting.pop_front();
             self.running.push(slot);
             let sequence = &self.sequences[slot as usize];
             let tokens = (sequence.known_tokens() - cached_tokens).min(*budget);
-            out.push(Event { at, id: sequence.id, kind: EventKind::Scheduled { cached_tokens } });
+            out.push(Event {
+                at,
+                id: sequence.id,
+                kind: EventKind::Scheduled { cached_tokens },
+            });
             self.schedule(slot, tokens, budget, plan);
         }
     }
@@ -160,7 +177,9 @@ impl Engine {
         sequence.cached_hash = hash;
         for index in 0..limit {
             hash = sequence.chain.next(hash, index);
-            let Some(block) = self.pool.find(hash) else { break };
+            let Some(block) = self.pool.find(hash) else {
+                break;
+            };
             free_hits += u32::from(self.pool.is_free(block));
             sequence.blocks.push(block);
             sequence.cached_hash = hash;
@@ -194,7 +213,8 @@ impl Engine {
         while sequence.cached_blocks < full {
             let index = sequence.cached_blocks;
             sequence.cached_hash = sequence.chain.next(sequence.cached_hash, index);
-            self.pool.remember(sequence.blocks[index as usize], sequence.cached_hash);
+            self.pool
+                .remember(sequence.blocks[index as usize], sequence.cached_hash);
             sequence.cached_blocks += 1;
         }
     }
@@ -207,7 +227,11 @@ impl Engine {
         sequence.computed = 0;
         sequence.running = false;
         sequence.refused_at = u64::MAX;
-        out.push(Event { at, id: sequence.id, kind: EventKind::Preempted });
+        out.push(Event {
+            at,
+            id: sequence.id,
+            kind: EventKind::Preempted,
+        });
         self.waiting.push_front(slot);
         self.counters.preemptions += 1;
         Some(slot)

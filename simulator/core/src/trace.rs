@@ -208,7 +208,12 @@ mod tests {
         let cut = trace(&[(0, 1100, &[4, 5, 6])]);
         let prefix = cut.requests[0].prefix(cut.block_tokens);
         assert_eq!((&prefix.ids[..], prefix.tokens_per_id), (&[4, 5][..], 512));
-        assert!(trace(&[(0, 1100, &[])]).requests[0].prefix(512).ids.is_empty());
+        assert!(
+            trace(&[(0, 1100, &[])]).requests[0]
+                .prefix(512)
+                .ids
+                .is_empty()
+        );
     }
 
     #[test]

@@ -49,5 +49,9 @@ pub fn validate(recording: &Recording, costs: Costs) -> Result<Validation, Submi
     let profile = recording.profile(step);
     let ticks: Vec<f64> = recording.series.iter().map(|sample| sample.t).collect();
     let replay = Replay::of(&recording.requests, &profile, &ticks)?;
-    Ok(Validation { score: Score::of(recording, &replay), preemptions: replay.preemptions, profile })
+    Ok(Validation {
+        score: Score::of(recording, &replay),
+        preemptions: replay.preemptions,
+        profile,
+    })
 }

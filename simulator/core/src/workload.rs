@@ -106,11 +106,23 @@ impl WorkloadSpec {
             another_turn: 0.55,
             think_seconds: Distribution::fixed(
                 Scale::Logarithmic,
-                &[(0.00, 10.0), (0.10, 30.0), (0.50, 70.0), (0.90, 300.0), (1.00, 1_200.0)],
+                &[
+                    (0.00, 10.0),
+                    (0.10, 30.0),
+                    (0.50, 70.0),
+                    (0.90, 300.0),
+                    (1.00, 1_200.0),
+                ],
             ),
             message: Distribution::fixed(
                 Scale::Logarithmic,
-                &[(0.00, 8.0), (0.50, 400.0), (0.75, 2_500.0), (0.90, 9_000.0), (1.00, 60_000.0)],
+                &[
+                    (0.00, 8.0),
+                    (0.50, 400.0),
+                    (0.75, 2_500.0),
+                    (0.90, 9_000.0),
+                    (1.00, 60_000.0),
+                ],
             ),
             patience: Duration::from_secs(300),
         }
@@ -143,7 +155,9 @@ pub fn generate(spec: &WorkloadSpec, seed: u64) -> Trace {
         })
         .collect::<Vec<_>>();
     // A trace counts from its first request.
-    let begin = requests.first().map_or(Duration::ZERO, |first: &TraceRequest| first.arrival);
+    let begin = requests
+        .first()
+        .map_or(Duration::ZERO, |first: &TraceRequest| first.arrival);
     let from_begin = |mut request: TraceRequest| {
         request.arrival -= begin;
         request

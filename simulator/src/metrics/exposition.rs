@@ -34,22 +34,37 @@ impl<'a> Exposition<'a> {
     pub(crate) fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.begin(name, help, "gauge");
         let model = &self.model;
-        push(&mut self.text, format_args!("{name}{{model_name=\"{model}\"}} {value:?}\n"));
+        push(
+            &mut self.text,
+            format_args!("{name}{{model_name=\"{model}\"}} {value:?}\n"),
+        );
     }
 
     pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.begin(name, help, "counter");
         let model = &self.model;
-        push(&mut self.text, format_args!("{name}{{model_name=\"{model}\"}} {:?}\n", value as f64));
+        push(
+            &mut self.text,
+            format_args!("{name}{{model_name=\"{model}\"}} {:?}\n", value as f64),
+        );
     }
 
     /// One counter per value of `label`.
-    pub(crate) fn counters_by(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
+    pub(crate) fn counters_by(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &[(&str, u64)],
+    ) {
         self.begin(name, help, "counter");
         let model = &self.model;
         for (value, count) in values {
             let count = *count as f64;
-            push(&mut self.text, format_args!("{name}{{{label}=\"{value}\",model_name=\"{model}\"}} {count:?}\n"));
+            push(
+                &mut self.text,
+                format_args!("{name}{{{label}=\"{value}\",model_name=\"{model}\"}} {count:?}\n"),
+            );
         }
     }
 
@@ -60,24 +75,42 @@ impl<'a> Exposition<'a> {
             let text = &mut self.text;
             let count = count as f64;
             if bound.is_finite() {
-                push(text, format_args!("{name}_bucket{{le=\"{bound:?}\",model_name=\"{model}\"}} {count:?}\n"));
+                push(
+                    text,
+                    format_args!(
+                        "{name}_bucket{{le=\"{bound:?}\",model_name=\"{model}\"}} {count:?}\n"
+                    ),
+                );
             } else {
-                push(text, format_args!("{name}_bucket{{le=\"+Inf\",model_name=\"{model}\"}} {count:?}\n"));
+                push(
+                    text,
+                    format_args!("{name}_bucket{{le=\"+Inf\",model_name=\"{model}\"}} {count:?}\n"),
+                );
             }
         }
         let (count, sum) = (histogram.count() as f64, histogram.sum());
-        push(&mut self.text, format_args!("{name}_count{{model_name=\"{model}\"}} {count:?}\n"));
-        push(&mut self.text, format_args!("{name}_sum{{model_name=\"{model}\"}} {sum:?}\n"));
+        push(
+            &mut self.text,
+            format_args!("{name}_count{{model_name=\"{model}\"}} {count:?}\n"),
+        );
+        push(
+            &mut self.text,
+            format_args!("{name}_sum{{model_name=\"{model}\"}} {sum:?}\n"),
+        );
     }
 
     /// The size of the KV cache as labels; an unbounded cache has no `num_gpu_blocks`.
     pub(crate) fn cache_config(&mut self, name: &str, block_tokens: u32, blocks: Option<u32>) {
         self.begin(name, "Configuration of the KV cache.", "gauge");
         let model = &self.model;
-        let blocks = blocks.map_or(String::new(), |blocks| format!(",num_gpu_blocks=\"{blocks}\""));
+        let blocks = blocks.map_or(String::new(), |blocks| {
+            format!(",num_gpu_blocks=\"{blocks}\"")
+        });
         push(
             &mut self.text,
-            format_args!("{name}{{block_size=\"{block_tokens}\",model_name=\"{model}\"{blocks}}} 1.0\n"),
+            format_args!(
+                "{name}{{block_size=\"{block_tokens}\",model_name=\"{model}\"{blocks}}} 1.0\n"
+            ),
         );
     }
 
@@ -86,7 +119,10 @@ impl<'a> Exposition<'a> {
     }
 
     fn begin(&mut self, name: &str, help: &str, kind: &str) {
-        push(&mut self.text, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+        push(
+            &mut self.text,
+            format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
+        );
     }
 }
 

@@ -55,7 +55,10 @@ fn golden_exposition() {
         prefix_hit_tokens: 16,
         ..Load::default()
     };
-    assert_eq!(recorded().exposition(&load), include_str!("../../tests/golden/metrics.txt"));
+    assert_eq!(
+        recorded().exposition(&load),
+        include_str!("../../tests/golden/metrics.txt")
+    );
 }
 
 #[test]
@@ -63,7 +66,11 @@ fn time_to_first_token_includes_the_queue_and_the_parts_add_up() {
     let metrics = recorded();
     let near = |histogram: &Histogram, sum: f64, count: u64| {
         assert_eq!(histogram.count(), count);
-        assert!((histogram.sum() - sum).abs() < 1e-9, "{} against {sum}", histogram.sum());
+        assert!(
+            (histogram.sum() - sum).abs() < 1e-9,
+            "{} against {sum}",
+            histogram.sum()
+        );
     };
     near(&metrics.time_to_first_token, 0.050 + 0.750, 2);
     near(&metrics.queue, 0.010 + 0.700, 2);

@@ -142,7 +142,7 @@ mod tests {
         let line = line(&sample(), SLO);
         assert_eq!(
             line,
-            "   31 s      23.6    312 ms / 2.14 s!     21 ms / 34 ms    38 %    12 %  trained        4      3  3 +2\n"
+            "   31 s      23.6     312 ms / 2.14 s!     21 ms / 34 ms    38 %    12 %  trained        4      3  3 +2\n"
         );
         let first = head.lines().next().unwrap();
         for (name, value) in [("offered", "23.6"), ("queued", "4 "), ("shed", "3  3")] {

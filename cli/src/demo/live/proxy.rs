@@ -1,6 +1,5 @@
 //! Envoy as a child process that never outlives the demo.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -34,14 +33,19 @@ pub(super) struct Proxy {
     log: PathBuf,
 }
 
-/// The words that run `program` as a child that the kernel kills when this process dies.
+/// The words that run `program` (or this program itself) as a child that the kernel kills when this process dies.
 ///
 /// # Errors
-/// When this program does not know where it lies.
-pub(super) fn tethered(program: OsString) -> Result<Vec<OsString>, Trouble> {
+/// When this program does not know where it lies, or a path is not text.
+pub(super) fn tethered(program: Option<&Path>) -> Result<Vec<String>, Trouble> {
+    let text = |path: &Path| {
+        let refused = || Trouble::failed(format!("the path {} is not UTF-8", path.display())).advice("move the program to a folder with a plain name");
+        path.to_str().map(str::to_owned).ok_or_else(refused)
+    };
     let this = std::env::current_exe().map_err(|error| Trouble::failed("this program cannot find itself").because(error))?;
     let parent = std::process::id().to_string();
-    Ok(vec![this.into(), "tether".into(), "--parent".into(), parent.into(), "--".into(), program])
+    let words = [text(&this)?, "tether".into(), "--parent".into(), parent, "--".into(), text(program.unwrap_or(&this))?];
+    Ok(words.into())
 }
 
 impl Proxy {
@@ -52,7 +56,7 @@ impl Proxy {
     pub(super) async fn start(envoy: &Envoy, bootstrap: &Path, admin: u16, log: PathBuf) -> Result<Self, Trouble> {
         let unstarted = |error: std::io::Error| Trouble::failed(format!("{} could not be started", envoy.version)).because(error);
         let output = File::create(&log).map_err(unstarted)?;
-        let words = tethered(envoy.path.clone().into())?;
+        let words = tethered(Some(&envoy.path))?;
         let (program, rest) = words.split_first().ok_or_else(|| Trouble::failed("there is no program to start"))?;
         let child = Command::new(program)
             .args(rest)
@@ -60,9 +64,13 @@ impl Proxy {
             .arg(bootstrap)
             // One worker carries the demo's load; more would take the cores from the servers.
             .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
+            // Envoy asks for both before it reads endpoints from a file.
+            .args(["--service-node", "headroom", "--service-cluster", "headroom"])
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(unstarted)?)
             .stderr(output)
+            // Not in our process group: the terminal's Ctrl-C is for us, who then end Envoy after its clients.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(unstarted)?;

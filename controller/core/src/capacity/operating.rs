@@ -109,8 +109,10 @@ impl<'a> Replica<'a> {
 
     /// The state that `rate` (requests/s) settles in, found by iteration from `start`, the state of a lower rate.
     ///
-    /// The map from held load to load put there is increasing, so from below it climbs to the least fixed point; every
-    /// iterate is a lower bound of it, and a limit that an iterate exceeds is exceeded in truth.
+    /// Were the map from held load to load put there increasing, it would climb from below to the least fixed point. A
+    /// learned model is not quite: its calibration changes from regime to regime, so that two states can send each
+    /// other back and forth. What an iterate has reached is therefore not given up again: the iteration ends in a state
+    /// that the rate does not push any higher, the fixed point or, by as much as the model contradicts itself, above it.
     pub(super) fn settle(&mut self, rate: f64, start: &Operating) -> Result<Operating, Binding> {
         let mut now = *start;
         for _ in 0..MAX_ITERATIONS {
@@ -118,11 +120,17 @@ impl<'a> Replica<'a> {
             if let Some(binding) = self.exceeded(&next) {
                 return Err(binding);
             }
-            let close = |a: f64, b: f64| (a - b).abs() <= SETTLED * b.abs() + 1e-6;
-            let settled = close(now.decoding, next.decoding)
-                && close(now.resident_tokens, next.resident_tokens)
-                && close(now.waiting_tokens, next.waiting_tokens);
-            now = next;
+            let grows = |from: f64, to: f64| to > from + SETTLED * from.abs() + 1e-6;
+            let settled = !grows(now.decoding, next.decoding)
+                && !grows(now.resident_tokens, next.resident_tokens)
+                && !grows(now.waiting_tokens, next.waiting_tokens);
+            now = Operating {
+                decoding: next.decoding.max(now.decoding),
+                resident_tokens: next.resident_tokens.max(now.resident_tokens),
+                waiting: next.waiting.max(now.waiting),
+                waiting_tokens: next.waiting_tokens.max(now.waiting_tokens),
+                ..next
+            };
             if settled {
                 return Ok(now);
             }

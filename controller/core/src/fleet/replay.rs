@@ -76,7 +76,6 @@ pub fn replay(spec: &FleetSpec, offers: &[Offer]) -> FleetReport {
 
 /// A request on a replica.
 struct Live {
-    replica: usize,
     in_flight: InFlight,
     tokens: u32,
     cached_tokens: u32,
@@ -229,7 +228,7 @@ impl<'a> Run<'a> {
             self.close(index, Fate::Refused("too-long"));
             return;
         }
-        let live = Live { replica, in_flight, tokens: 0, cached_tokens: 0, first_token: None };
+        let live = Live { in_flight, tokens: 0, cached_tokens: 0, first_token: None };
         self.live.insert(index as u64, live);
         self.step(replica);
     }

@@ -2,8 +2,6 @@
 
 use thiserror::Error;
 
-/// Names worth suggesting are at most this share of the longer name away, in edits.
-const NEAR: f64 = 0.5;
 /// Names suggested at most.
 const SUGGESTIONS: usize = 3;
 
@@ -49,32 +47,53 @@ impl ConfigError {
         name: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) -> Self {
-        Self::Unknown { place: place.into(), kind, name: name.into(), suggestion: suggestion(name, known) }
+        Self::Unknown {
+            place: place.into(),
+            kind,
+            name: name.into(),
+            suggestion: suggestion(name, known),
+        }
     }
 
-    pub(crate) fn value(field: impl Into<String>, value: impl std::fmt::Display, wanted: impl Into<String>) -> Self {
-        Self::Value { field: field.into(), value: format!("`{value}`"), wanted: wanted.into() }
+    pub(crate) fn value(
+        field: impl Into<String>,
+        value: impl std::fmt::Display,
+        wanted: impl Into<String>,
+    ) -> Self {
+        Self::Value {
+            field: field.into(),
+            value: format!("`{value}`"),
+            wanted: wanted.into(),
+        }
     }
 }
 
 /// Reads YAML into a strict type; unknown fields are answered with the nearest known ones. `place` names the
 /// document in errors without a position of their own.
-pub(crate) fn from_yaml<T: serde::de::DeserializeOwned>(text: &str, place: &str) -> Result<T, ConfigError> {
+pub(crate) fn from_yaml<T: serde::de::DeserializeOwned>(
+    text: &str,
+    place: &str,
+) -> Result<T, ConfigError> {
     use serde_saphyr::Error;
     serde_saphyr::from_str(text).map_err(|error| {
         let error = error.without_snippet();
         let place = match error.location() {
-            Some(at) if at.line() > 0 => format!("{place} line {} column {}", at.line(), at.column()),
+            Some(at) if at.line() > 0 => {
+                format!("{place} line {} column {}", at.line(), at.column())
+            }
             _ => place.to_owned(),
         };
         match error {
-            Error::SerdeUnknownField { field, expected, .. } => {
-                ConfigError::unknown(place, "field", field, expected.iter().copied())
-            }
-            Error::SerdeUnknownVariant { variant, expected, .. } => {
-                ConfigError::unknown(place, "value", variant, expected.iter().copied())
-            }
-            other => ConfigError::Shape { place, problem: first_line(&other.to_string()) },
+            Error::SerdeUnknownField {
+                field, expected, ..
+            } => ConfigError::unknown(place, "field", field, expected.iter().copied()),
+            Error::SerdeUnknownVariant {
+                variant, expected, ..
+            } => ConfigError::unknown(place, "value", variant, expected.iter().copied()),
+            other => ConfigError::Shape {
+                place,
+                problem: first_line(&other.to_string()),
+            },
         }
     })
 }
@@ -83,24 +102,22 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// "did you mean …" with the nearest names by edit distance, else all of them.
+/// The nearest names by edit distance, nearest first.
 pub(crate) fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let mut ranked: Vec<(usize, &str)> =
-        known.into_iter().map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate)).collect();
+    let mut ranked: Vec<(usize, &str)> = known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .collect();
     ranked.sort_unstable();
-    let near = |&&(edits, candidate): &&(usize, &str)| {
-        let longer = name.chars().count().max(candidate.chars().count());
-        edits as f64 <= NEAR * longer as f64
-    };
-    let nearest: Vec<_> = ranked.iter().filter(near).take(SUGGESTIONS).map(|(_, name)| format!("`{name}`")).collect();
-    match (nearest.is_empty(), ranked.is_empty()) {
-        (false, _) => format!("nearest known: {}", nearest.join(", ")),
-        (true, true) => "none is known here".to_owned(),
-        (true, false) => {
-            let mut all: Vec<_> = ranked.iter().map(|(_, name)| format!("`{name}`")).collect();
-            all.sort_unstable();
-            format!("known: {}", all.join(", "))
-        }
+    let nearest: Vec<_> = ranked
+        .iter()
+        .take(SUGGESTIONS)
+        .map(|(_, name)| format!("`{name}`"))
+        .collect();
+    if nearest.is_empty() {
+        "none is known here".to_owned()
+    } else {
+        format!("nearest known: {}", nearest.join(", "))
     }
 }
 
@@ -110,9 +127,16 @@ mod tests {
 
     #[test]
     fn suggests_the_nearest_names_first() {
-        let known = ["queue-scorer", "prefix-cache-scorer", "latency-scorer", "file-discovery"];
-        assert_eq!(suggestion("queue-score", known), "nearest known: `queue-scorer`");
-        assert!(suggestion("no-hit-lru-scorer", known).starts_with("nearest known: `queue-scorer`"));
-        assert!(suggestion("zzz", known).starts_with("known: `file-discovery`"), "nothing near: all are listed");
+        let known = [
+            "queue-scorer",
+            "prefix-cache-scorer",
+            "latency-scorer",
+            "file-discovery",
+        ];
+        assert!(suggestion("queue-score", known).starts_with("nearest known: `queue-scorer`, "));
+        assert!(
+            suggestion("file-discover", known).starts_with("nearest known: `file-discovery`, ")
+        );
+        assert_eq!(suggestion("x", []), "none is known here");
     }
 }

@@ -1,11 +1,15 @@
 //! The picker's configuration: llm-d's `EndpointPickerConfig` YAML, validated, with defaults filled in.
 
 mod build;
+mod data_layer;
+mod detector;
 mod error;
 mod flow;
 mod plugin;
 mod preset;
+mod profile;
 mod raw;
+mod registry;
 mod units;
 mod validate;
 
@@ -16,9 +20,10 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub(crate) use error::from_yaml;
 pub use plugin::{
-    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery, InflightLoadProducer, LatencyScorer,
-    MetricsDataSource, NoParameters, PLUGIN_TYPES, PickerParameters, PredictedLatencyProducer, PredictedTtftScorer,
-    PrefixCacheScorer, PrefixProducer, Quantile, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
+    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery,
+    InflightLoadProducer, LatencyScorer, MetricsDataSource, NoParameters, PLUGIN_TYPES,
+    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
+    PrefixProducer, Quantile, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
     UtilizationDetector,
 };
 
@@ -159,7 +164,11 @@ pub struct BandConfig {
 impl Default for BandConfig {
     /// 5,000 requests, 1 GB.
     fn default() -> Self {
-        Self { max_requests: 5_000, max_bytes: 1_000_000_000, request_ttl: None }
+        Self {
+            max_requests: 5_000,
+            max_bytes: 1_000_000_000,
+            request_ttl: None,
+        }
     }
 }
 
@@ -182,7 +191,11 @@ impl Default for FlowConfig {
 impl FlowConfig {
     /// The limits of the band of that priority.
     pub fn band(&self, priority: i32) -> &BandConfig {
-        let default = if priority < 0 { &self.negative_band } else { &self.default_band };
+        let default = if priority < 0 {
+            &self.negative_band
+        } else {
+            &self.default_band
+        };
         self.bands.get(&priority).unwrap_or(default)
     }
 }
@@ -200,7 +213,10 @@ impl Config {
     pub fn reads_metrics(&self) -> bool {
         let utilization = |detector: &Detector| matches!(detector, Detector::Utilization { .. });
         let scraped = |scorer: &WeightedScorer| {
-            matches!(scorer.scorer, Scorer::Queue | Scorer::KvUtilization | Scorer::Latency(_))
+            matches!(
+                scorer.scorer,
+                Scorer::Queue | Scorer::KvUtilization | Scorer::Latency(_)
+            )
         };
         self.predicted_latency.is_some()
             || self.prefix.as_ref().is_some_and(|prefix| prefix.auto_tune)

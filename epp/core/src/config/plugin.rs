@@ -102,7 +102,10 @@ plugins! {
 }
 
 /// JSON is YAML: going through text lets the one strict reader name wrong fields here too.
-fn parameters_of<T: serde::de::DeserializeOwned + Default>(value: &Value, place: &str) -> Result<T, ConfigError> {
+fn parameters_of<T: serde::de::DeserializeOwned + Default>(
+    value: &Value,
+    place: &str,
+) -> Result<T, ConfigError> {
     if value.is_null() {
         return Ok(T::default());
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::plugin::{ConcurrencyDetector, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer};
+use super::plugin::{
+    ConcurrencyDetector, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
+};
 use super::plugin::{PrefixProducer, SloAdmitter, UtilizationDetector};
 use super::{Config, Detector, FlowConfig, Picker, Profile, Scorer, Scrape, WeightedScorer};
 
@@ -21,7 +23,11 @@ impl Default for Config {
                 scorers: vec![
                     weighted("queue-scorer", 2.0, Scorer::Queue),
                     weighted("kv-cache-utilization-scorer", 2.0, Scorer::KvUtilization),
-                    weighted("prefix-cache-scorer", 3.0, Scorer::Prefix(PrefixCacheScorer::default())),
+                    weighted(
+                        "prefix-cache-scorer",
+                        3.0,
+                        Scorer::Prefix(PrefixCacheScorer::default()),
+                    ),
                 ],
                 picker: Picker::MaxScore,
                 endpoints: 1,
@@ -70,15 +76,27 @@ impl Config {
 
     /// Round robin behind the same queue and detector as [`Config::headroom_default`].
     pub fn round_robin() -> Self {
-        let profile =
-            Profile { filters: Vec::new(), scorers: Vec::new(), picker: Picker::RoundRobin, endpoints: 1 };
-        Self { profile, prefix: None, metrics: None, ..Self::llmd_default() }
+        let profile = Profile {
+            filters: Vec::new(),
+            scorers: Vec::new(),
+            picker: Picker::RoundRobin,
+            endpoints: 1,
+        };
+        Self {
+            profile,
+            prefix: None,
+            metrics: None,
+            ..Self::llmd_default()
+        }
     }
 
     /// The same with `requests` in flight per endpoint at most, counted by the concurrency detector.
     #[must_use]
     pub fn with_max_concurrency(mut self, requests: u32) -> Self {
-        let parameters = ConcurrencyDetector { max_concurrency: requests.max(1), ..ConcurrencyDetector::default() };
+        let parameters = ConcurrencyDetector {
+            max_concurrency: requests.max(1),
+            ..ConcurrencyDetector::default()
+        };
         self.detector = Detector::Concurrency(parameters);
         self
     }
@@ -87,10 +105,17 @@ impl Config {
 impl Detector {
     /// `utilization-detector` with llm-d's defaults.
     pub fn utilization_default() -> Self {
-        Self::Utilization { parameters: UtilizationDetector::default(), staleness: Duration::from_millis(200) }
+        Self::Utilization {
+            parameters: UtilizationDetector::default(),
+            staleness: Duration::from_millis(200),
+        }
     }
 }
 
 fn weighted(name: &str, weight: f64, scorer: Scorer) -> WeightedScorer {
-    WeightedScorer { name: name.into(), weight, scorer }
+    WeightedScorer {
+        name: name.into(),
+        weight,
+        scorer,
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::error::ConfigError;
+
 /// A Go duration: `60s`, `200ms`, `1h30m`, `1.5s`, `0`. `None` = not one, or negative.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
@@ -16,7 +18,9 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let value: f64 = rest.get(..digits)?.parse().ok()?;
         rest = rest.get(digits..)?;
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         seconds += value
             * match rest.get(..unit)? {
                 "ns" => 1e-9,
@@ -35,7 +39,9 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 /// A Kubernetes quantity of bytes: `1G`, `512Mi`, `1000`. `None` = not one, negative, or above 2^64.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let value: f64 = text.get(..digits)?.parse().ok()?;
     let factor = match text.get(digits..)? {
         "" => 1.0,
@@ -53,6 +59,19 @@ pub(crate) fn bytes(text: &str) -> Option<u64> {
     (total < u64::MAX as f64).then_some(total as u64)
 }
 
+/// A duration above zero.
+pub(super) fn span(field: &str, text: &str) -> Result<Duration, ConfigError> {
+    duration(text)
+        .filter(|span| !span.is_zero())
+        .ok_or_else(|| {
+            ConfigError::value(
+                field,
+                text,
+                "must be a duration above zero, for example 200ms",
+            )
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,7 +81,10 @@ mod tests {
         let millis = |text| duration(text).map(|span| span.as_millis());
         assert_eq!(millis("1h30m"), Some(5_400_000));
         assert_eq!(millis("1.5s"), Some(1_500));
-        assert_eq!((millis("0s"), millis("0"), millis("200ms")), (Some(0), Some(0), Some(200)));
+        assert_eq!(
+            (millis("0s"), millis("0"), millis("200ms")),
+            (Some(0), Some(0), Some(200))
+        );
         for bad in ["", "60", "s", "1 s", "-1s", "1d", "1e9h"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
@@ -70,12 +92,10 @@ mod tests {
 
     #[test]
     fn kubernetes_quantities() {
-        assert_eq!((bytes("1G"), bytes("1Gi"), bytes("7"), bytes("1.5k")), (
-            Some(1_000_000_000),
-            Some(1 << 30),
-            Some(7),
-            Some(1_500)
-        ));
+        assert_eq!(
+            (bytes("1G"), bytes("1Gi"), bytes("7"), bytes("1.5k")),
+            (Some(1_000_000_000), Some(1 << 30), Some(7), Some(1_500))
+        );
         for bad in ["", "G", "1GB", "-1", "99999999T"] {
             assert_eq!(bytes(bad), None, "{bad}");
         }

@@ -1,35 +1,57 @@
 //! Ranges of plugin parameters, and parameters of llm-d's that are not built here.
 
-use super::build::span;
 use super::error::ConfigError;
 use super::plugin::Plugin;
+use super::units::span;
 
 /// Refuses a plugin whose parameters cannot be honoured.
 pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
     let check = Check { name };
     match plugin {
-        Plugin::FileDiscovery(it) => check.that("path", &it.path, !it.path.is_empty(), "must name the endpoints file"),
+        Plugin::FileDiscovery(it) => check.that(
+            "path",
+            &it.path,
+            !it.path.is_empty(),
+            "must name the endpoints file",
+        ),
         Plugin::Prefix(it) => {
             check.above_zero("blockSizeTokens", f64::from(it.block_size_tokens))?;
-            check.above_zero("maxPrefixBlocksToMatch", f64::from(it.max_prefix_blocks_to_match))?;
-            check.above_zero("maxPrefixTokensToMatch", f64::from(it.max_prefix_tokens_to_match))?;
-            check.above_zero("lruCapacityPerServer", f64::from(it.lru_capacity_per_server))
+            check.above_zero(
+                "maxPrefixBlocksToMatch",
+                f64::from(it.max_prefix_blocks_to_match),
+            )?;
+            check.above_zero(
+                "maxPrefixTokensToMatch",
+                f64::from(it.max_prefix_tokens_to_match),
+            )?;
+            check.above_zero(
+                "lruCapacityPerServer",
+                f64::from(it.lru_capacity_per_server),
+            )
         }
-        Plugin::InflightLoad(it) => check.not_built("addEstimatedOutputTokens", it.add_estimated_output_tokens),
+        Plugin::InflightLoad(it) => {
+            check.not_built("addEstimatedOutputTokens", it.add_estimated_output_tokens)
+        }
         Plugin::Token(it) => check.not_built("vllm", it.vllm.is_some()),
         Plugin::PredictedLatency(it) => {
             check.above_zero("sloBufferFactor", it.slo_buffer_factor)?;
             span(&check.field("contextTTL"), &it.context_ttl)?;
             check.not_built("endpointRoleLabel", !it.endpoint_role_label.is_empty())?;
             check.not_built("useEncoderCacheFeatures", it.use_encoder_cache_features)?;
-            check.not_built("encoderCacheMatchInfoProducerName", it.encoder_cache_match_info_producer_name.is_some())
+            check.not_built(
+                "encoderCacheMatchInfoProducerName",
+                it.encoder_cache_match_info_producer_name.is_some(),
+            )
         }
         Plugin::PrefixScorer(it) => {
             check.share("matchLengthWeight", it.match_length_weight)?;
             check.above_zero("matchLengthScaleTokens", it.match_length_scale_tokens)
         }
         Plugin::LatencyScorer(it) => {
-            check.weights(&[("ttftWeight", it.ttft_weight), ("tpotWeight", it.tpot_weight)])?;
+            check.weights(&[
+                ("ttftWeight", it.ttft_weight),
+                ("tpotWeight", it.tpot_weight),
+            ])?;
             check.weights(&[
                 ("compositeKVWeight", it.composite_kv_weight),
                 ("compositeQueueWeight", it.composite_queue_weight),
@@ -37,7 +59,10 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             ])
         }
         Plugin::PredictedTtftScorer(it) => check.not_negative("prefillWeight", it.prefill_weight),
-        Plugin::MaxScore(it) | Plugin::Random(it) | Plugin::WeightedRandom(it) | Plugin::RoundRobin(it) => {
+        Plugin::MaxScore(it)
+        | Plugin::Random(it)
+        | Plugin::WeightedRandom(it)
+        | Plugin::RoundRobin(it) => {
             check.above_zero("maxNumOfEndpoints", f64::from(it.max_num_of_endpoints))
         }
         Plugin::MetricsSource(it) => {
@@ -46,7 +71,12 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
         }
         Plugin::CoreMetrics(it) => {
             let vllm = it.default_engine == "vllm";
-            check.that("defaultEngine", &it.default_engine, vllm, "is not built; the engine known here is vllm")?;
+            check.that(
+                "defaultEngine",
+                &it.default_engine,
+                vllm,
+                "is not built; the engine known here is vllm",
+            )?;
             check.not_built("engineConfigs", !it.engine_configs.is_empty())
         }
         Plugin::Concurrency(it) => {
@@ -57,7 +87,10 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
         Plugin::Utilization(it) => {
             check.above_zero("queueDepthThreshold", it.queue_depth_threshold)?;
             check.above_zero("kvCacheUtilThreshold", it.kv_cache_util_threshold)?;
-            span(&check.field("metricsStalenessThreshold"), &it.metrics_staleness_threshold)?;
+            span(
+                &check.field("metricsStalenessThreshold"),
+                &it.metrics_staleness_threshold,
+            )?;
             check.not_negative("headroom", it.headroom)
         }
         Plugin::StaticUsageLimit(it) => check.above_zero("threshold", it.threshold),
@@ -81,19 +114,38 @@ impl Check<'_> {
         holds: bool,
         wanted: &str,
     ) -> Result<(), ConfigError> {
-        if holds { Ok(()) } else { Err(ConfigError::value(self.field(parameter), value, wanted)) }
+        if holds {
+            Ok(())
+        } else {
+            Err(ConfigError::value(self.field(parameter), value, wanted))
+        }
     }
 
     fn above_zero(&self, parameter: &str, value: f64) -> Result<(), ConfigError> {
-        self.that(parameter, value, value.is_finite() && value > 0.0, "must be a number above 0")
+        self.that(
+            parameter,
+            value,
+            value.is_finite() && value > 0.0,
+            "must be a number above 0",
+        )
     }
 
     fn not_negative(&self, parameter: &str, value: f64) -> Result<(), ConfigError> {
-        self.that(parameter, value, value.is_finite() && value >= 0.0, "must be a number of at least 0")
+        self.that(
+            parameter,
+            value,
+            value.is_finite() && value >= 0.0,
+            "must be a number of at least 0",
+        )
     }
 
     fn share(&self, parameter: &str, value: f64) -> Result<(), ConfigError> {
-        self.that(parameter, value, (0.0..=1.0).contains(&value), "must be between 0 and 1")
+        self.that(
+            parameter,
+            value,
+            (0.0..=1.0).contains(&value),
+            "must be between 0 and 1",
+        )
     }
 
     /// Each at least 0, not all 0.
@@ -107,6 +159,11 @@ impl Check<'_> {
     }
 
     fn not_built(&self, parameter: &str, set: bool) -> Result<(), ConfigError> {
-        self.that(parameter, "set", !set, "is not built here; leave the parameter out")
+        self.that(
+            parameter,
+            "set",
+            !set,
+            "is not built here; leave the parameter out",
+        )
     }
 }

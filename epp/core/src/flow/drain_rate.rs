@@ -45,11 +45,20 @@ impl DrainRate {
     /// One dispatch is added to those seen, so that a queue that has not moved yet has a finite rate.
     pub(crate) fn wait(&self, now: Duration, ahead: u64) -> Option<Duration> {
         let newest = index(now);
-        let recent = self.slots.iter().filter(|slot| slot.index + (SLOTS as u128) > newest);
+        let recent = self
+            .slots
+            .iter()
+            .filter(|slot| slot.index + (SLOTS as u128) > newest);
         let (seconds, dispatched) = recent.fold((0.0, 1.0), |(seconds, dispatched), slot| {
-            (seconds + slot.queued_seconds, dispatched + f64::from(slot.dispatched))
+            (
+                seconds + slot.queued_seconds,
+                dispatched + f64::from(slot.dispatched),
+            )
         });
-        let wait = || Duration::try_from_secs_f64(ahead as f64 * seconds / dispatched).unwrap_or(Duration::MAX);
+        let wait = || {
+            Duration::try_from_secs_f64(ahead as f64 * seconds / dispatched)
+                .unwrap_or(Duration::MAX)
+        };
         (seconds >= ENOUGH).then(wait)
     }
 
@@ -57,7 +66,10 @@ impl DrainRate {
         let index = index(now);
         let slot = &mut self.slots[(index % SLOTS as u128) as usize];
         if slot.index != index {
-            *slot = Slot { index, ..Slot::default() };
+            *slot = Slot {
+                index,
+                ..Slot::default()
+            };
         }
         slot
     }
@@ -83,14 +95,24 @@ mod tests {
             rate.dispatched(now);
         }
         let wait = rate.wait(millis(64_000), 41).unwrap().as_secs_f64();
-        assert!((wait - 4.0).abs() < 1e-6, "41 ahead at (40 + 1) per 4 s: {wait}");
-        assert_eq!(rate.wait(millis(80_000), 41), None, "what is old is forgotten");
+        assert!(
+            (wait - 4.0).abs() < 1e-6,
+            "41 ahead at (40 + 1) per 4 s: {wait}"
+        );
+        assert_eq!(
+            rate.wait(millis(80_000), 41),
+            None,
+            "what is old is forgotten"
+        );
     }
 
     #[test]
     fn a_stuck_queue_has_a_growing_wait() {
         let mut rate = DrainRate::default();
         rate.advance(Duration::from_secs(2), true);
-        assert_eq!(rate.wait(Duration::from_secs(2), 3), Some(Duration::from_secs(6)));
+        assert_eq!(
+            rate.wait(Duration::from_secs(2), 3),
+            Some(Duration::from_secs(6))
+        );
     }
 }

@@ -35,12 +35,14 @@ pub struct BandDepth {
 impl QueueDepth {
     /// Everything queued, over all bands; `priority` is 0.
     pub fn total(&self) -> BandDepth {
-        self.bands.iter().fold(BandDepth::default(), |sum, band| BandDepth {
-            priority: 0,
-            requests: sum.requests + band.requests,
-            sheddable: sum.sheddable + band.sheddable,
-            prompt_tokens: sum.prompt_tokens + band.prompt_tokens,
-            bytes: sum.bytes + band.bytes,
-        })
+        self.bands
+            .iter()
+            .fold(BandDepth::default(), |sum, band| BandDepth {
+                priority: 0,
+                requests: sum.requests + band.requests,
+                sheddable: sum.sheddable + band.sheddable,
+                prompt_tokens: sum.prompt_tokens + band.prompt_tokens,
+                bytes: sum.bytes + band.bytes,
+            })
     }
 }

@@ -49,7 +49,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Band {
-    items: BTreeMap<u64, Waiting>,
+    items: BTreeMap<u64, Box<Waiting>>,
     depth: BandDepth,
 }
 
@@ -86,17 +86,35 @@ impl Queue {
     }
 
     /// Adds a request, or gives it back with the cap that is reached.
-    pub(crate) fn push(&mut self, ticket: Ticket, waiting: Waiting) -> Result<(), (Waiting, Full)> {
+    pub(crate) fn push(
+        &mut self,
+        ticket: Ticket,
+        waiting: Box<Waiting>,
+    ) -> Result<(), (Box<Waiting>, Full)> {
         let limits = self.config.band(ticket.band);
         let bytes = waiting.request.bytes;
         let Some(band) = self.bands.get_mut(&Reverse(ticket.band)) else {
             return Err((waiting, Full::Requests(0)));
         };
-        let counts = [(self.requests, self.config.max_requests), (band.depth.requests, Some(limits.max_requests))];
-        let sizes = [(self.bytes, self.config.max_bytes), (band.depth.bytes, Some(limits.max_bytes))];
-        let over = |held: u64, add: u64, most: Option<u64>| most.filter(|&most| held.saturating_add(add) > most);
-        let full = counts.iter().find_map(|&(held, most)| over(held, 1, most).map(Full::Requests));
-        let full = full.or_else(|| sizes.iter().find_map(|&(held, most)| over(held, bytes, most).map(Full::Bytes)));
+        let counts = [
+            (self.requests, self.config.max_requests),
+            (band.depth.requests, Some(limits.max_requests)),
+        ];
+        let sizes = [
+            (self.bytes, self.config.max_bytes),
+            (band.depth.bytes, Some(limits.max_bytes)),
+        ];
+        let over = |held: u64, add: u64, most: Option<u64>| {
+            most.filter(|&most| held.saturating_add(add) > most)
+        };
+        let full = counts
+            .iter()
+            .find_map(|&(held, most)| over(held, 1, most).map(Full::Requests));
+        let full = full.or_else(|| {
+            sizes
+                .iter()
+                .find_map(|&(held, most)| over(held, bytes, most).map(Full::Bytes))
+        });
         if let Some(full) = full {
             return Err((waiting, full));
         }
@@ -111,7 +129,7 @@ impl Queue {
     }
 
     /// Takes a request out, wherever it stands.
-    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Waiting> {
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Box<Waiting>> {
         if let Some(deadline) = self.deadline(ticket) {
             self.deadlines.remove(&(deadline, ticket));
         }
@@ -125,28 +143,52 @@ impl Queue {
 
     /// The request behind `ticket`, if it still waits.
     pub(crate) fn get(&self, ticket: Ticket) -> Option<&Waiting> {
-        self.bands.get(&Reverse(ticket.band))?.items.get(&ticket.number)
+        self.bands
+            .get(&Reverse(ticket.band))?
+            .items
+            .get(&ticket.number)
+            .map(Box::as_ref)
     }
 
     /// The next request in dispatch order after `after`: first within its band, then in lower bands.
     pub(crate) fn next(&self, after: Option<Ticket>) -> Option<Ticket> {
         let in_band = |priority: i32, band: &Band, from: u64| {
-            band.items.range(from..).next().map(|(&number, _)| Ticket { number, band: priority })
+            band.items.range(from..).next().map(|(&number, _)| Ticket {
+                number,
+                band: priority,
+            })
         };
         let Some(after) = after else {
-            return self.bands.iter().find_map(|(priority, band)| in_band(priority.0, band, 0));
+            return self
+                .bands
+                .iter()
+                .find_map(|(priority, band)| in_band(priority.0, band, 0));
         };
-        let here = self.bands.get(&Reverse(after.band)).and_then(|band| in_band(after.band, band, after.number + 1));
+        let here = self
+            .bands
+            .get(&Reverse(after.band))
+            .and_then(|band| in_band(after.band, band, after.number + 1));
         here.or_else(|| {
-            let below = self.bands.range((std::ops::Bound::Excluded(Reverse(after.band)), std::ops::Bound::Unbounded));
-            below.into_iter().find_map(|(priority, band)| in_band(priority.0, band, 0))
+            let below = self.bands.range((
+                std::ops::Bound::Excluded(Reverse(after.band)),
+                std::ops::Bound::Unbounded,
+            ));
+            below
+                .into_iter()
+                .find_map(|(priority, band)| in_band(priority.0, band, 0))
         })
     }
 
     /// Requests of that band or a higher one, other than `ticket` and those behind it.
     pub(crate) fn ahead_of(&self, ticket: Ticket) -> u64 {
-        let higher = self.bands.range(..Reverse(ticket.band)).map(|(_, band)| band.depth.requests).sum::<u64>();
-        let Some(band) = self.bands.get(&Reverse(ticket.band)) else { return higher };
+        let higher = self
+            .bands
+            .range(..Reverse(ticket.band))
+            .map(|(_, band)| band.depth.requests)
+            .sum::<u64>();
+        let Some(band) = self.bands.get(&Reverse(ticket.band)) else {
+            return higher;
+        };
         // A new arrival is last of its band; only then is the count cheap, and only then is it asked for.
         let behind = band.items.range(ticket.number..).count() as u64;
         higher + band.depth.requests - behind
@@ -159,9 +201,14 @@ impl Queue {
         }
         (self.starved, self.regime_since) = (starved, now);
         let tickets = self.bands.iter().flat_map(|(priority, band)| {
-            band.items.keys().map(|&number| Ticket { number, band: priority.0 })
+            band.items.keys().map(|&number| Ticket {
+                number,
+                band: priority.0,
+            })
         });
-        let deadlines = tickets.filter_map(|ticket| Some((self.deadline(ticket)?, ticket))).collect();
+        let deadlines = tickets
+            .filter_map(|ticket| Some((self.deadline(ticket)?, ticket)))
+            .collect();
         self.deadlines = deadlines;
     }
 
@@ -191,7 +238,10 @@ impl Queue {
 
     /// A request whose deadline has come.
     pub(crate) fn expired(&self, now: Duration) -> Option<Ticket> {
-        self.deadlines.first().filter(|&&(deadline, _)| deadline <= now).map(|&(_, ticket)| ticket)
+        self.deadlines
+            .first()
+            .filter(|&&(deadline, _)| deadline <= now)
+            .map(|&(_, ticket)| ticket)
     }
 
     /// Whether nothing waits.
@@ -201,13 +251,21 @@ impl Queue {
 
     /// What waits, by band.
     pub(crate) fn depth(&self) -> QueueDepth {
-        QueueDepth { bands: self.bands.values().map(|band| band.depth).collect() }
+        QueueDepth {
+            bands: self.bands.values().map(|band| band.depth).collect(),
+        }
     }
 }
 
 impl Band {
     fn new(priority: i32) -> Self {
-        Self { items: BTreeMap::new(), depth: BandDepth { priority, ..BandDepth::default() } }
+        Self {
+            items: BTreeMap::new(),
+            depth: BandDepth {
+                priority,
+                ..BandDepth::default()
+            },
+        }
     }
 }
 
@@ -233,10 +291,18 @@ mod tests {
     use crate::config::BandConfig;
     use crate::demand::DemandLedger;
 
-    fn waiting(seconds: u64, bytes: u64) -> Waiting {
-        let request = Request { bytes, ..Request::default() };
+    fn waiting(seconds: u64, bytes: u64) -> Box<Waiting> {
+        let request = Request {
+            bytes,
+            ..Request::default()
+        };
         let counters = DemandLedger::default().band(0, false);
-        Waiting { request, counters, subset: None, arrived: Duration::from_secs(seconds) }
+        Box::new(Waiting {
+            request,
+            counters,
+            subset: None,
+            arrived: Duration::from_secs(seconds),
+        })
     }
 
     fn ticket(number: u64, band: i32) -> Ticket {
@@ -248,7 +314,9 @@ mod tests {
         queue.set_starved(Duration::ZERO, false);
         for (number, &band) in bands.iter().enumerate() {
             let band = queue.band(band);
-            queue.push(ticket(number as u64, band), waiting(0, 10)).unwrap();
+            queue
+                .push(ticket(number as u64, band), waiting(0, 10))
+                .unwrap();
         }
         queue
     }
@@ -269,18 +337,38 @@ mod tests {
 
     #[test]
     fn caps_hold_for_the_band_and_for_all() {
-        let tight = BandConfig { max_requests: 2, max_bytes: 25, request_ttl: None };
-        let config = FlowConfig { max_requests: Some(3), default_band: tight, ..FlowConfig::default() };
+        let tight = BandConfig {
+            max_requests: 2,
+            max_bytes: 25,
+            request_ttl: None,
+        };
+        let config = FlowConfig {
+            max_requests: Some(3),
+            default_band: tight,
+            ..FlowConfig::default()
+        };
         let mut queue = filled(config, &[0, 0]);
-        assert!(matches!(queue.push(ticket(8, 0), waiting(0, 1)), Err((_, Full::Requests(2)))));
+        assert!(matches!(
+            queue.push(ticket(8, 0), waiting(0, 1)),
+            Err((_, Full::Requests(2)))
+        ));
         queue.remove(ticket(0, 0)).unwrap();
-        assert!(matches!(queue.push(ticket(8, 0), waiting(0, 16)), Err((_, Full::Bytes(25)))));
+        assert!(matches!(
+            queue.push(ticket(8, 0), waiting(0, 16)),
+            Err((_, Full::Bytes(25)))
+        ));
         queue.push(ticket(8, 0), waiting(0, 15)).unwrap();
         let band = queue.band(-1);
         queue.push(ticket(9, band), waiting(0, 0)).unwrap();
         let band = queue.band(7);
-        assert!(matches!(queue.push(ticket(10, band), waiting(0, 0)), Err((_, Full::Requests(3)))));
-        assert_eq!((queue.depth().total().requests, queue.depth().total().bytes), (3, 25));
+        assert!(matches!(
+            queue.push(ticket(10, band), waiting(0, 0)),
+            Err((_, Full::Requests(3)))
+        ));
+        assert_eq!(
+            (queue.depth().total().requests, queue.depth().total().bytes),
+            (3, 25)
+        );
     }
 
     #[test]
@@ -311,7 +399,10 @@ mod tests {
         let mut queue = Queue::new(FlowConfig::default());
         for priority in -200..200 {
             let band = queue.band(priority);
-            assert!(band <= priority.max(0), "priority {priority} joined band {band}");
+            assert!(
+                band <= priority.max(0),
+                "priority {priority} joined band {band}"
+            );
         }
         assert_eq!(queue.depth().bands.len(), MAX_BANDS);
     }

@@ -41,13 +41,24 @@ pub(crate) fn saturation(detector: &Detector, readings: &[Reading], now: Duratio
     if readings.is_empty() {
         return Saturation::Empty;
     }
-    let levels = readings.iter().filter_map(|reading| level(detector, reading, now));
+    let levels = readings
+        .iter()
+        .filter_map(|reading| level(detector, reading, now));
     let (sum, known) = levels.fold((0.0, 0_u32), |(sum, known), level| (sum + level, known + 1));
-    if known == 0 { Saturation::Unknown } else { Saturation::Level(sum / f64::from(known)) }
+    if known == 0 {
+        Saturation::Unknown
+    } else {
+        Saturation::Level(sum / f64::from(known))
+    }
 }
 
 /// Whether one endpoint stays within `ceiling·(1 + headroom)` of its capacity before another request is added.
-pub(crate) fn has_room(detector: &Detector, reading: &Reading, ceiling: f64, now: Duration) -> bool {
+pub(crate) fn has_room(
+    detector: &Detector,
+    reading: &Reading,
+    ceiling: f64,
+    now: Duration,
+) -> bool {
     let headroom = match detector {
         Detector::Concurrency(parameters) => parameters.headroom,
         Detector::Utilization { parameters, .. } => parameters.headroom,
@@ -60,8 +71,13 @@ pub(crate) fn has_room(detector: &Detector, reading: &Reading, ceiling: f64, now
 fn level(detector: &Detector, reading: &Reading, now: Duration) -> Option<f64> {
     match detector {
         Detector::Concurrency(parameters) => Some(concurrency(parameters, &reading.load)),
-        Detector::Utilization { parameters, staleness } => {
-            let fresh = reading.scraped.filter(|scraped| scraped.age(now) <= *staleness)?;
+        Detector::Utilization {
+            parameters,
+            staleness,
+        } => {
+            let fresh = reading
+                .scraped
+                .filter(|scraped| scraped.age(now) <= *staleness)?;
             utilization(parameters, &fresh, reading.load.since_scrape)
         }
     }
@@ -69,7 +85,8 @@ fn level(detector: &Detector, reading: &Reading, now: Duration) -> Option<f64> {
 
 fn concurrency(parameters: &ConcurrencyDetector, load: &LoadSnapshot) -> f64 {
     let requests = f64::from(load.in_flight) / f64::from(parameters.max_concurrency);
-    let tokens = (load.waiting_tokens + load.resident_tokens) as f64 / parameters.max_token_concurrency as f64;
+    let tokens = (load.waiting_tokens + load.resident_tokens) as f64
+        / parameters.max_token_concurrency as f64;
     match parameters.concurrency_mode {
         ConcurrencyMode::Requests => requests,
         ConcurrencyMode::Tokens => tokens,
@@ -79,7 +96,11 @@ fn concurrency(parameters: &ConcurrencyDetector, load: &LoadSnapshot) -> f64 {
 
 /// `max(queue ÷ threshold, KV ÷ threshold)` of what was scraped. Requests dispatched since are counted into the
 /// queue: the scrape cannot have seen them, and a drain would otherwise overshoot on it.
-fn utilization(parameters: &UtilizationDetector, scraped: &Scraped, since_scrape: u32) -> Option<f64> {
+fn utilization(
+    parameters: &UtilizationDetector,
+    scraped: &Scraped,
+    since_scrape: u32,
+) -> Option<f64> {
     let queue = f64::from(scraped.waiting) + f64::from(since_scrape);
     // `max` of f64 ignores a NaN operand: one absent metric leaves the other in charge.
     let level = (queue / parameters.queue_depth_threshold)
@@ -94,14 +115,31 @@ mod tests {
     const NOW: Duration = Duration::from_secs(100);
 
     fn busy(in_flight: u32, waiting_tokens: u64) -> Reading {
-        let load = LoadSnapshot { in_flight, waiting_tokens, ..LoadSnapshot::default() };
-        Reading { load, scraped: None }
+        let load = LoadSnapshot {
+            in_flight,
+            waiting_tokens,
+            ..LoadSnapshot::default()
+        };
+        Reading {
+            load,
+            scraped: None,
+        }
     }
 
     fn scraped(age_ms: u64, waiting: f32, kv_utilization: f32) -> Reading {
         let at = NOW - Duration::from_millis(age_ms);
-        let scraped = Scraped { at, waiting, running: 0.0, kv_utilization, block_tokens: None, kv_blocks: None };
-        Reading { load: LoadSnapshot::default(), scraped: Some(scraped) }
+        let scraped = Scraped {
+            at,
+            waiting,
+            running: 0.0,
+            kv_utilization,
+            block_tokens: None,
+            kv_blocks: None,
+        };
+        Reading {
+            load: LoadSnapshot::default(),
+            scraped: Some(scraped),
+        }
     }
 
     fn concurrency(mode: ConcurrencyMode) -> Detector {
@@ -120,7 +158,10 @@ mod tests {
         assert_eq!(of(ConcurrencyMode::Requests), Saturation::Level(0.7));
         assert_eq!(of(ConcurrencyMode::Tokens), Saturation::Level(0.5));
         assert_eq!(of(ConcurrencyMode::Hybrid), Saturation::Level(0.7));
-        assert_eq!(saturation(&concurrency(ConcurrencyMode::Requests), &[], NOW), Saturation::Empty);
+        assert_eq!(
+            saturation(&concurrency(ConcurrencyMode::Requests), &[], NOW),
+            Saturation::Empty
+        );
     }
 
     #[test]
@@ -134,12 +175,26 @@ mod tests {
     #[test]
     fn utilization_is_the_mean_of_the_worse_share_of_fresh_endpoints() {
         let detector = Detector::utilization_default();
-        let pool = [scraped(0, 5.0, 0.4), scraped(200, 0.0, 0.4), scraped(201, 99.0, 1.0), busy(0, 0)];
-        assert_eq!(saturation(&detector, &pool, NOW), Saturation::Level(0.75));
+        let pool = [
+            scraped(0, 5.0, 0.5),
+            scraped(200, 0.0, 0.5),
+            scraped(201, 99.0, 1.0),
+            busy(0, 0),
+        ];
+        assert_eq!(
+            saturation(&detector, &pool, NOW),
+            Saturation::Level((1.0 + 0.625) / 2.0)
+        );
         assert!(!has_room(&detector, &pool[0], 1.0, NOW));
-        assert!(has_room(&detector, &pool[2], 1.0, NOW), "stale is unknown, not full");
+        assert!(
+            has_room(&detector, &pool[2], 1.0, NOW),
+            "stale is unknown, not full"
+        );
         let kv_absent = scraped(0, 2.0, f32::NAN);
-        assert_eq!(saturation(&detector, &[kv_absent], NOW), Saturation::Level(0.4));
+        assert_eq!(
+            saturation(&detector, &[kv_absent], NOW),
+            Saturation::Level(0.4)
+        );
     }
 
     #[test]
@@ -155,6 +210,9 @@ mod tests {
         let detector = Detector::utilization_default();
         let mut reading = scraped(0, 3.0, 0.0);
         reading.load.since_scrape = 2;
-        assert_eq!(saturation(&detector, &[reading], NOW), Saturation::Level(1.0));
+        assert_eq!(
+            saturation(&detector, &[reading], NOW),
+            Saturation::Level(1.0)
+        );
     }
 }

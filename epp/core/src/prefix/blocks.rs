@@ -65,7 +65,11 @@ impl BlockCache {
             return;
         }
         let place = if self.nodes.len() < capacity {
-            self.nodes.push(Node { hash, newer: NONE, older: NONE });
+            self.nodes.push(Node {
+                hash,
+                newer: NONE,
+                older: NONE,
+            });
             (self.nodes.len() - 1) as u32
         } else {
             let place = self.oldest;
@@ -94,13 +98,19 @@ impl BlockCache {
     }
 
     fn unlink(&mut self, place: u32) {
-        let Some(&Node { newer, older, .. }) = self.nodes.get(place as usize) else { return };
+        let Some(&Node { newer, older, .. }) = self.nodes.get(place as usize) else {
+            return;
+        };
         self.set_older(newer, older);
         self.set_newer(older, newer);
     }
 
     fn link_newest(&mut self, place: u32) {
-        let older = if self.places.len() == 1 { NONE } else { self.newest };
+        let older = if self.places.len() == 1 {
+            NONE
+        } else {
+            self.newest
+        };
         if let Some(node) = self.nodes.get_mut(place as usize) {
             (node.newer, node.older) = (NONE, older);
         }
@@ -143,7 +153,11 @@ mod tests {
 
     fn order(cache: &BlockCache) -> Vec<u64> {
         let mut hashes = Vec::new();
-        let mut place = if cache.nodes.is_empty() { NONE } else { cache.oldest };
+        let mut place = if cache.nodes.is_empty() {
+            NONE
+        } else {
+            cache.oldest
+        };
         while let Some(node) = cache.nodes.get(place as usize) {
             hashes.push(node.hash);
             place = node.newer;

@@ -31,7 +31,13 @@ impl PrefixHasher {
     }
 
     /// The same with other limits on the blocks and tokens that are hashed; the rest is only counted.
-    pub fn with_limits(model: &str, salt: &str, block_tokens: u32, max_blocks: u32, max_tokens: u32) -> Self {
+    pub fn with_limits(
+        model: &str,
+        salt: &str,
+        block_tokens: u32,
+        max_blocks: u32,
+        max_tokens: u32,
+    ) -> Self {
         let block_tokens = block_tokens.max(1);
         let mut root = Xxh64::new(0);
         root.update(model.as_bytes());
@@ -73,7 +79,10 @@ impl PrefixHasher {
             self.close_partial();
         }
         let tokens = self.bytes.div_ceil(TOKEN_BYTES as u64);
-        (u32::try_from(tokens).unwrap_or(u32::MAX), self.hashes.into())
+        (
+            u32::try_from(tokens).unwrap_or(u32::MAX),
+            self.hashes.into(),
+        )
     }
 
     fn close_partial(&mut self) {
@@ -107,11 +116,17 @@ mod tests {
         let text: Vec<u8> = (0..=255).chain([7]).collect();
         let root = xxh64(b"modelsalt", 0);
         let link = |block: &[u8], previous: u64| {
-            xxh64(&[xxh64(block, 0).to_le_bytes(), previous.to_le_bytes()].concat(), 0)
+            xxh64(
+                &[xxh64(block, 0).to_le_bytes(), previous.to_le_bytes()].concat(),
+                0,
+            )
         };
         let first = link(&text[..256], root);
         let second = link(&[7, 0, 0, 0], first);
-        assert_eq!(hash("model", "salt", &text), (65, Arc::from([first, second])));
+        assert_eq!(
+            hash("model", "salt", &text),
+            (65, Arc::from([first, second]))
+        );
     }
 
     #[test]

@@ -27,25 +27,43 @@ pub(crate) struct PrefixIndex {
 
 impl PrefixIndex {
     pub(crate) fn new(parameters: PrefixProducer) -> Self {
-        Self { parameters, caches: Vec::new() }
+        Self {
+            parameters,
+            caches: Vec::new(),
+        }
     }
 
     /// Follows the pool: what left is forgotten, what stayed keeps its blocks, what is new starts empty.
     pub(crate) fn set_pool(&mut self, old: &Pool, new: &Pool) {
         let identity = |endpoint: &Arc<Endpoint>| Arc::as_ptr(&endpoint.load).cast::<Load>();
-        let mut kept: FxHashMap<*const Load, BlockCache> =
-            old.endpoints.iter().map(identity).zip(self.caches.drain(..)).collect();
-        self.caches =
-            new.endpoints.iter().map(|endpoint| kept.remove(&identity(endpoint)).unwrap_or_default()).collect();
+        let mut kept: FxHashMap<*const Load, BlockCache> = old
+            .endpoints
+            .iter()
+            .map(identity)
+            .zip(self.caches.drain(..))
+            .collect();
+        self.caches = new
+            .endpoints
+            .iter()
+            .map(|endpoint| kept.remove(&identity(endpoint)).unwrap_or_default())
+            .collect();
     }
 
     /// How many of the leading `blocks` the endpoint at `slot` has seen without a gap.
     pub(crate) fn matched(&self, slot: usize, blocks: &[u64]) -> u32 {
-        self.caches.get(slot).map_or(0, |cache| cache.matched(blocks))
+        self.caches
+            .get(slot)
+            .map_or(0, |cache| cache.matched(blocks))
     }
 
     /// The endpoint at `slot` is about to process `blocks` of `block_tokens` each.
-    pub(crate) fn learn(&mut self, slot: usize, endpoint: &Endpoint, blocks: &[u64], block_tokens: u32) {
+    pub(crate) fn learn(
+        &mut self,
+        slot: usize,
+        endpoint: &Endpoint,
+        blocks: &[u64],
+        block_tokens: u32,
+    ) {
         let kv_blocks = endpoint
             .scraped()
             .and_then(|scraped| scraped.kv_tokens())
@@ -68,8 +86,13 @@ pub(crate) fn block_tokens(parameters: &PrefixProducer, pool: &Pool) -> u32 {
     if !parameters.auto_tune {
         return parameters.block_size_tokens;
     }
-    let told = pool.endpoints.iter().filter_map(|endpoint| endpoint.scraped()?.block_tokens);
-    told.max().unwrap_or(parameters.block_size_tokens).max(MIN_BLOCK_TOKENS)
+    let told = pool
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.scraped()?.block_tokens);
+    told.max()
+        .unwrap_or(parameters.block_size_tokens)
+        .max(MIN_BLOCK_TOKENS)
 }
 
 #[cfg(test)]
@@ -99,7 +122,10 @@ mod tests {
         index.learn(1, &first.endpoints[1], &[1, 2, 3], 64);
         let moved = pool(&first, &["c", "b"]);
         index.set_pool(&first, &moved);
-        assert_eq!((index.matched(0, &[1, 2]), index.matched(1, &[1, 2, 9])), (0, 2));
+        assert_eq!(
+            (index.matched(0, &[1, 2]), index.matched(1, &[1, 2, 9])),
+            (0, 2)
+        );
         let gone = pool(&moved, &["a"]);
         index.set_pool(&moved, &gone);
         assert_eq!((index.len(), index.matched(0, &[1])), (0, 0));
@@ -109,21 +135,41 @@ mod tests {
     fn capacity_is_the_engines_kv_size_once_told() {
         let empty = Pool::default();
         let pool = pool(&empty, &["a"]);
-        let mut index = PrefixIndex::new(PrefixProducer { lru_capacity_per_server: 3, ..PrefixProducer::default() });
+        let mut index = PrefixIndex::new(PrefixProducer {
+            lru_capacity_per_server: 3,
+            ..PrefixProducer::default()
+        });
         index.set_pool(&empty, &pool);
         let blocks: Vec<u64> = (1..=10).collect();
         index.learn(0, &pool.endpoints[0], &blocks, 64);
         assert_eq!((index.len(), index.matched(0, &blocks)), (3, 3));
         let at = Duration::ZERO;
         let (block_tokens, kv_blocks) = (Some(16), Some(20));
-        let scraped = Scraped { at, waiting: 0.0, running: 0.0, kv_utilization: 0.0, block_tokens, kv_blocks };
+        let scraped = Scraped {
+            at,
+            waiting: 0.0,
+            running: 0.0,
+            kv_utilization: 0.0,
+            block_tokens,
+            kv_blocks,
+        };
         pool.endpoints[0].set_scraped(scraped);
         index.learn(0, &pool.endpoints[0], &blocks, 64);
-        assert_eq!(index.matched(0, &blocks), 5, "320 KV tokens are five blocks of 64");
+        assert_eq!(
+            index.matched(0, &blocks),
+            5,
+            "320 KV tokens are five blocks of 64"
+        );
         assert_eq!(super::block_tokens(&PrefixProducer::default(), &pool), 64);
-        pool.endpoints[0].set_scraped(Scraped { block_tokens: Some(128), ..scraped });
+        pool.endpoints[0].set_scraped(Scraped {
+            block_tokens: Some(128),
+            ..scraped
+        });
         assert_eq!(super::block_tokens(&PrefixProducer::default(), &pool), 128);
-        let fixed = PrefixProducer { auto_tune: false, ..PrefixProducer::default() };
+        let fixed = PrefixProducer {
+            auto_tune: false,
+            ..PrefixProducer::default()
+        };
         assert_eq!(super::block_tokens(&fixed, &pool), 16);
     }
 }

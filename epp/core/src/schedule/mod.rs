@@ -88,7 +88,10 @@ pub(crate) struct Profile {
 
 impl std::fmt::Debug for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Profile").field("scorers", &self.names).field("endpoints", &self.endpoints).finish()
+        f.debug_struct("Profile")
+            .field("scorers", &self.names)
+            .field("endpoints", &self.endpoints)
+            .finish()
     }
 }
 
@@ -112,8 +115,16 @@ impl Profile {
             weight: scorer.weight,
         });
         Self {
-            filters: profile.filters.iter().map(|detector| filter::build(detector, config.ceiling)).collect(),
-            scorers: profile.scorers.iter().map(|scorer| score::build(&scorer.scorer, config)).collect(),
+            filters: profile
+                .filters
+                .iter()
+                .map(|detector| filter::build(detector, config.ceiling))
+                .collect(),
+            scorers: profile
+                .scorers
+                .iter()
+                .map(|scorer| score::build(&scorer.scorer, config))
+                .collect(),
             names: names.collect(),
             picker: pick::build(profile.picker),
             endpoints: profile.endpoints.max(1),
@@ -131,7 +142,12 @@ impl Profile {
     }
 
     /// Scores the candidates and picks among them.
-    pub(crate) fn pick(&mut self, ask: &Ask, candidates: &[Candidate], rng: &mut StdRng) -> Picked<'_> {
+    pub(crate) fn pick(
+        &mut self,
+        ask: &Ask,
+        candidates: &[Candidate],
+        rng: &mut StdRng,
+    ) -> Picked<'_> {
         let count = candidates.len();
         self.scores.clear();
         self.scores.resize(self.scorers.len() * count, 0.0);
@@ -147,8 +163,19 @@ impl Profile {
             }
         }
         self.picked.clear();
-        self.picker.pick(candidates, &self.totals, self.endpoints, rng, &mut self.picked);
-        Picked { order: &self.picked, totals: &self.totals, scores: &self.scores, scorers: &self.names }
+        self.picker.pick(
+            candidates,
+            &self.totals,
+            self.endpoints,
+            rng,
+            &mut self.picked,
+        );
+        Picked {
+            order: &self.picked,
+            totals: &self.totals,
+            scores: &self.scores,
+            scorers: &self.names,
+        }
     }
 }
 
@@ -166,5 +193,11 @@ pub(crate) fn candidate(slot: u32) -> Candidate {
 
 #[cfg(test)]
 pub(crate) fn ask() -> Ask {
-    Ask { slo: Slo::NONE, waited_ms: 0.0, prompt_tokens: 0, blocks: 0, ttft_state: None }
+    Ask {
+        slo: Slo::NONE,
+        waited_ms: 0.0,
+        prompt_tokens: 0,
+        blocks: 0,
+        ttft_state: None,
+    }
 }

@@ -80,12 +80,19 @@ mod tests {
             block_tokens: 64,
             requests,
         };
-        trace.requests.iter().map(|r| trace.prompt_text(r)).collect()
+        trace
+            .requests
+            .iter()
+            .map(|r| trace.prompt_text(r))
+            .collect()
     }
 
     #[test]
     fn text_has_the_length_of_its_tokens() {
-        for (text, tokens) in texts(&[(1, &[]), (64, &[7]), (100, &[7, 8])]).iter().zip([1, 64, 100]) {
+        for (text, tokens) in texts(&[(1, &[]), (64, &[7]), (100, &[7, 8])])
+            .iter()
+            .zip([1, 64, 100])
+        {
             assert_eq!(text.len(), tokens * BYTES_PER_TOKEN);
         }
     }
@@ -93,7 +100,11 @@ mod tests {
     #[test]
     fn equal_leading_ids_are_equal_leading_bytes_and_nothing_more() {
         let texts = texts(&[(200, &[1, 2, 3, 4]), (150, &[1, 2, 9])]);
-        let shared = texts[0].bytes().zip(texts[1].bytes()).take_while(|(a, b)| a == b).count();
+        let shared = texts[0]
+            .bytes()
+            .zip(texts[1].bytes())
+            .take_while(|(a, b)| a == b)
+            .count();
         // Two blocks; by chance the first few characters of the third may agree.
         assert!((512..520).contains(&shared), "{shared}");
     }

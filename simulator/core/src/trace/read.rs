@@ -61,7 +61,9 @@ pub enum TraceError {
         trace: String,
     },
     /// A bound was met.
-    #[error("{trace}:{line}: the {what} is over the limit of {limit}: cut the trace into smaller files")]
+    #[error(
+        "{trace}:{line}: the {what} is over the limit of {limit}: cut the trace into smaller files"
+    )]
     TooLarge {
         /// The file.
         trace: String,
@@ -73,7 +75,9 @@ pub enum TraceError {
         limit: usize,
     },
     /// The lengths cannot be scaled without breaking blocks.
-    #[error("divisor is {divisor}, but should divide the trace's block of {block_tokens} tokens evenly")]
+    #[error(
+        "divisor is {divisor}, but should divide the trace's block of {block_tokens} tokens evenly"
+    )]
     Divisor {
         /// What was asked.
         divisor: u32,
@@ -194,7 +198,10 @@ impl<S: BufRead> Lines<'_, S> {
             }
         }
         // Spreadsheets begin CSV files with a byte order mark.
-        let text = self.buffer.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.buffer);
+        let text = self
+            .buffer
+            .strip_prefix(b"\xef\xbb\xbf")
+            .unwrap_or(&self.buffer);
         Ok(Some(Line {
             trace: self.trace,
             number: self.line,
@@ -239,7 +246,13 @@ impl Line<'_> {
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .filter(|tokens| (1..=MAX_TOKENS).contains(tokens))
-            .ok_or_else(|| self.wrong(field, value, format!("a whole number of tokens from 1 to {MAX_TOKENS}")))
+            .ok_or_else(|| {
+                self.wrong(
+                    field,
+                    value,
+                    format!("a whole number of tokens from 1 to {MAX_TOKENS}"),
+                )
+            })
     }
 }
 

@@ -49,8 +49,9 @@ impl Trace {
         } else {
             0.0
         };
-        let (slowest_minute, fastest_minute) =
-            self.minute_rates().unwrap_or((requests_per_second, requests_per_second));
+        let (slowest_minute, fastest_minute) = self
+            .minute_rates()
+            .unwrap_or((requests_per_second, requests_per_second));
         TraceStats {
             requests: self.requests.len(),
             span_seconds,
@@ -85,11 +86,19 @@ impl Trace {
         let mut seen = FxHashSet::<u64>::default();
         let (mut hits, mut blocks) = (0usize, 0usize);
         for request in &self.requests {
-            hits += request.blocks.iter().take_while(|id| seen.contains(*id)).count();
+            hits += request
+                .blocks
+                .iter()
+                .take_while(|id| seen.contains(*id))
+                .count();
             blocks += request.blocks.len();
             seen.extend(&request.blocks);
         }
-        if blocks == 0 { 0.0 } else { hits as f64 / blocks as f64 }
+        if blocks == 0 {
+            0.0
+        } else {
+            hits as f64 / blocks as f64
+        }
     }
 }
 
@@ -163,7 +172,14 @@ mod tests {
     #[test]
     fn an_empty_trace_is_all_zeroes() {
         let stats = stats(Vec::new());
-        assert_eq!((stats.requests, stats.requests_per_second, stats.prefix_hit_share), (0, 0.0, 0.0));
+        assert_eq!(
+            (
+                stats.requests,
+                stats.requests_per_second,
+                stats.prefix_hit_share
+            ),
+            (0, 0.0, 0.0)
+        );
         assert_eq!(stats.input, LengthStats::default());
     }
 }

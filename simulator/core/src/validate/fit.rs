@@ -32,19 +32,32 @@ pub fn fit_first_half(recording: &Recording) -> Result<StepCost, SubmitError> {
     // Refused requests are refused at any cost: find out once.
     Replay::of(&recording.requests, &profile, &[])?;
     let mut misfit = |point: &[f64; 4]| misfit(recording, half, &profile, point);
-    let best = ROUNDS.iter().fold(start, |point, &edge| nelder_mead(point, edge, REPLAYS, &mut misfit).0);
+    let best = ROUNDS.iter().fold(start, |point, &edge| {
+        nelder_mead(point, edge, REPLAYS, &mut misfit).0
+    });
     Ok(costs(&best))
 }
 
-/// The logarithms of (base, prefill, sequence, kv) as costs.
+/// The logarithms of (base, prefill, sequence, kv) as costs; clamped, so that a stray step of the search stays a number
+/// of milliseconds that clocks can add up.
 fn costs(point: &[f64; 4]) -> StepCost {
-    let [base_ms, prefill_ms_per_token, sequence_ms, kv_ms_per_token] = point.map(f64::exp);
-    StepCost { base_ms, prefill_ms_per_token, sequence_ms, kv_ms_per_token, noise: 0.0 }
+    let [base_ms, prefill_ms_per_token, sequence_ms, kv_ms_per_token] =
+        point.map(|log| log.clamp(-30.0, 12.0).exp());
+    StepCost {
+        base_ms,
+        prefill_ms_per_token,
+        sequence_ms,
+        kv_ms_per_token,
+        noise: 0.0,
+    }
 }
 
 /// Orders of magnitude from the timestamps alone.
 fn first_guess(half: &[Recorded], budget: u32) -> [f64; 4] {
-    let mut tpots: Vec<f64> = half.iter().filter_map(|request| tpot(request, &request.times)).collect();
+    let mut tpots: Vec<f64> = half
+        .iter()
+        .filter_map(|request| tpot(request, &request.times))
+        .collect();
     tpots.sort_by(f64::total_cmp);
     let typical_ms = 1e3 * tpots.get(tpots.len() / 2).copied().unwrap_or(0.02);
     let prefill = half.iter().map(|request| {
@@ -52,21 +65,39 @@ fn first_guess(half: &[Recorded], budget: u32) -> [f64; 4] {
         1e3 * (request.times.first_token - request.times.scheduled) / tokens
     });
     let fastest = prefill.fold(f64::INFINITY, f64::min).max(1e-4);
-    [0.6 * typical_ms, 0.7 * fastest, 0.004 * typical_ms, 2e-6 * typical_ms].map(|cost: f64| cost.max(1e-9).ln())
+    [
+        0.6 * typical_ms,
+        0.7 * fastest,
+        0.004 * typical_ms,
+        2e-6 * typical_ms,
+    ]
+    .map(|cost: f64| cost.max(1e-9).ln())
 }
 
 /// Mean absolute misfit of the first half, of each request's TPOT, time from scheduling to first token, and instants
 /// of first and last token. Absolute, not squared: one preemption more or less moves a few requests far. The instants
 /// may all be off by the same amount, which is not a step's cost but the warming up of the recorded server.
 fn misfit(recording: &Recording, half: &[Recorded], profile: &Profile, point: &[f64; 4]) -> f64 {
-    let profile = Profile { step: costs(point), ..profile.clone() };
-    let Ok(replay) = Replay::of(&recording.requests, &profile, &[]) else { return f64::INFINITY };
-    let span = half.iter().map(|request| request.times.last_token).fold(0.0, f64::max);
+    let profile = Profile {
+        step: costs(point),
+        ..profile.clone()
+    };
+    let Ok(replay) = Replay::until(half.len(), &recording.requests, &profile, &[]) else {
+        return f64::INFINITY;
+    };
+    let span = half
+        .iter()
+        .map(|request| request.times.last_token)
+        .fold(0.0, f64::max);
     let pairs = || half.iter().zip(&replay.requests);
-    let mut delays: Vec<f64> = pairs().map(|(real, played)| played.first_token - real.times.first_token).collect();
+    let mut delays: Vec<f64> = pairs()
+        .map(|(real, played)| played.first_token - real.times.first_token)
+        .collect();
     delays.sort_by(f64::total_cmp);
     let delay = delays[delays.len() / 2];
-    let total: f64 = pairs().map(|(real, played)| request_misfit(real, played, delay, span)).sum();
+    let total: f64 = pairs()
+        .map(|(real, played)| request_misfit(real, played, delay, span))
+        .sum();
     total / half.len() as f64
 }
 
@@ -78,7 +109,9 @@ fn request_misfit(real: &Recorded, played: &Replayed, delay: f64, span: f64) -> 
     let service = |times: &Replayed| times.first_token - times.scheduled;
     let first = (played.first_token - delay - real.times.first_token).abs() / span;
     let last = (played.last_token - delay - real.times.last_token).abs() / span;
-    tempo + SERVICE_WEIGHT * relative(service(played), service(&real.times)) + INSTANT_WEIGHT * (first + last)
+    tempo
+        + SERVICE_WEIGHT * relative(service(played), service(&real.times))
+        + INSTANT_WEIGHT * (first + last)
 }
 
 /// How many times larger or smaller, as the absolute logarithm; times below a microsecond count as one.

@@ -35,7 +35,11 @@ pub(super) fn nelder_mead<const N: usize>(
         let reflected = probe(-1.0);
         let accepted = if reflected.1 < best.1 {
             let expanded = probe(-2.0);
-            Some(if expanded.1 < reflected.1 { expanded } else { reflected })
+            Some(if expanded.1 < reflected.1 {
+                expanded
+            } else {
+                reflected
+            })
         } else if reflected.1 < second_worst {
             Some(reflected)
         } else {
@@ -58,7 +62,9 @@ pub(super) fn nelder_mead<const N: usize>(
 }
 
 fn centroid<const N: usize>(vertices: &[([f64; N], f64)]) -> [f64; N] {
-    std::array::from_fn(|axis| vertices.iter().map(|(point, _)| point[axis]).sum::<f64>() / vertices.len() as f64)
+    std::array::from_fn(|axis| {
+        vertices.iter().map(|(point, _)| point[axis]).sum::<f64>() / vertices.len() as f64
+    })
 }
 
 /// `from + factor · (to − from)`.

@@ -77,7 +77,9 @@ pub enum RecordingError {
     #[error("meta: {0}")]
     Meta(String),
     /// There is nothing to score.
-    #[error("requests: there are {0} requests, at least 4 are needed to fit one half and score the other")]
+    #[error(
+        "requests: there are {0} requests, at least 4 are needed to fit one half and score the other"
+    )]
     TooFew(usize),
 }
 
@@ -99,16 +101,29 @@ impl Recording {
         let mut limits = Limits::parse(meta)?;
         limits.gpu_blocks = limits.gpu_blocks.or(gpu_blocks);
         if limits.gpu_blocks.is_some_and(|blocks| blocks < 2) {
-            return Err(RecordingError::Meta("the number of KV blocks must be at least 2".to_owned()));
+            return Err(RecordingError::Meta(
+                "the number of KV blocks must be at least 2".to_owned(),
+            ));
         }
         let requests = parse_requests(requests)?;
-        let series = timeseries.map(parse_series).transpose()?.unwrap_or_default();
-        Ok(Self { limits, requests, series })
+        let series = timeseries
+            .map(parse_series)
+            .transpose()?
+            .unwrap_or_default();
+        Ok(Self {
+            limits,
+            requests,
+            series,
+        })
     }
 
     /// A profile with the recorded limits and the given costs.
     pub fn profile(&self, step: StepCost) -> Profile {
-        let longest = self.requests.iter().map(|request| request.input_tokens + request.output_tokens).max();
+        let longest = self
+            .requests
+            .iter()
+            .map(|request| request.input_tokens + request.output_tokens)
+            .max();
         let limits = &self.limits;
         Profile {
             name: "recording".to_owned(),
@@ -130,12 +145,21 @@ impl Recording {
 
 impl Limits {
     fn parse(meta: &str) -> Result<Self, RecordingError> {
-        let meta: Value = serde_json::from_str(meta).map_err(|error| RecordingError::Meta(error.to_string()))?;
+        let meta: Value =
+            serde_json::from_str(meta).map_err(|error| RecordingError::Meta(error.to_string()))?;
         let required = |path| {
-            count(&meta, path)?.ok_or_else(|| RecordingError::Meta(format!("{path} is missing, must be a positive integer")))
+            count(&meta, path)?.ok_or_else(|| {
+                RecordingError::Meta(format!("{path} is missing, must be a positive integer"))
+            })
         };
-        let text = |path| meta.pointer(path).and_then(Value::as_str).map(str::to_owned);
-        let asynchronous = meta.pointer("/resolved_config/scheduler_config/async_scheduling").and_then(Value::as_bool);
+        let text = |path| {
+            meta.pointer(path)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        let asynchronous = meta
+            .pointer("/resolved_config/scheduler_config/async_scheduling")
+            .and_then(Value::as_bool);
         Ok(Self {
             model: text("/model").unwrap_or_default(),
             accelerator: text("/hardware/device_name"),
@@ -156,19 +180,32 @@ fn count(meta: &Value, path: &str) -> Result<Option<u32>, RecordingError> {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match positive(value) {
             Some(count) => Ok(Some(count)),
-            None => Err(RecordingError::Meta(format!("{path} is {value}, must be a positive integer"))),
+            None => Err(RecordingError::Meta(format!(
+                "{path} is {value}, must be a positive integer"
+            ))),
         },
     }
 }
 
 fn positive(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|value| u32::try_from(value).ok()).filter(|&value| value > 0)
+    value
+        .as_u64()
+        .and_then(|value| u32::try_from(value).ok())
+        .filter(|&value| value > 0)
 }
 
 fn parse_requests(text: &str) -> Result<Vec<Recorded>, RecordingError> {
     let mut requests = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let problem = |problem| RecordingError::Line { file: "requests", line: index + 1, problem };
+    for (index, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let problem = |problem| RecordingError::Line {
+            file: "requests",
+            line: index + 1,
+            problem,
+        };
         requests.push(parse_request(line).map_err(problem)?);
     }
     if requests.len() < 4 {
@@ -178,7 +215,12 @@ fn parse_requests(text: &str) -> Result<Vec<Recorded>, RecordingError> {
     let start = requests[0].queued;
     for request in &mut requests {
         let times = &mut request.times;
-        for time in [&mut request.queued, &mut times.scheduled, &mut times.first_token, &mut times.last_token] {
+        for time in [
+            &mut request.queued,
+            &mut times.scheduled,
+            &mut times.first_token,
+            &mut times.last_token,
+        ] {
             *time -= start;
         }
     }
@@ -194,14 +236,26 @@ fn parse_request(line: &str) -> Result<Recorded, String> {
     };
     let time = |name| {
         let value = field(name)?;
-        value.as_f64().ok_or_else(|| format!("{name} is {value}, must be a number of seconds"))
+        value
+            .as_f64()
+            .ok_or_else(|| format!("{name} is {value}, must be a number of seconds"))
     };
-    let steps = ["queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts"];
+    let steps = [
+        "queued_ts",
+        "scheduled_ts",
+        "first_token_ts",
+        "last_token_ts",
+    ];
     let mut times = [0.0; 4];
     for (index, name) in steps.iter().enumerate() {
         times[index] = time(name)?;
         if index > 0 && times[index] < times[index - 1] {
-            return Err(format!("{name} is {}, must not be before {} {}", times[index], steps[index - 1], times[index - 1]));
+            return Err(format!(
+                "{name} is {}, must not be before {} {}",
+                times[index],
+                steps[index - 1],
+                times[index - 1]
+            ));
         }
     }
     let [queued, scheduled, first_token, last_token] = times;
@@ -209,33 +263,68 @@ fn parse_request(line: &str) -> Result<Recorded, String> {
         input_tokens: tokens("input_toks")?,
         output_tokens: tokens("output_toks")?,
         queued,
-        times: Replayed { scheduled, first_token, last_token },
+        times: Replayed {
+            scheduled,
+            first_token,
+            last_token,
+        },
     })
 }
 
 fn parse_series(text: &str) -> Result<Vec<Sample>, RecordingError> {
     let mut lines = text.lines().enumerate();
-    let header: Vec<&str> = lines.next().map(|(_, line)| line.split(',').map(str::trim).collect()).unwrap_or_default();
-    let fail = |line, problem| RecordingError::Line { file: "timeseries", line, problem };
+    let header: Vec<&str> = lines
+        .next()
+        .map(|(_, line)| line.split(',').map(str::trim).collect())
+        .unwrap_or_default();
+    let fail = |line, problem| RecordingError::Line {
+        file: "timeseries",
+        line,
+        problem,
+    };
     let column = |name: &str| {
         let found = header.iter().position(|column| *column == name);
-        found.ok_or_else(|| fail(1, format!("no column {name}, the header is {}", header.join(","))))
+        found.ok_or_else(|| {
+            fail(
+                1,
+                format!("no column {name}, the header is {}", header.join(",")),
+            )
+        })
     };
-    let columns = [("t", column("t")?), ("running", column("running")?), ("waiting", column("waiting")?)];
+    let columns = [
+        ("t", column("t")?),
+        ("running", column("running")?),
+        ("waiting", column("waiting")?),
+    ];
     let mut series: Vec<Sample> = Vec::new();
     for (index, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
         let cells: Vec<&str> = line.split(',').map(str::trim).collect();
         let mut values = [0.0; 3];
         for (value, (name, column)) in values.iter_mut().zip(columns) {
             let cell = cells.get(column).copied().unwrap_or_default();
-            let number = cell.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
-            *value = number.ok_or_else(|| fail(index + 1, format!("{name} is {cell:?}, must be a number, not negative")))?;
+            let number = cell
+                .parse::<f64>()
+                .ok()
+                .filter(|number| number.is_finite() && *number >= 0.0);
+            *value = number.ok_or_else(|| {
+                fail(
+                    index + 1,
+                    format!("{name} is {cell:?}, must be a number, not negative"),
+                )
+            })?;
         }
         let [t, running, waiting] = values;
         if series.last().is_some_and(|last| last.t > t) {
-            return Err(fail(index + 1, format!("t is {t}, must not be before the line above")));
+            return Err(fail(
+                index + 1,
+                format!("t is {t}, must not be before the line above"),
+            ));
         }
-        series.push(Sample { t, running, waiting });
+        series.push(Sample {
+            t,
+            running,
+            waiting,
+        });
     }
     Ok(series)
 }

@@ -34,51 +34,100 @@ impl Replay {
     ///
     /// # Errors
     /// If the engine refuses a request.
-    pub fn of(requests: &[Recorded], profile: &Profile, ticks: &[f64]) -> Result<Self, SubmitError> {
-        let mut engine = Engine::new(profile.clone(), 0);
-        let unseen = Replayed { scheduled: f64::NAN, first_token: f64::NAN, last_token: f64::NAN };
-        let mut replay = Self { requests: vec![unseen; requests.len()], ..Self::default() };
-        let mut events = Vec::new();
+    pub fn of(
+        requests: &[Recorded],
+        profile: &Profile,
+        ticks: &[f64],
+    ) -> Result<Self, SubmitError> {
+        Self::until(requests.len(), requests, profile, ticks)
+    }
+
+    /// As [`of`](Self::of), but only until the first `needed` requests have ended; the times of those that have not
+    /// are not numbers.
+    pub(super) fn until(
+        needed: usize,
+        requests: &[Recorded],
+        profile: &Profile,
+        ticks: &[f64],
+    ) -> Result<Self, SubmitError> {
+        let mut player = Player::new(needed, requests.len(), profile);
         let mut ticks = ticks.iter().copied().peekable();
         for (index, request) in requests.iter().enumerate() {
             while let Some(tick) = ticks.next_if(|&tick| tick < request.queued) {
-                replay.observe(&mut engine, tick, &mut events);
+                player.observe(tick);
             }
-            let at = Duration::from_secs_f64(request.queued);
-            engine.advance(at, &mut events);
-            replay.take(&mut events);
-            let prefix = Prefix::default();
-            let (prompt_tokens, output_tokens) = (request.input_tokens, request.output_tokens);
-            engine.submit(at, Submission { id: index as u64, prompt_tokens, prefix, output_tokens })?;
+            player.submit(index as u64, request)?;
         }
-        for tick in ticks {
-            replay.observe(&mut engine, tick, &mut events);
+        ticks.for_each(|tick| player.observe(tick));
+        while let Some(due) = player.engine.next_event().filter(|_| player.unfinished > 0) {
+            player.advance(due);
         }
-        while let Some(due) = engine.next_event() {
-            engine.advance(due, &mut events);
-            replay.take(&mut events);
+        player.replay.preemptions = player.engine.load().preemptions;
+        Ok(player.replay)
+    }
+}
+
+/// A replay in progress.
+struct Player {
+    engine: Engine,
+    replay: Replay,
+    events: Vec<Event>,
+    needed: u64,
+    /// How many of the first `needed` requests have not ended.
+    unfinished: usize,
+}
+
+impl Player {
+    fn new(needed: usize, requests: usize, profile: &Profile) -> Self {
+        let unseen = Replayed {
+            scheduled: f64::NAN,
+            first_token: f64::NAN,
+            last_token: f64::NAN,
+        };
+        Self {
+            engine: Engine::new(profile.clone(), 0),
+            replay: Replay {
+                requests: vec![unseen; requests],
+                ..Replay::default()
+            },
+            events: Vec::new(),
+            needed: needed as u64,
+            unfinished: needed,
         }
-        replay.preemptions = engine.load().preemptions;
-        Ok(replay)
     }
 
-    fn observe(&mut self, engine: &mut Engine, tick: f64, events: &mut Vec<Event>) {
-        engine.advance(Duration::from_secs_f64(tick), events);
-        self.take(events);
-        let load = engine.load();
-        self.series.push((load.running, load.waiting));
+    fn submit(&mut self, id: u64, request: &Recorded) -> Result<(), SubmitError> {
+        let at = Duration::from_secs_f64(request.queued);
+        self.advance(at);
+        let submission = Submission {
+            id,
+            prompt_tokens: request.input_tokens,
+            prefix: Prefix::default(),
+            output_tokens: request.output_tokens,
+        };
+        self.engine.submit(at, submission)
     }
 
-    fn take(&mut self, events: &mut Vec<Event>) {
-        for event in events.drain(..) {
-            let request = &mut self.requests[event.id as usize];
+    fn observe(&mut self, tick: f64) {
+        self.advance(Duration::from_secs_f64(tick));
+        let load = self.engine.load();
+        self.replay.series.push((load.running, load.waiting));
+    }
+
+    fn advance(&mut self, now: Duration) {
+        self.engine.advance(now, &mut self.events);
+        for event in self.events.drain(..) {
+            let request = &mut self.replay.requests[event.id as usize];
             let at = event.at.as_secs_f64();
             match event.kind {
                 // Only the first admission counts: a server reports that one, too.
                 EventKind::Scheduled { .. } if request.scheduled.is_nan() => request.scheduled = at,
+                EventKind::Scheduled { .. } | EventKind::Preempted => {}
                 EventKind::FirstToken => (request.first_token, request.last_token) = (at, at),
                 EventKind::Token => request.last_token = at,
-                _ => {}
+                EventKind::Finished { .. } => {
+                    self.unfinished -= usize::from(event.id < self.needed)
+                }
             }
         }
     }

@@ -53,9 +53,14 @@ impl Score {
         let real = &recording.requests[half..];
         let played = &replay.requests[half..];
         let tpot = Pair::of(real, played, tpot);
-        let ttft = Pair::of(real, played, |_, times| Some(times.first_token - times.scheduled));
+        let ttft = Pair::of(real, played, |_, times| {
+            Some(times.first_token - times.scheduled)
+        });
         let span = makespan(recording.requests.iter().map(|request| &request.times));
-        let errors = real.iter().zip(played).map(|(real, played)| (played.first_token - real.times.first_token).abs());
+        let errors = real
+            .iter()
+            .zip(played)
+            .map(|(real, played)| (played.first_token - real.times.first_token).abs());
         Self {
             tpot_mean: tpot.difference(mean),
             tpot_p90: tpot.difference(|values| percentile(values, 0.9)),
@@ -63,8 +68,14 @@ impl Score {
             scheduled_ttft_p50: ttft.difference(|values| percentile(values, 0.5)),
             makespan: percent(makespan(replay.requests.iter()), span),
             first_token_instant_p90: 100.0 * percentile(&sorted(errors.collect()), 0.9) / span,
-            running: series_error(recording.series.iter().map(|s| s.running), replay.series.iter().map(|s| s.0)),
-            waiting: series_error(recording.series.iter().map(|s| s.waiting), replay.series.iter().map(|s| s.1)),
+            running: series_error(
+                recording.series.iter().map(|s| s.running),
+                replay.series.iter().map(|s| s.0),
+            ),
+            waiting: series_error(
+                recording.series.iter().map(|s| s.waiting),
+                replay.series.iter().map(|s| s.1),
+            ),
         }
     }
 
@@ -76,11 +87,24 @@ impl Score {
             ("scheduled_ttft_mean", Some(self.scheduled_ttft_mean), 25.0),
             ("scheduled_ttft_p50", Some(self.scheduled_ttft_p50), 25.0),
             ("makespan", Some(self.makespan), 5.0),
-            ("first_token_instant_p90", Some(self.first_token_instant_p90), 3.0),
+            (
+                "first_token_instant_p90",
+                Some(self.first_token_instant_p90),
+                3.0,
+            ),
             ("running", self.running, 10.0),
             ("waiting", self.waiting, 10.0),
         ];
-        figures.iter().filter_map(|&(name, value, limit)| Some(Bar { name, value: value?, limit })).collect()
+        figures
+            .iter()
+            .filter_map(|&(name, value, limit)| {
+                Some(Bar {
+                    name,
+                    value: value?,
+                    limit,
+                })
+            })
+            .collect()
     }
 
     /// Whether every figure is within its limit.
@@ -96,10 +120,22 @@ struct Pair {
 }
 
 impl Pair {
-    fn of(real: &[Recorded], played: &[Replayed], quantity: impl Fn(&Recorded, &Replayed) -> Option<f64>) -> Self {
-        let recorded = real.iter().filter_map(|request| quantity(request, &request.times));
-        let replayed = real.iter().zip(played).filter_map(|(request, times)| quantity(request, times));
-        Self { real: sorted(recorded.collect()), played: sorted(replayed.collect()) }
+    fn of(
+        real: &[Recorded],
+        played: &[Replayed],
+        quantity: impl Fn(&Recorded, &Replayed) -> Option<f64>,
+    ) -> Self {
+        let recorded = real
+            .iter()
+            .filter_map(|request| quantity(request, &request.times));
+        let replayed = real
+            .iter()
+            .zip(played)
+            .filter_map(|(request, times)| quantity(request, times));
+        Self {
+            real: sorted(recorded.collect()),
+            played: sorted(replayed.collect()),
+        }
     }
 
     fn difference(&self, statistic: impl Fn(&[f64]) -> f64) -> f64 {
@@ -109,7 +145,10 @@ impl Pair {
 
 /// Seconds per output token after the first; nothing for a single token.
 pub(super) fn tpot(request: &Recorded, times: &Replayed) -> Option<f64> {
-    let gaps = request.output_tokens.checked_sub(1).filter(|&gaps| gaps > 0)?;
+    let gaps = request
+        .output_tokens
+        .checked_sub(1)
+        .filter(|&gaps| gaps > 0)?;
     Some((times.last_token - times.first_token) / f64::from(gaps))
 }
 
@@ -118,9 +157,15 @@ fn makespan<'a>(requests: impl Iterator<Item = &'a Replayed>) -> f64 {
     requests.map(|times| times.last_token).fold(0.0, f64::max)
 }
 
-fn series_error(real: impl Iterator<Item = f64> + Clone, played: impl Iterator<Item = u32>) -> Option<f64> {
+fn series_error(
+    real: impl Iterator<Item = f64> + Clone,
+    played: impl Iterator<Item = u32>,
+) -> Option<f64> {
     let highest = real.clone().fold(0.0, f64::max);
-    let errors: Vec<f64> = real.zip(played).map(|(real, played)| (real - f64::from(played)).abs()).collect();
+    let errors: Vec<f64> = real
+        .zip(played)
+        .map(|(real, played)| (real - f64::from(played)).abs())
+        .collect();
     (!errors.is_empty()).then(|| 100.0 * mean(&errors) / highest)
 }
 
@@ -139,7 +184,9 @@ fn sorted(mut values: Vec<f64>) -> Vec<f64> {
 
 /// Percentile of sorted values, linear between the two nearest ranks; not a number if there are none.
 fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let Some(last) = sorted.len().checked_sub(1) else { return f64::NAN };
+    let Some(last) = sorted.len().checked_sub(1) else {
+        return f64::NAN;
+    };
     let rank = share * last as f64;
     let below = rank as usize;
     let above = (below + 1).min(last);

@@ -48,7 +48,13 @@ impl<'a> Conversations<'a> {
     }
 
     /// The block ids of a prompt of `input` tokens that arrives at `at`; arrivals never decrease.
-    pub(super) fn turn(&mut self, at: Duration, input: u32, output: u32, rng: &mut StdRng) -> Vec<u64> {
+    pub(super) fn turn(
+        &mut self,
+        at: Duration,
+        input: u32,
+        output: u32,
+        rng: &mut StdRng,
+    ) -> Vec<u64> {
         self.wake(at);
         let continues = rng.random_bool(self.spec.follow_up.clamp(0.0, 1.0));
         let message = self.spec.message.tokens(rng);
@@ -86,7 +92,10 @@ impl<'a> Conversations<'a> {
 
     /// The ready conversation with the longest context of at most `tokens`.
     fn ending_before(&self, tokens: u32) -> Option<(u32, usize)> {
-        self.ready.range(..=(tokens, usize::MAX)).next_back().copied()
+        self.ready
+            .range(..=(tokens, usize::MAX))
+            .next_back()
+            .copied()
     }
 
     fn resume(&mut self, key: (u32, usize)) -> Vec<u64> {

@@ -50,7 +50,10 @@ impl Distribution {
     /// # Errors
     /// [`DistributionError`], naming the point.
     pub fn new(scale: Scale, points: &[(f64, f64)]) -> Result<Self, DistributionError> {
-        let ends = (points.first().map_or(f64::NAN, |p| p.0), points.last().map_or(f64::NAN, |p| p.0));
+        let ends = (
+            points.first().map_or(f64::NAN, |p| p.0),
+            points.last().map_or(f64::NAN, |p| p.0),
+        );
         if points.len() < 2 || ends != (0.0, 1.0) {
             return Err(DistributionError::Ends {
                 first: ends.0,
@@ -60,7 +63,11 @@ impl Distribution {
         let mut before = (-1.0, 0.0);
         for (index, &(share, value)) in points.iter().enumerate() {
             if !(share > before.0 && value > 0.0 && value >= before.1 && value.is_finite()) {
-                return Err(DistributionError::Order { index, share, value });
+                return Err(DistributionError::Order {
+                    index,
+                    share,
+                    value,
+                });
             }
             before = (share, value);
         }
@@ -79,7 +86,10 @@ impl Distribution {
     pub fn quantile(&self, share: f64) -> f64 {
         let above = self.points.partition_point(|point| point.0 <= share);
         let last = self.points.len() - 1;
-        let (low, high) = (self.points[above.clamp(1, last) - 1], self.points[above.clamp(1, last)]);
+        let (low, high) = (
+            self.points[above.clamp(1, last) - 1],
+            self.points[above.clamp(1, last)],
+        );
         let part = ((share - low.0) / (high.0 - low.0)).clamp(0.0, 1.0);
         match self.scale {
             Scale::Linear => low.1 + part * (high.1 - low.1),
@@ -114,24 +124,41 @@ mod tests {
             }
         }
         let middle = |scale| Distribution::new(scale, &points).unwrap().quantile(0.75);
-        assert_eq!((middle(Scale::Linear), middle(Scale::Logarithmic)), (250.0, 200.0));
+        assert_eq!(
+            (middle(Scale::Linear), middle(Scale::Logarithmic)),
+            (250.0, 200.0)
+        );
     }
 
     #[test]
     fn points_that_make_no_distribution_are_named() {
         let new = |points: &[(f64, f64)]| Distribution::new(Scale::Linear, points).unwrap_err();
         assert!(matches!(new(&[]), DistributionError::Ends { .. }));
-        assert!(matches!(new(&[(0.0, 1.0), (0.9, 2.0)]), DistributionError::Ends { .. }));
+        assert!(matches!(
+            new(&[(0.0, 1.0), (0.9, 2.0)]),
+            DistributionError::Ends { .. }
+        ));
         let falling = new(&[(0.0, 5.0), (0.5, 4.0), (1.0, 6.0)]);
         assert!(falling.to_string().contains("point 1 is (0.5, 4)"));
-        assert!(matches!(new(&[(0.0, 0.0), (1.0, 6.0)]), DistributionError::Order { index: 0, .. }));
+        assert!(matches!(
+            new(&[(0.0, 0.0), (1.0, 6.0)]),
+            DistributionError::Order { index: 0, .. }
+        ));
     }
 
     #[test]
     fn the_fixed_points_are_distributions() {
         let spec = WorkloadSpec::mooncake_conversation();
-        for fixed in [&spec.input, &spec.output, &spec.think_seconds, &spec.message] {
-            assert_eq!(Distribution::new(fixed.scale, &fixed.points).as_ref(), Ok(fixed));
+        for fixed in [
+            &spec.input,
+            &spec.output,
+            &spec.think_seconds,
+            &spec.message,
+        ] {
+            assert_eq!(
+                Distribution::new(fixed.scale, &fixed.points).as_ref(),
+                Ok(fixed)
+            );
         }
     }
 }

@@ -45,7 +45,10 @@ fn every_prompt_has_its_blocks_and_no_id_stands_for_two_contents() {
     // The chain of ids before an id is part of what it stands for.
     let mut before = BTreeMap::new();
     for request in &trace.requests {
-        assert_eq!(request.blocks.len(), request.input_tokens.div_ceil(512) as usize);
+        assert_eq!(
+            request.blocks.len(),
+            request.input_tokens.div_ceil(512) as usize
+        );
         assert_eq!(request.blocks[0], 0, "the system prompt comes first");
         for pair in request.blocks.windows(2) {
             assert_eq!(*before.entry(pair[1]).or_insert(pair[0]), pair[0]);
@@ -60,7 +63,11 @@ fn a_turn_leaves_room_for_the_answer_before_it() {
     let mut holder: BTreeMap<u64, usize> = BTreeMap::new();
     let mut turns = 0;
     for (index, request) in trace.requests.iter().enumerate() {
-        let shared = request.blocks.iter().take_while(|id| holder.contains_key(id)).count();
+        let shared = request
+            .blocks
+            .iter()
+            .take_while(|id| holder.contains_key(id))
+            .count();
         if shared > 1 {
             let last = &trace.requests[holder[&request.blocks[shared - 1]]];
             assert_eq!(shared, (last.input_tokens / 512) as usize);
@@ -77,7 +84,11 @@ fn a_turn_leaves_room_for_the_answer_before_it() {
 #[test]
 fn arrivals_come_in_batches_or_exactly() {
     let batched = generate(&WorkloadSpec::default(), 1);
-    assert!(batched.requests.iter().all(|r| r.arrival.as_nanos().is_multiple_of(MOONCAKE_BATCH.as_nanos())));
+    assert!(batched.requests.iter().all(|r| {
+        r.arrival
+            .as_nanos()
+            .is_multiple_of(MOONCAKE_BATCH.as_nanos())
+    }));
     let exact = generate(
         &WorkloadSpec {
             batch: None,
@@ -85,9 +96,18 @@ fn arrivals_come_in_batches_or_exactly() {
         },
         1,
     );
-    let distinct = exact.requests.windows(2).filter(|pair| pair[0].arrival < pair[1].arrival).count();
+    let distinct = exact
+        .requests
+        .windows(2)
+        .filter(|pair| pair[0].arrival < pair[1].arrival)
+        .count();
     assert_eq!(distinct, exact.requests.len() - 1);
-    near("spread span", batched.spread_batches(MOONCAKE_BATCH).stats().span_seconds, 3_539.0, 0.001);
+    near(
+        "spread span",
+        batched.spread_batches(MOONCAKE_BATCH).stats().span_seconds,
+        3_539.0,
+        0.001,
+    );
 }
 
 #[test]
@@ -100,7 +120,11 @@ fn a_flat_rate_and_no_sharing_can_be_asked_for() {
     };
     let trace = generate(&spec, 2);
     assert_eq!(trace.stats().prefix_hit_share, 0.0);
-    let half = trace.clone().slice(Duration::from_secs(1_770)).requests.len();
+    let half = trace
+        .clone()
+        .slice(Duration::from_secs(1_770))
+        .requests
+        .len();
     near("first half", half as f64, 6_015.0, 0.03);
 }
 
@@ -115,11 +139,9 @@ fn nothing_asked_for_is_nothing_made() {
 
 #[test]
 fn the_recorded_hour_has_the_published_statistics() {
-    let Some(file) = recorded_hour() else {
-        println!("not run: needs HEADROOM_DATA (the directory that holds mooncake/conversation_trace.jsonl)");
+    let Some(trace) = recorded("mooncake/conversation_trace.jsonl") else {
         return;
     };
-    let trace = Trace::read(&file).unwrap();
     let stats = trace.stats();
     assert_eq!((stats.requests, trace.block_tokens), (12_031, 512));
     assert_eq!((stats.input.p50, stats.input.p99), (6_909, 85_401));
@@ -133,15 +155,49 @@ fn the_recorded_hour_has_the_published_statistics() {
     near("hit share", stats.prefix_hit_share, 0.366, 0.002);
 
     let spread = trace.spread_batches(MOONCAKE_BATCH);
-    let most = spread.requests.chunk_by(|a, b| a.arrival == b.arrival).map(<[_]>::len).max();
+    let most = spread
+        .requests
+        .chunk_by(|a, b| a.arrival == b.arrival)
+        .map(<[_]>::len)
+        .max();
     assert_eq!(most, Some(1), "no two requests arrive at once");
-    let eighth = spread.scaled_lengths(std::num::NonZeroU32::new(8).unwrap()).unwrap();
+    let eighth = spread
+        .scaled_lengths(std::num::NonZeroU32::new(8).unwrap())
+        .unwrap();
     assert_eq!(eighth.block_tokens, 64);
-    near("hit share, scaled", eighth.stats().prefix_hit_share, 0.366, 0.005);
+    near(
+        "hit share, scaled",
+        eighth.stats().prefix_hit_share,
+        0.366,
+        0.005,
+    );
 }
 
-fn recorded_hour() -> Option<std::path::PathBuf> {
+#[test]
+fn azures_recorded_hour_has_its_published_statistics() {
+    let Some(trace) = recorded("azure-llm-2023/AzureLLMInferenceTrace_conv.csv") else {
+        return;
+    };
+    let stats = trace.stats();
+    assert_eq!(stats.requests, 19_366);
+    assert_eq!((stats.input.p50, stats.input.p99), (1_020, 4_142));
+    assert_eq!((stats.output.p50, stats.output.p99), (129, 601));
+    near("prompt mean", stats.input.mean, 1_155.0, 0.001);
+    near("answer mean", stats.output.mean, 211.0, 0.002);
+    near("requests/s", stats.requests_per_second, 5.53, 0.001);
+    near("slowest minute", stats.slowest_minute, 3.18, 0.002);
+    near("fastest minute", stats.fastest_minute, 8.45, 0.001);
+    assert_eq!(stats.prefix_hit_share, 0.0);
+}
+
+/// A recorded trace, where there is one; none is part of this repository.
+fn recorded(file: &str) -> Option<Trace> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data");
     let data = std::env::var_os("HEADROOM_DATA").unwrap_or_else(|| default.into());
-    Some(std::path::Path::new(&data).join("mooncake/conversation_trace.jsonl")).filter(|file| file.exists())
+    let path = std::path::Path::new(&data).join(file);
+    if !path.exists() {
+        println!("not run: needs HEADROOM_DATA (a directory that holds {file})");
+        return None;
+    }
+    Some(Trace::read(&path).unwrap())
 }

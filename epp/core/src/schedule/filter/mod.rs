@@ -6,5 +6,8 @@ use super::Filter;
 use crate::config::Detector;
 
 pub(super) fn build(detector: &Detector, ceiling: f64) -> Box<dyn Filter> {
-    Box::new(room::RoomFilter { detector: detector.clone(), ceiling })
+    Box::new(room::RoomFilter {
+        detector: detector.clone(),
+        ceiling,
+    })
 }

@@ -16,7 +16,10 @@ pub(super) struct RoomFilter {
 impl Filter for RoomFilter {
     fn retain(&self, now: Duration, candidates: &mut Vec<Candidate>) {
         candidates.retain(|candidate| {
-            let reading = Reading { load: candidate.load, scraped: candidate.scraped };
+            let reading = Reading {
+                load: candidate.load,
+                scraped: candidate.scraped,
+            };
             has_room(&self.detector, &reading, self.ceiling, now)
         });
     }
@@ -30,11 +33,23 @@ mod tests {
 
     #[test]
     fn keeps_those_with_room() {
-        let parameters = ConcurrencyDetector { max_concurrency: 2, ..ConcurrencyDetector::default() };
-        let filter = RoomFilter { detector: Detector::Concurrency(parameters), ceiling: 1.0 };
+        let parameters = ConcurrencyDetector {
+            max_concurrency: 2,
+            ..ConcurrencyDetector::default()
+        };
+        let filter = RoomFilter {
+            detector: Detector::Concurrency(parameters),
+            ceiling: 1.0,
+        };
         let mut candidates = vec![candidate(0), candidate(1)];
         candidates[0].load.in_flight = 2;
         filter.retain(Duration::ZERO, &mut candidates);
-        assert_eq!(candidates.iter().map(|candidate| candidate.slot).collect::<Vec<_>>(), [1]);
+        assert_eq!(
+            candidates
+                .iter()
+                .map(|candidate| candidate.slot)
+                .collect::<Vec<_>>(),
+            [1]
+        );
     }
 }

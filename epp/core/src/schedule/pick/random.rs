@@ -10,7 +10,14 @@ use crate::schedule::{Candidate, Pick};
 pub(super) struct Random;
 
 impl Pick for Random {
-    fn pick(&mut self, _: &[Candidate], totals: &[f32], most: usize, rng: &mut StdRng, picked: &mut Vec<usize>) {
+    fn pick(
+        &mut self,
+        _: &[Candidate],
+        totals: &[f32],
+        most: usize,
+        rng: &mut StdRng,
+        picked: &mut Vec<usize>,
+    ) {
         let count = totals.len();
         picked.extend(0..count);
         // The first steps of a Fisher-Yates shuffle.

@@ -11,7 +11,14 @@ pub(super) struct RoundRobin {
 }
 
 impl Pick for RoundRobin {
-    fn pick(&mut self, candidates: &[Candidate], _: &[f32], most: usize, _: &mut StdRng, picked: &mut Vec<usize>) {
+    fn pick(
+        &mut self,
+        candidates: &[Candidate],
+        _: &[f32],
+        most: usize,
+        _: &mut StdRng,
+        picked: &mut Vec<usize>,
+    ) {
         // Candidates are in pool order, possibly with gaps.
         let first = candidates.partition_point(|candidate| candidate.slot < self.next);
         let count = candidates.len();
@@ -36,10 +43,24 @@ mod tests {
         let mut turn = |slots: &[u32]| {
             let candidates: Vec<_> = slots.iter().copied().map(candidate).collect();
             let mut picked = Vec::new();
-            picker.pick(&candidates, &vec![0.0; slots.len()], 1, &mut rng, &mut picked);
+            picker.pick(
+                &candidates,
+                &vec![0.0; slots.len()],
+                1,
+                &mut rng,
+                &mut picked,
+            );
             slots[picked[0]]
         };
-        assert_eq!([turn(&[0, 1, 2]), turn(&[0, 1, 2]), turn(&[0, 2]), turn(&[0, 1, 2])], [0, 1, 2, 0]);
+        assert_eq!(
+            [
+                turn(&[0, 1, 2]),
+                turn(&[0, 1, 2]),
+                turn(&[0, 2]),
+                turn(&[0, 1, 2])
+            ],
+            [0, 1, 2, 0]
+        );
         assert_eq!(turn(&[0]), 0);
     }
 }

@@ -12,13 +12,21 @@ pub(super) struct WeightedRandom {
 }
 
 impl Pick for WeightedRandom {
-    fn pick(&mut self, _: &[Candidate], totals: &[f32], most: usize, rng: &mut StdRng, picked: &mut Vec<usize>) {
+    fn pick(
+        &mut self,
+        _: &[Candidate],
+        totals: &[f32],
+        most: usize,
+        rng: &mut StdRng,
+        picked: &mut Vec<usize>,
+    ) {
         self.keys.clear();
-        self.keys.extend(totals.iter().enumerate().map(|(index, &total)| {
-            // ln U / total orders like U^(1/total) and does not underflow; a total of 0 comes last.
-            let uniform: f64 = rng.random_range(f64::MIN_POSITIVE..1.0);
-            (uniform.ln() / f64::from(total).max(1e-12), index)
-        }));
+        self.keys
+            .extend(totals.iter().enumerate().map(|(index, &total)| {
+                // ln U / total orders like U^(1/total) and does not underflow; a total of 0 comes last.
+                let uniform: f64 = rng.random_range(f64::MIN_POSITIVE..1.0);
+                (uniform.ln() / f64::from(total).max(1e-12), index)
+            }));
         self.keys.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         picked.extend(self.keys.iter().take(most).map(|&(_, index)| index));
     }

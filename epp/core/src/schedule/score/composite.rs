@@ -18,10 +18,19 @@ impl Composite {
     /// hundredths. The queue part is 1 when all queues are empty; an unknown KV cache counts as half full.
     pub(super) fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
         let sum = (self.kv + self.queue + self.prefix).max(f64::MIN_POSITIVE);
-        let scraped = candidates.iter().all(|candidate| queue(candidate, true).is_finite());
-        let longest = candidates.iter().map(|candidate| queue(candidate, scraped)).fold(0.0, f32::max);
+        let scraped = candidates
+            .iter()
+            .all(|candidate| queue(candidate, true).is_finite());
+        let longest = candidates
+            .iter()
+            .map(|candidate| queue(candidate, scraped))
+            .fold(0.0, f32::max);
         for (candidate, score) in candidates.iter().zip(scores) {
-            let queued = if longest > 0.0 { (longest - queue(candidate, scraped)) / longest } else { 1.0 };
+            let queued = if longest > 0.0 {
+                (longest - queue(candidate, scraped)) / longest
+            } else {
+                1.0
+            };
             let parts = self.kv * f64::from(free_kv(candidate).unwrap_or(0.5))
                 + self.queue * f64::from(queued)
                 + self.prefix * f64::from(matched_share(ask, candidate));
@@ -44,7 +53,12 @@ mod tests {
         let mut long = candidate(1);
         long.load.waiting = 4;
         let mut scores = [0.0; 2];
-        Composite { kv: 1.0, queue: 1.0, prefix: 1.0 }.score(&ask, &[warm, long], &mut scores);
+        Composite {
+            kv: 1.0,
+            queue: 1.0,
+            prefix: 1.0,
+        }
+        .score(&ask, &[warm, long], &mut scores);
         // (0.5 + 0.75 + 1/3)/3 = 0.5278 and (0.5 + 0 + 0)/3 = 0.1667
         assert_eq!(scores, [0.53, 0.17]);
     }

@@ -40,14 +40,29 @@ mod tests {
 
     fn with_kv(kv_utilization: f32) -> Candidate {
         let at = Duration::ZERO;
-        let scraped = Scraped { at, waiting: 0.0, running: 0.0, kv_utilization, block_tokens: None, kv_blocks: None };
-        Candidate { scraped: Some(scraped), ..candidate(0) }
+        let scraped = Scraped {
+            at,
+            waiting: 0.0,
+            running: 0.0,
+            kv_utilization,
+            block_tokens: None,
+            kv_blocks: None,
+        };
+        Candidate {
+            scraped: Some(scraped),
+            ..candidate(0)
+        }
     }
 
     #[test]
     fn unknown_is_like_the_others() {
         let mut scores = [0.0; 4];
-        let candidates = [with_kv(0.25), with_kv(0.75), candidate(2), with_kv(f32::NAN)];
+        let candidates = [
+            with_kv(0.25),
+            with_kv(0.75),
+            candidate(2),
+            with_kv(f32::NAN),
+        ];
         KvUtilizationScorer.score(&ask(), &candidates, &mut scores);
         assert_eq!(scores, [0.75, 0.25, 0.5, 0.5]);
     }

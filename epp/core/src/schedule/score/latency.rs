@@ -43,27 +43,55 @@ impl Headroom {
 
 impl Score for HeadroomScorer {
     fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
-        if candidates.iter().all(|candidate| candidate.prediction.is_none()) {
-            let LatencyScorer { composite_kv_weight, composite_queue_weight, composite_prefix_weight, .. } =
-                self.parameters;
-            let composite =
-                Composite { kv: composite_kv_weight, queue: composite_queue_weight, prefix: composite_prefix_weight };
+        if candidates
+            .iter()
+            .all(|candidate| candidate.prediction.is_none())
+        {
+            let LatencyScorer {
+                composite_kv_weight,
+                composite_queue_weight,
+                composite_prefix_weight,
+                ..
+            } = self.parameters;
+            let composite = Composite {
+                kv: composite_kv_weight,
+                queue: composite_queue_weight,
+                prefix: composite_prefix_weight,
+            };
             return composite.score(ask, candidates, scores);
         }
         scores.fill(0.0);
         let group = |candidate: &Candidate| self.headroom(ask, candidate).group();
-        if candidates.iter().any(|candidate| group(candidate) == Group::Meets) {
+        if candidates
+            .iter()
+            .any(|candidate| group(candidate) == Group::Meets)
+        {
             let chosen = |candidate: &Candidate| group(candidate) == Group::Meets;
-            return self.score_group(ask, candidates, scores, self.parameters.headroom_selection_strategy, chosen);
+            return self.score_group(
+                ask,
+                candidates,
+                scores,
+                self.parameters.headroom_selection_strategy,
+                chosen,
+            );
         }
-        if candidates.iter().any(|candidate| candidate.load.in_flight == 0) {
+        if candidates
+            .iter()
+            .any(|candidate| candidate.load.in_flight == 0)
+        {
             let idle = |candidate: &Candidate| candidate.load.in_flight == 0;
             return self.score_group(ask, candidates, scores, Strategy::Least, idle);
         }
         let buckets = [Group::MissesTpot, Group::MissesTtft, Group::MissesBoth];
-        let first = buckets.into_iter().find(|&bucket| candidates.iter().any(|candidate| group(candidate) == bucket));
+        let first = buckets.into_iter().find(|&bucket| {
+            candidates
+                .iter()
+                .any(|candidate| group(candidate) == bucket)
+        });
         if let Some(bucket) = first {
-            self.score_group(ask, candidates, scores, Strategy::Least, |candidate| group(candidate) == bucket);
+            self.score_group(ask, candidates, scores, Strategy::Least, |candidate| {
+                group(candidate) == bucket
+            });
         }
     }
 }
@@ -73,15 +101,26 @@ impl HeadroomScorer {
     /// time is part of the user's TTFT. Without streaming TPOT never misses; with it, the target is tightened
     /// to that of the requests already running there. No prediction = no miss.
     fn headroom(&self, ask: &Ask, candidate: &Candidate) -> Headroom {
-        let Some(prediction) = candidate.prediction else { return Headroom { ttft: 0.0, tpot: 0.0 } };
+        let Some(prediction) = candidate.prediction else {
+            return Headroom {
+                ttft: 0.0,
+                tpot: 0.0,
+            };
+        };
         let quantile = self.producer.quantile;
         let ttft = ask.slo.ttft_ms.unwrap_or(0.0) - ask.waited_ms - quantile.of(&prediction.ttft);
         if !self.producer.streaming_mode {
             return Headroom { ttft, tpot: 0.0 };
         }
         let own = ask.slo.tpot_ms.unwrap_or(0.0);
-        let tightest = candidate.load.tightest_tpot_ms.map_or(own, |running| own.min(f64::from(running)));
-        Headroom { ttft, tpot: tightest * self.producer.slo_buffer_factor - quantile.of(&prediction.tpot) }
+        let tightest = candidate
+            .load
+            .tightest_tpot_ms
+            .map_or(own, |running| own.min(f64::from(running)));
+        Headroom {
+            ttft,
+            tpot: tightest * self.producer.slo_buffer_factor - quantile.of(&prediction.tpot),
+        }
     }
 
     /// Scores the chosen candidates by |headroom|, min-max normalised among them; the others keep 0.
@@ -104,9 +143,14 @@ impl HeadroomScorer {
             tpot.include(tpot_ms);
         }
         let (ttft_weight, tpot_weight) = self.weights(ttft, tpot);
-        for (candidate, score) in candidates.iter().zip(scores).filter(|(candidate, _)| chosen(candidate)) {
+        for (candidate, score) in candidates
+            .iter()
+            .zip(scores)
+            .filter(|(candidate, _)| chosen(candidate))
+        {
             let (ttft_ms, tpot_ms) = distance(candidate);
-            let combined = ttft_weight * ttft.normalised(ttft_ms) + tpot_weight * tpot.normalised(tpot_ms);
+            let combined =
+                ttft_weight * ttft.normalised(ttft_ms) + tpot_weight * tpot.normalised(tpot_ms);
             let share = match strategy {
                 Strategy::Least => 1.0 - combined,
                 Strategy::Most => combined,
@@ -134,7 +178,10 @@ struct Range {
 }
 
 impl Range {
-    const EMPTY: Self = Self { least: f64::INFINITY, most: f64::NEG_INFINITY };
+    const EMPTY: Self = Self {
+        least: f64::INFINITY,
+        most: f64::NEG_INFINITY,
+    };
 
     fn include(&mut self, value: f64) {
         self.least = self.least.min(value);
@@ -146,7 +193,11 @@ impl Range {
     }
 
     fn normalised(self, value: f64) -> f64 {
-        if self.is_flat() { 0.5 } else { (value - self.least) / (self.most - self.least) }
+        if self.is_flat() {
+            0.5
+        } else {
+            (value - self.least) / (self.most - self.least)
+        }
     }
 }
 
@@ -159,43 +210,87 @@ mod tests {
     use crate::slo::Slo;
 
     fn predicted(ttft: f32, tpot: f32, in_flight: u32) -> Candidate {
-        let sure = |p50| Quantiles { p50, p90: p50, p99: p50 };
+        let sure = |p50| Quantiles {
+            p50,
+            p90: p50,
+            p99: p50,
+        };
         let mut candidate = candidate(0);
-        candidate.prediction = Some(Prediction { ttft: sure(ttft), tpot: sure(tpot) });
+        candidate.prediction = Some(Prediction {
+            ttft: sure(ttft),
+            tpot: sure(tpot),
+        });
         candidate.load.in_flight = in_flight;
         candidate
     }
 
     fn scores(strategy: Strategy, slo: Slo, waited_ms: f64, candidates: &[Candidate]) -> Vec<f32> {
         let scorer = HeadroomScorer {
-            parameters: LatencyScorer { headroom_selection_strategy: strategy, ..LatencyScorer::default() },
-            producer: PredictedLatencyProducer { streaming_mode: true, ..PredictedLatencyProducer::default() },
+            parameters: LatencyScorer {
+                headroom_selection_strategy: strategy,
+                ..LatencyScorer::default()
+            },
+            producer: PredictedLatencyProducer {
+                streaming_mode: true,
+                ..PredictedLatencyProducer::default()
+            },
         };
         let mut scores = vec![0.0; candidates.len()];
-        scorer.score(&Ask { slo, waited_ms, ..ask() }, candidates, &mut scores);
+        scorer.score(
+            &Ask {
+                slo,
+                waited_ms,
+                ..ask()
+            },
+            candidates,
+            &mut scores,
+        );
         scores
     }
 
-    const SLO: Slo = Slo { ttft_ms: Some(1_000.0), tpot_ms: Some(50.0) };
+    const SLO: Slo = Slo {
+        ttft_ms: Some(1_000.0),
+        tpot_ms: Some(50.0),
+    };
 
     #[test]
     fn only_those_that_meet_the_slo_score_and_least_packs() {
         // TTFT headrooms 800, 400, -200; TPOT headrooms 30, 10, 30.
-        let candidates = [predicted(200.0, 20.0, 1), predicted(600.0, 40.0, 1), predicted(1_200.0, 20.0, 0)];
-        assert_eq!(scores(Strategy::Least, SLO, 0.0, &candidates), [0.01, 1.01, 0.0]);
-        assert_eq!(scores(Strategy::Most, SLO, 0.0, &candidates), [1.01, 0.01, 0.0]);
+        let candidates = [
+            predicted(200.0, 20.0, 1),
+            predicted(600.0, 40.0, 1),
+            predicted(1_200.0, 20.0, 0),
+        ];
+        assert_eq!(
+            scores(Strategy::Least, SLO, 0.0, &candidates),
+            [0.01, 1.01, 0.0]
+        );
+        assert_eq!(
+            scores(Strategy::Most, SLO, 0.0, &candidates),
+            [1.01, 0.01, 0.0]
+        );
     }
 
     #[test]
     fn time_already_waited_counts_against_the_slo() {
         let candidates = [predicted(200.0, 20.0, 1), predicted(600.0, 20.0, 1)];
-        assert_eq!(scores(Strategy::Least, SLO, 500.0, &candidates), [0.51, 0.0]);
+        assert_eq!(
+            scores(Strategy::Least, SLO, 500.0, &candidates),
+            [0.51, 0.0]
+        );
     }
 
     #[test]
     fn a_flat_dimension_yields_its_weight() {
-        let candidates = [predicted(200.0, 20.0, 1), predicted(400.0, 20.0, 1), predicted(600.0, 20.0, 1)];
-        assert_eq!(scores(Strategy::Most, SLO, 0.0, &candidates), [1.01, 0.51, 0.01]);
+        let candidates = [
+            predicted(200.0, 20.0, 1),
+            predicted(400.0, 20.0, 1),
+            predicted(600.0, 20.0, 1),
+        ];
+        assert_eq!(
+            scores(Strategy::Most, SLO, 0.0, &candidates),
+            [1.01, 0.51, 0.01]
+        );
     }
 
     #[test]
@@ -205,26 +300,43 @@ mod tests {
         let worse_tpot = predicted(500.0, 70.0, 2);
         let idle = predicted(9_000.0, 90.0, 0);
         assert_eq!(scores(Strategy::Most, SLO, 0.0, &[both, idle]), [0.0, 0.51]);
-        assert_eq!(scores(Strategy::Most, SLO, 0.0, &[both, tpot_only, worse_tpot]), [0.0, 1.01, 0.01]);
+        assert_eq!(
+            scores(Strategy::Most, SLO, 0.0, &[both, tpot_only, worse_tpot]),
+            [0.0, 1.01, 0.01]
+        );
     }
 
     #[test]
     fn without_targets_the_lowest_prediction_wins() {
         let candidates = [predicted(300.0, 20.0, 1), predicted(100.0, 20.0, 1)];
-        assert_eq!(scores(Strategy::Most, Slo::NONE, 0.0, &candidates), [0.01, 1.01]);
+        assert_eq!(
+            scores(Strategy::Most, Slo::NONE, 0.0, &candidates),
+            [0.01, 1.01]
+        );
     }
 
     #[test]
     fn running_requests_tighten_the_tpot_target() {
         let mut crowded = predicted(200.0, 20.0, 1);
         crowded.load.tightest_tpot_ms = Some(10);
-        assert_eq!(scores(Strategy::Least, SLO, 0.0, &[crowded, predicted(300.0, 30.0, 1)]), [0.0, 0.51]);
+        assert_eq!(
+            scores(
+                Strategy::Least,
+                SLO,
+                0.0,
+                &[crowded, predicted(300.0, 30.0, 1)]
+            ),
+            [0.0, 0.51]
+        );
     }
 
     #[test]
     fn without_any_prediction_the_composite_scores() {
         let mut busy = candidate(0);
         busy.load.waiting = 2;
-        assert_eq!(scores(Strategy::Least, SLO, 0.0, &[busy, candidate(1)]), [0.17, 0.5]);
+        assert_eq!(
+            scores(Strategy::Least, SLO, 0.0, &[busy, candidate(1)]),
+            [0.17, 0.5]
+        );
     }
 }

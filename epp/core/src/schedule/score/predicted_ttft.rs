@@ -23,8 +23,17 @@ pub(super) struct PredictedTtftScorer {
 impl Score for PredictedTtftScorer {
     fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
         let learned = ask.ttft_state.is_some_and(|state| state != State::Prior);
-        if !learned || candidates.iter().any(|candidate| candidate.prediction.is_none()) {
-            return Composite { kv: 2.0, queue: 2.0, prefix: 3.0 }.score(ask, candidates, scores);
+        if !learned
+            || candidates
+                .iter()
+                .any(|candidate| candidate.prediction.is_none())
+        {
+            return Composite {
+                kv: 2.0,
+                queue: 2.0,
+                prefix: 3.0,
+            }
+            .score(ask, candidates, scores);
         }
         let mut least = [f64::INFINITY; 2];
         for candidate in candidates {
@@ -43,7 +52,9 @@ impl Score for PredictedTtftScorer {
 
 impl PredictedTtftScorer {
     fn cost(&self, ask: &Ask, candidate: &Candidate) -> f64 {
-        let ttft = candidate.prediction.map_or(f64::INFINITY, |it| self.parameters.quantile.of(&it.ttft));
+        let ttft = candidate
+            .prediction
+            .map_or(f64::INFINITY, |it| self.parameters.quantile.of(&it.ttft));
         let uncached = f64::from(ask.prompt_tokens.saturating_sub(candidate.cached_tokens));
         let share = uncached / f64::from(ask.prompt_tokens.max(1));
         ttft.max(FLOOR_MS) * (1.0 + self.parameters.prefill_weight * share)
@@ -52,7 +63,8 @@ impl PredictedTtftScorer {
     fn meets(&self, ask: &Ask, candidate: &Candidate) -> bool {
         candidate.prediction.is_some_and(|prediction| {
             let ttft = ask.waited_ms + self.parameters.quantile.of(&prediction.ttft);
-            ask.slo.met(ttft, Some(self.parameters.quantile.of(&prediction.tpot)))
+            ask.slo
+                .met(ttft, Some(self.parameters.quantile.of(&prediction.tpot)))
         })
     }
 }
@@ -66,22 +78,54 @@ mod tests {
     use crate::slo::Slo;
 
     fn predicted(ttft: f32, tpot: f32, cached_tokens: u32) -> Candidate {
-        let sure = |p50| Quantiles { p50, p90: p50, p99: p50 };
-        let prediction = Some(Prediction { ttft: sure(ttft), tpot: sure(tpot) });
-        Candidate { prediction, cached_tokens, ..candidate(0) }
+        let sure = |p50| Quantiles {
+            p50,
+            p90: p50,
+            p99: p50,
+        };
+        let prediction = Some(Prediction {
+            ttft: sure(ttft),
+            tpot: sure(tpot),
+        });
+        Candidate {
+            prediction,
+            cached_tokens,
+            ..candidate(0)
+        }
     }
 
     fn scores(state: State, candidates: &[Candidate]) -> Vec<f32> {
-        let scorer = PredictedTtftScorer { parameters: Parameters { prefill_weight: 1.0, ..Parameters::default() } };
-        let slo = Slo { ttft_ms: Some(1_000.0), tpot_ms: Some(50.0) };
+        let scorer = PredictedTtftScorer {
+            parameters: Parameters {
+                prefill_weight: 1.0,
+                ..Parameters::default()
+            },
+        };
+        let slo = Slo {
+            ttft_ms: Some(1_000.0),
+            tpot_ms: Some(50.0),
+        };
         let mut scores = vec![0.0; candidates.len()];
-        scorer.score(&Ask { slo, prompt_tokens: 100, ttft_state: Some(state), ..ask() }, candidates, &mut scores);
+        scorer.score(
+            &Ask {
+                slo,
+                prompt_tokens: 100,
+                ttft_state: Some(state),
+                ..ask()
+            },
+            candidates,
+            &mut scores,
+        );
         scores
     }
 
     #[test]
     fn shortest_wins_among_those_that_meet_the_slo() {
-        let candidates = [predicted(400.0, 20.0, 0), predicted(200.0, 20.0, 0), predicted(100.0, 60.0, 0)];
+        let candidates = [
+            predicted(400.0, 20.0, 0),
+            predicted(200.0, 20.0, 0),
+            predicted(100.0, 60.0, 0),
+        ];
         assert_eq!(scores(State::Trained, &candidates), [0.75, 1.0, 0.499]);
     }
 

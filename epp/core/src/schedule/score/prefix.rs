@@ -15,14 +15,19 @@ impl Score for PrefixScorer {
         let scale = self.parameters.match_length_scale_tokens as f32;
         for (candidate, score) in candidates.iter().zip(scores) {
             let length = (candidate.cached_tokens as f32 / scale).min(1.0);
-            *score = by_length * length * length + (1.0 - by_length) * matched_share(ask, candidate);
+            *score =
+                by_length * length * length + (1.0 - by_length) * matched_share(ask, candidate);
         }
     }
 }
 
 /// Share of the prompt's blocks that the endpoint has seen; 0 for a prompt without any.
 pub(super) fn matched_share(ask: &Ask, candidate: &Candidate) -> f32 {
-    if ask.blocks == 0 { 0.0 } else { candidate.matched_blocks as f32 / ask.blocks as f32 }
+    if ask.blocks == 0 {
+        0.0
+    } else {
+        candidate.matched_blocks as f32 / ask.blocks as f32
+    }
 }
 
 #[cfg(test)]
@@ -32,11 +37,17 @@ mod tests {
 
     #[test]
     fn follows_the_formula() {
-        let ask = Ask { blocks: 8, prompt_tokens: 512, ..ask() };
+        let ask = Ask {
+            blocks: 8,
+            prompt_tokens: 512,
+            ..ask()
+        };
         let mut half = candidate(0);
         (half.matched_blocks, half.cached_tokens) = (4, 256);
         let mut scores = [9.0; 2];
-        let plain = PrefixScorer { parameters: PrefixCacheScorer::default() };
+        let plain = PrefixScorer {
+            parameters: PrefixCacheScorer::default(),
+        };
         plain.score(&ask, &[half, candidate(1)], &mut scores);
         assert_eq!(scores, [0.5, 0.0]);
         let parameters = PrefixCacheScorer {

@@ -9,14 +9,20 @@ pub(super) struct QueueScorer;
 impl Score for QueueScorer {
     fn score(&self, _: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
         let (mut least, mut most) = (f32::INFINITY, f32::NEG_INFINITY);
-        let scraped = candidates.iter().all(|candidate| queue(candidate, true).is_finite());
+        let scraped = candidates
+            .iter()
+            .all(|candidate| queue(candidate, true).is_finite());
         for (candidate, score) in candidates.iter().zip(scores.iter_mut()) {
             *score = queue(candidate, scraped);
             (least, most) = (least.min(*score), most.max(*score));
         }
         let range = most - least;
         for score in scores {
-            *score = if range > 0.0 { (most - *score) / range } else { 1.0 };
+            *score = if range > 0.0 {
+                (most - *score) / range
+            } else {
+                1.0
+            };
         }
     }
 }
@@ -46,13 +52,26 @@ mod tests {
 
     fn with_queue(waiting: f32) -> Candidate {
         let at = Duration::ZERO;
-        let scraped = Scraped { at, waiting, running: 0.0, kv_utilization: 0.0, block_tokens: None, kv_blocks: None };
-        Candidate { scraped: Some(scraped), ..candidate(0) }
+        let scraped = Scraped {
+            at,
+            waiting,
+            running: 0.0,
+            kv_utilization: 0.0,
+            block_tokens: None,
+            kv_blocks: None,
+        };
+        Candidate {
+            scraped: Some(scraped),
+            ..candidate(0)
+        }
     }
 
     #[test]
     fn shortest_is_one_longest_is_zero() {
-        assert_eq!(scored(&[with_queue(2.0), with_queue(6.0), with_queue(3.0)]), [1.0, 0.0, 0.75]);
+        assert_eq!(
+            scored(&[with_queue(2.0), with_queue(6.0), with_queue(3.0)]),
+            [1.0, 0.0, 0.75]
+        );
         assert_eq!(scored(&[with_queue(4.0), with_queue(4.0)]), [1.0, 1.0]);
     }
 

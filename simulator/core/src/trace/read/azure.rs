@@ -18,7 +18,11 @@ impl Columns {
     /// The columns, when `header` names all of them.
     pub(super) fn of_header(header: &[u8]) -> Option<Self> {
         let header = std::str::from_utf8(header).ok()?;
-        let find = |name: &str| header.split(',').position(|column| column.trim().eq_ignore_ascii_case(name));
+        let find = |name: &str| {
+            header
+                .split(',')
+                .position(|column| column.trim().eq_ignore_ascii_case(name))
+        };
         Some(Self {
             timestamp: find(TIMESTAMP)?,
             context: find(CONTEXT)?,
@@ -36,7 +40,11 @@ impl Columns {
         };
         let timestamp = cell(self.timestamp);
         let arrival = instant(timestamp).ok_or_else(|| {
-            line.wrong(TIMESTAMP, timestamp, "a UTC time from 1970 on, as in 2023-11-16 18:15:46.6805900")
+            line.wrong(
+                TIMESTAMP,
+                timestamp,
+                "a UTC time from 1970 on, as in 2023-11-16 18:15:46.6805900",
+            )
         })?;
         Ok(TraceRequest {
             row,
@@ -51,7 +59,10 @@ impl Columns {
 /// Time since the Unix epoch of `YYYY-MM-DD HH:MM:SS[.fraction]`, with `T` for the space and a UTC suffix allowed.
 fn instant(text: &[u8]) -> Option<Duration> {
     let text = std::str::from_utf8(text).ok()?;
-    let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00")).unwrap_or(text);
+    let text = text
+        .strip_suffix('Z')
+        .or_else(|| text.strip_suffix("+00:00"))
+        .unwrap_or(text);
     let (date, time) = text.split_once([' ', 'T'])?;
     let [year, month, day] = numbers(date, '-')?;
     let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
@@ -84,7 +95,11 @@ fn digits(text: &str) -> Option<u64> {
 
 /// Days from 1970-01-01 in the Gregorian calendar. Years are counted from March, so that the leap day comes last.
 fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let leap_days = year / 4 - year / 100 + year / 400;
     let day_of_year = (153 * month + 2) / 5 + day - 1;
     // 719,468 days lie between 0000-03-01 and 1970-01-01.
@@ -101,7 +116,10 @@ mod tests {
         assert_eq!(seconds("1970-01-01 00:00:00"), Some(0.0));
         assert_eq!(seconds("2000-02-29 12:00:00"), Some(951_825_600.0));
         assert_eq!(seconds("2023-11-16 18:15:46.5"), Some(1_700_158_546.5));
-        assert_eq!(seconds("2024-05-10T00:00:00.25+00:00"), Some(1_715_299_200.25));
+        assert_eq!(
+            seconds("2024-05-10T00:00:00.25+00:00"),
+            Some(1_715_299_200.25)
+        );
         assert_eq!(seconds("2024-12-31 23:59:59Z"), Some(1_735_689_599.0));
     }
 

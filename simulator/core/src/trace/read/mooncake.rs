@@ -28,7 +28,13 @@ pub(super) fn request(line: &Line<'_>, row: u64) -> Result<TraceRequest, TraceEr
         .ok()
         .and_then(|millis| Duration::try_from_secs_f64(millis / 1e3).ok())
         .filter(|arrival| *arrival <= MAX_ARRIVAL)
-        .ok_or_else(|| line.wrong("timestamp", timestamp.as_bytes(), "milliseconds since the trace began"))?;
+        .ok_or_else(|| {
+            line.wrong(
+                "timestamp",
+                timestamp.as_bytes(),
+                "milliseconds since the trace began",
+            )
+        })?;
     let input_tokens = line.tokens("input_length", text(fields.input_length).as_bytes())?;
     let output_tokens = line.tokens("output_length", text(fields.output_length).as_bytes())?;
     let hash_ids = text(fields.hash_ids);
@@ -37,8 +43,9 @@ pub(super) fn request(line: &Line<'_>, row: u64) -> Result<TraceRequest, TraceEr
     let most = input_tokens.div_ceil(MOONCAKE_BLOCK_TOKENS) as usize;
     if blocks.len() > most {
         let found = format!("{} ids", blocks.len());
-        let expected =
-            format!("at most {most} ids: one per {MOONCAKE_BLOCK_TOKENS} of {input_tokens} input tokens");
+        let expected = format!(
+            "at most {most} ids: one per {MOONCAKE_BLOCK_TOKENS} of {input_tokens} input tokens"
+        );
         return Err(line.wrong("hash_ids", found.as_bytes(), expected));
     }
     Ok(TraceRequest {

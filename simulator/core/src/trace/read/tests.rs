@@ -44,14 +44,24 @@ fn azure_rows_in_any_column_order_after_a_byte_order_mark() {
     assert_eq!(trace, swapped);
     let last = &trace.requests[1];
     assert_eq!(last.arrival, Duration::from_nanos(4_314_579_000));
-    assert_eq!((last.row, last.input_tokens, last.output_tokens), (1, 396, 109));
+    assert_eq!(
+        (last.row, last.input_tokens, last.output_tokens),
+        (1, 396, 109)
+    );
     assert!(last.blocks.is_empty());
 }
 
 #[test]
 fn rows_are_put_in_order_of_arrival() {
-    let trace = parse("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 00:00:09,1,1\n2023-11-16 00:00:02,2,2").unwrap();
-    let rows: Vec<_> = trace.requests.iter().map(|r| (r.row, r.arrival.as_secs())).collect();
+    let trace = parse(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 00:00:09,1,1\n2023-11-16 00:00:02,2,2",
+    )
+    .unwrap();
+    let rows: Vec<_> = trace
+        .requests
+        .iter()
+        .map(|r| (r.row, r.arrival.as_secs()))
+        .collect();
     assert_eq!(rows, [(1, 0), (0, 7)]);
 }
 
@@ -59,20 +69,44 @@ fn rows_are_put_in_order_of_arrival() {
 fn errors_name_the_line_the_field_the_value_and_what_is_right() {
     for (from, to, parts) in [
         ("1030", "0", ["t:1: input_length", "\"0\"", "from 1 to"]),
-        ("\"output_length\": 1,", "\"output_length\": \"x\",", ["t:2: output_length", "x", "whole number"]),
-        ("\"output_length\": 1,", "", ["t:2: output_length", "missing", "whole number"]),
+        (
+            "\"output_length\": 1,",
+            "\"output_length\": \"x\",",
+            ["t:2: output_length", "x", "whole number"],
+        ),
+        (
+            "\"output_length\": 1,",
+            "",
+            ["t:2: output_length", "missing", "whole number"],
+        ),
         ("3500", "-1", ["t:2: timestamp", "-1", "milliseconds"]),
         ("3500", "1e300", ["t:2: timestamp", "1e300", "milliseconds"]),
-        ("[0, 9]", "[0, -9]", ["t:2: hash_ids", "[0, -9]", "array of whole numbers"]),
-        ("[0, 9]", "[0, 9, 10]", ["t:2: hash_ids", "3 ids", "at most 2 ids"]),
+        (
+            "[0, 9]",
+            "[0, -9]",
+            ["t:2: hash_ids", "[0, -9]", "array of whole numbers"],
+        ),
+        (
+            "[0, 9]",
+            "[0, 9, 10]",
+            ["t:2: hash_ids", "3 ids", "at most 2 ids"],
+        ),
         ("\n{", "\n[", ["t:2: the row", "[", "one JSON object"]),
     ] {
         let message = error(&MOONCAKE.replacen(from, to, 1));
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
     for (from, to, parts) in [
-        ("18:15:50", "18:75:50", ["t:3: TIMESTAMP", "18:75:50", "2023-11-16"]),
-        (",374", "", ["t:2: GeneratedTokens", "missing", "whole number"]),
+        (
+            "18:15:50",
+            "18:75:50",
+            ["t:3: TIMESTAMP", "18:75:50", "2023-11-16"],
+        ),
+        (
+            ",374",
+            "",
+            ["t:2: GeneratedTokens", "missing", "whole number"],
+        ),
         ("374", "4e9", ["t:2: ContextTokens", "4e9", "whole number"]),
     ] {
         let message = error(&AZURE.replacen(from, to, 1));
@@ -85,12 +119,18 @@ fn what_is_no_trace_is_said_to_be_none() {
     assert!(error("").contains("no requests"));
     assert!(error("TIMESTAMP,ContextTokens,GeneratedTokens\n").contains("no requests"));
     let message = error("num_prompts,total\n1,2");
-    assert!(message.contains("num_prompts") && message.contains("Mooncake") && message.contains("Azure"));
+    assert!(
+        message.contains("num_prompts")
+            && message.contains("Mooncake")
+            && message.contains("Azure")
+    );
 }
 
 #[test]
 fn a_missing_file_is_named() {
-    let message = Trace::read(Path::new("nowhere/trace.jsonl")).unwrap_err().to_string();
+    let message = Trace::read(Path::new("nowhere/trace.jsonl"))
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("nowhere/trace.jsonl"), "{message}");
 }
 

@@ -1,0 +1,65 @@
+//! What tells that the pool is full, and how full it may be.
+
+use super::error::ConfigError;
+use super::plugin::{Plugin, Role};
+use super::registry::Registry;
+use super::units::span;
+use super::{Detector, raw};
+
+/// The detector that a plugin is, if it is one.
+pub(super) fn detector_of(plugin: &Plugin) -> Result<Option<Detector>, ConfigError> {
+    Ok(match plugin {
+        Plugin::Concurrency(parameters) => Some(Detector::Concurrency(parameters.clone())),
+        Plugin::Utilization(parameters) => Some(Detector::Utilization {
+            parameters: parameters.clone(),
+            staleness: span(
+                "metricsStalenessThreshold",
+                &parameters.metrics_staleness_threshold,
+            )?,
+        }),
+        _ => None,
+    })
+}
+
+/// The saturation detector; the deprecated top-level twin counts when the section has none.
+pub(super) fn detector(
+    section: &mut raw::FlowControl,
+    twin: Option<raw::OptionalRef>,
+    registry: &mut Registry,
+    warnings: &mut Vec<String>,
+) -> Result<Detector, ConfigError> {
+    if twin.is_some() {
+        warnings.push("saturationDetector at the top level is deprecated; write flowControl.saturationDetector".into());
+    }
+    let reference = section
+        .saturation_detector
+        .take()
+        .or(twin)
+        .and_then(|reference| reference.plugin_ref);
+    let Some(name) = reference else {
+        return Ok(Detector::utilization_default());
+    };
+    let plugin = registry.find(
+        "flowControl.saturationDetector.pluginRef",
+        &name,
+        Role::Detector,
+    )?;
+    Ok(detector_of(&plugin)?.unwrap_or_else(Detector::utilization_default))
+}
+
+pub(super) fn usage_limit(
+    reference: Option<&str>,
+    registry: &mut Registry,
+) -> Result<f64, ConfigError> {
+    let Some(name) = reference else {
+        return Ok(1.0);
+    };
+    match registry.find(
+        "flowControl.usageLimitPolicyPluginRef",
+        name,
+        Role::UsageLimit,
+    )? {
+        Plugin::StaticUsageLimit(parameters) => Ok(parameters.threshold),
+        _ => Ok(1.0),
+    }
+}

@@ -1,0 +1,280 @@
+//! Whatever happens, in whatever order: one outcome per request, counters back to zero, caps held, bands obeyed.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use epp_core::config::BandConfig;
+use epp_core::{Config, Director, Dispatch, End, Endpoint, Pool, Request, Ticket, Verdict};
+use proptest::prelude::*;
+use support::{complete, request, updated};
+
+const MOST_QUEUED: u64 = 6;
+const CONCURRENCY: u32 = 2;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit {
+        priority: i32,
+        tokens: u32,
+        ttl: Option<u8>,
+        slo: bool,
+        subset: bool,
+    },
+    Cancel(usize),
+    FirstToken(usize),
+    Emit(usize, u32),
+    Finish(usize, u8),
+    Drop(usize),
+    Pool(u8),
+    Wait(u16),
+    Drain,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let submit = (
+        -2_i32..3,
+        0_u32..500,
+        prop::option::of(0_u8..5),
+        any::<bool>(),
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(priority, tokens, ttl, slo, subset)| Step::Submit {
+            priority,
+            tokens,
+            ttl,
+            slo,
+            subset,
+        });
+    let step = prop_oneof![
+        8 => submit,
+        2 => (0_usize..20).prop_map(Step::Cancel),
+        3 => (0_usize..20).prop_map(Step::FirstToken),
+        2 => (0_usize..20, 0_u32..50).prop_map(|(stream, tokens)| Step::Emit(stream, tokens)),
+        4 => (0_usize..20, 0_u8..6).prop_map(|(stream, end)| Step::Finish(stream, end)),
+        1 => (0_usize..20).prop_map(Step::Drop),
+        2 => (0_u8..16).prop_map(Step::Pool),
+        3 => (0_u16..5_000).prop_map(Step::Wait),
+        1 => Just(Step::Drain),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+/// A director, what it was told, and what it said.
+struct World {
+    director: Director,
+    now: Duration,
+    pool: Arc<Pool>,
+    endpoints: Vec<Arc<Endpoint>>,
+    tickets: Vec<Ticket>,
+    verdicts: BTreeMap<Ticket, u32>,
+    streams: Vec<Dispatch>,
+}
+
+impl World {
+    fn new(mut config: Config) -> Self {
+        if let Some(flow) = &mut config.flow {
+            flow.max_requests = Some(MOST_QUEUED);
+            flow.negative_band = BandConfig {
+                max_requests: 3,
+                max_bytes: 1_000,
+                ..BandConfig::default()
+            };
+            flow.request_ttl = Some(Duration::from_secs(3));
+            flow.no_endpoint_ttl = Some(Duration::from_secs(4));
+        }
+        let director = Director::new(config.with_max_concurrency(CONCURRENCY), 7);
+        Self {
+            director,
+            now: Duration::ZERO,
+            pool: Arc::default(),
+            endpoints: Vec::new(),
+            tickets: Vec::new(),
+            verdicts: BTreeMap::new(),
+            streams: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Submit {
+                priority,
+                tokens,
+                ttl,
+                slo,
+                subset,
+            } => {
+                let template = if slo {
+                    support::with_slo(priority, 50.0)
+                } else {
+                    request(priority)
+                };
+                let ttl = ttl.map(|seconds| Duration::from_secs(u64::from(seconds)));
+                let subset = subset.then(|| vec!["10.0.0.1:8000".to_owned()]);
+                let prefix: Arc<[u64]> = (0..u64::from(tokens / 64)).collect();
+                let request = Request {
+                    prompt_tokens: tokens,
+                    ttl,
+                    subset,
+                    prefix,
+                    ..template
+                };
+                self.tickets.push(self.director.submit(self.now, request));
+            }
+            Step::Cancel(which) => {
+                if let Some(&ticket) = self.tickets.get(which) {
+                    self.director.cancel(self.now, ticket);
+                }
+            }
+            Step::FirstToken(which) => {
+                if let Some(stream) = self.streams.get_mut(which) {
+                    stream.in_flight.first_token(self.now);
+                }
+            }
+            Step::Emit(which, tokens) => {
+                if let Some(stream) = self.streams.get_mut(which) {
+                    stream.in_flight.emitted(tokens);
+                }
+            }
+            Step::Finish(which, end) if which < self.streams.len() => self.finish(which, end),
+            Step::Drop(which) if which < self.streams.len() => {
+                drop(self.streams.swap_remove(which))
+            }
+            Step::Finish(..) | Step::Drop(_) => {}
+            Step::Pool(mask) => self.set_pool(mask),
+            Step::Wait(millis) => {
+                self.now += Duration::from_millis(u64::from(millis));
+                self.director.advance(self.now);
+            }
+            Step::Drain => self.director.drain(self.now),
+        }
+    }
+
+    fn finish(&mut self, which: usize, end: u8) {
+        let end = match end {
+            0 => End::ClientGone,
+            1 => End::UpstreamCut,
+            2 => End::Evicted,
+            _ => complete(u32::from(end)),
+        };
+        self.streams
+            .swap_remove(which)
+            .in_flight
+            .finish(self.now, end);
+        self.director.advance(self.now);
+    }
+
+    fn set_pool(&mut self, mask: u8) {
+        self.pool = updated(&self.pool, (0..4).filter(|bit| mask & (1 << bit) != 0));
+        self.endpoints.extend(self.pool.endpoints.iter().cloned());
+        self.director.set_pool(self.now, Arc::clone(&self.pool));
+    }
+
+    fn collect(&mut self) {
+        while let Some((ticket, verdict)) = self.director.poll() {
+            *self.verdicts.entry(ticket).or_default() += 1;
+            if let Verdict::Dispatched(dispatch) = verdict {
+                self.streams.push(*dispatch);
+            }
+        }
+    }
+
+    /// What holds at every instant.
+    fn check(&self) {
+        let queued = self.director.queued();
+        assert!(queued.total().requests <= MOST_QUEUED);
+        assert!(
+            queued
+                .bands
+                .iter()
+                .all(|band| band.priority >= 0 || (band.requests <= 3 && band.bytes <= 1_000))
+        );
+        assert!(self.verdicts.values().all(|&count| count == 1));
+        let undecided = (self.tickets.len() - self.verdicts.len()) as u64;
+        assert_eq!(
+            undecided,
+            queued.total().requests,
+            "what has no verdict is queued"
+        );
+        let totals = self.director.demand().totals();
+        assert_eq!(totals.offered().requests, self.tickets.len() as u64);
+        let alive = queued.total().requests + self.streams.len() as u64;
+        assert_eq!(totals.offered().requests, totals.ended().requests + alive);
+        for endpoint in &self.endpoints {
+            let load = endpoint.load.snapshot();
+            let here = |stream: &&Dispatch| Arc::ptr_eq(&stream.endpoint.load, &endpoint.load);
+            assert_eq!(
+                load.in_flight as usize,
+                self.streams.iter().filter(here).count()
+            );
+            assert!(
+                load.in_flight <= CONCURRENCY,
+                "never more than its capacity"
+            );
+        }
+    }
+
+    /// Ends everything that is left.
+    fn finish_all(&mut self) {
+        while !self.streams.is_empty() {
+            self.finish(0, 9);
+            self.collect();
+        }
+        self.now += Duration::from_secs(100);
+        self.director.advance(self.now);
+        self.collect();
+        while !self.streams.is_empty() {
+            self.finish(0, 0);
+            self.collect();
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_request_ends_once_and_counters_return_to_zero(steps in steps(), preset in 0_usize..3) {
+        let presets = [Config::headroom_default, Config::llmd_default, Config::round_robin];
+        let mut world = World::new(presets[preset]());
+        for step in &steps {
+            world.apply(step);
+            world.collect();
+            world.check();
+        }
+        world.finish_all();
+        world.check();
+        prop_assert_eq!(world.director.queued().total().requests, 0);
+        let totals = world.director.demand().totals();
+        prop_assert_eq!(totals.ended().requests, world.tickets.len() as u64);
+        for endpoint in &world.endpoints {
+            let load = endpoint.load.snapshot();
+            prop_assert_eq!((load.in_flight, load.waiting, load.running), (0, 0, 0));
+            prop_assert_eq!((load.waiting_tokens, load.resident_tokens, load.tightest_tpot_ms), (0, 0, None));
+        }
+    }
+
+    /// Strict priority: whoever is dispatched, nobody of a higher band (or earlier in its own) is left waiting.
+    #[test]
+    fn nobody_overtakes(arrivals in prop::collection::vec((-2_i32..3, any::<bool>()), 1..40)) {
+        let mut world = World::new(Config::round_robin());
+        world.set_pool(1);
+        let mut waiting: Vec<(i32, Ticket)> = Vec::new();
+        for (priority, free) in arrivals {
+            let ticket = world.director.submit(world.now, request(priority));
+            waiting.push((-priority, ticket));
+            if free && !world.streams.is_empty() {
+                world.streams.remove(0).in_flight.finish(world.now, complete(2));
+                world.director.advance(world.now);
+            }
+            while let Some((ticket, verdict)) = world.director.poll() {
+                waiting.sort_unstable();
+                if let Verdict::Dispatched(dispatch) = verdict {
+                    prop_assert_eq!(waiting.first().map(|&(_, first)| first), Some(ticket));
+                    world.streams.push(*dispatch);
+                }
+                waiting.retain(|&(_, other)| other != ticket);
+            }
+        }
+    }
+}
