@@ -9,9 +9,13 @@ mod event;
 mod launch;
 mod replay;
 mod score;
+mod sizing;
+#[cfg(test)]
+mod tests;
 
-pub use replay::{Autoscaling, FleetSpec, Sizing, replay};
+pub use replay::{FleetSpec, replay};
 pub use score::{Fate, KindScore, Percentiles, Slo};
+pub use sizing::{Autoscaling, Sizing};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

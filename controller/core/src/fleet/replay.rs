@@ -6,7 +6,7 @@ use std::time::Duration;
 use epp_core::config::Config;
 use epp_core::Pool;
 use epp_core::{Director, End, InFlight, Outcome, Request, Ticket, Verdict};
-use predictor::{Candidate, LatencyModel, Learner, LearnerConfig};
+use predictor::{Candidate, Learner, LearnerConfig};
 use rustc_hash::FxHashMap;
 use simulator_core::{Event as EngineEvent, EventKind, Prefix, Profile, Submission};
 
@@ -14,26 +14,9 @@ use super::client::{Offer, mix64};
 use super::event::{Agenda, Event};
 use super::launch::{Phase, Replica};
 use super::score::{Fate, Percentiles, Slo, Tally};
+use super::sizing::{Sizing, TICK};
 use super::{FleetReport, Sample};
-use crate::{Controller, Decision, Policy, Replicas, Signals};
-
-/// How many replicas a fleet has.
-#[derive(Clone, Debug)]
-pub enum Sizing {
-    /// Always this many, ready from the start.
-    Fixed(u32),
-    /// As the controller decides.
-    Autoscaled(Box<Autoscaling>),
-}
-
-/// A fleet the controller sizes.
-#[derive(Clone, Debug)]
-pub struct Autoscaling {
-    /// The controller's file.
-    pub policy: Policy,
-    /// Replicas ready when the replay starts.
-    pub initial: u32,
-}
+use crate::{Controller, Decision};
 
 /// One policy to replay.
 #[derive(Clone, Debug)]
@@ -60,9 +43,6 @@ pub struct FleetSpec {
     pub seed: u64,
 }
 
-/// Between two decisions of the controller.
-const TICK: Duration = Duration::from_secs(1);
-
 /// Runs `offers` (in order of arrival) through the fleet until the last answer ends.
 pub fn replay(spec: &FleetSpec, offers: &[Offer]) -> FleetReport {
     let mut run = Run::new(spec, offers);
@@ -82,23 +62,23 @@ struct Live {
     first_token: Option<Duration>,
 }
 
-struct Run<'a> {
-    spec: &'a FleetSpec,
+pub(super) struct Run<'a> {
+    pub(super) spec: &'a FleetSpec,
     offers: &'a [Offer],
-    now: Duration,
-    agenda: Agenda,
+    pub(super) now: Duration,
+    pub(super) agenda: Agenda,
     /// Requests that have not met their fate.
     open: usize,
-    director: Director,
-    replicas: Vec<Replica>,
+    pub(super) director: Director,
+    pub(super) replicas: Vec<Replica>,
     /// Offers in the queue, by ticket.
     waiting: FxHashMap<Ticket, usize>,
     /// Offers on replicas, by index, which is also the engine's id.
     live: FxHashMap<u64, Live>,
-    learner: Option<Learner>,
+    pub(super) learner: Option<Learner>,
     candidate: Option<Candidate>,
-    controller: Option<Controller>,
-    decisions: Vec<Decision>,
+    pub(super) controller: Option<Controller>,
+    pub(super) decisions: Vec<Decision>,
     wakeup: Option<Duration>,
     tally: Tally,
     timeline: Vec<Sample>,
@@ -193,7 +173,7 @@ impl<'a> Run<'a> {
     }
 
     /// Takes every verdict that is out and acts on it.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while let Some((ticket, verdict)) = self.director.poll() {
             let Some(index) = self.waiting.remove(&ticket) else { continue };
             match verdict {
@@ -315,34 +295,11 @@ impl<'a> Run<'a> {
         self.close(id as usize, fate);
     }
 
-    fn launch(&mut self) -> usize {
-        let index = self.replicas.len();
-        let seed = mix64(self.spec.seed ^ index as u64);
-        self.replicas.push(Replica::launch(index, &self.spec.profile, seed, self.now));
-        index
-    }
-
-    fn ready(&mut self, index: usize) {
-        if self.replicas[index].phase == Phase::Starting {
-            self.replicas[index].phase = Phase::Ready;
-            self.relist();
-            self.settle();
-        }
-    }
-
     /// Gives the director the replicas that are ready.
-    fn relist(&mut self) {
+    pub(super) fn relist(&mut self) {
         let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
         let pool = Pool { endpoints: ready.map(|replica| replica.endpoint.clone()).collect() };
         self.director.set_pool(self.now, Arc::new(pool));
-    }
-
-    fn end_drains(&mut self) {
-        for replica in &mut self.replicas {
-            if replica.phase == Phase::Draining && replica.idle() {
-                replica.end(self.now);
-            }
-        }
     }
 
     fn scrape(&mut self) {
@@ -391,66 +348,6 @@ impl<'a> Run<'a> {
         if let (Some(learner), Some(candidate)) = (&mut self.learner, self.candidate.take()) {
             learner.install(candidate, self.now);
             self.director.set_model(Arc::new(learner.model(self.now)));
-        }
-    }
-
-    // --- sizing ---
-
-    fn tick(&mut self) {
-        self.agenda.at(self.now + TICK, Event::Tick);
-        let signals = self.signals();
-        let Some(controller) = &mut self.controller else { return };
-        let decision = controller.tick(signals);
-        let current = self.count(Phase::Ready) + self.count(Phase::Starting);
-        self.resize(current, decision.replicas);
-        if decision.replicas != decision.previous {
-            self.decisions.push(decision);
-        }
-    }
-
-    fn signals(&self) -> Signals {
-        let model = self.learner.as_ref().map_or_else(LatencyModel::prior, |learner| learner.model(self.now));
-        let replicas = Replicas {
-            ready: self.count(Phase::Ready),
-            starting: self.count(Phase::Starting),
-            draining: self.count(Phase::Draining),
-        };
-        let director = &self.director;
-        Signals::observe(self.now, director.demand(), &director.queued(), director.pool(), replicas, Arc::new(model))
-    }
-
-    fn count(&self, phase: Phase) -> u32 {
-        self.replicas.iter().filter(|replica| replica.phase == phase).count() as u32
-    }
-
-    fn resize(&mut self, current: u32, wanted: u32) {
-        for _ in current..wanted {
-            let replica = self.launch();
-            self.agenda.at(self.now + self.spec.startup, Event::Ready { replica });
-        }
-        for _ in wanted..current {
-            self.retire();
-        }
-        if wanted < current {
-            self.relist();
-            self.end_drains();
-            self.settle();
-        }
-    }
-
-    /// Gives up the replica that costs least to lose: the newest still starting, else the ready one with least to finish.
-    fn retire(&mut self) {
-        if let Some(starting) = self.replicas.iter_mut().rfind(|replica| replica.phase == Phase::Starting) {
-            starting.end(self.now);
-            return;
-        }
-        let load = |replica: &Replica| {
-            let load = replica.endpoint.load.snapshot();
-            (load.in_flight, load.resident_tokens)
-        };
-        let ready = self.replicas.iter_mut().filter(|replica| replica.phase == Phase::Ready);
-        if let Some(replica) = ready.min_by_key(|replica| load(replica)) {
-            replica.phase = Phase::Draining;
         }
     }
 
