@@ -59,8 +59,8 @@ pub(crate) struct Args {
 }
 
 /// Names of the files in the folder.
-const ENDPOINTS: &str = "endpoints.yaml";
-const FALLBACK: &str = "fallback.yaml";
+pub(crate) const ENDPOINTS: &str = "endpoints.yaml";
+pub(crate) const FALLBACK: &str = "fallback.yaml";
 const ENVOY: &str = "envoy.yaml";
 /// Time that is served on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -166,7 +166,7 @@ fn envoy(args: &Args, folder: &Path, picker: &epp::Handle) -> anyhow::Result<Pat
 
 /// The servers' command, run so that the kernel ends a server when this process dies, however that happens.
 /// `{headroom}` is this program.
-fn tied(command: &[String]) -> anyhow::Result<Vec<String>> {
+pub(crate) fn tied(command: &[String]) -> anyhow::Result<Vec<String>> {
     let this = std::env::current_exe().context("this program cannot find itself")?;
     let this = this.to_str().ok_or_else(|| Trouble::failed("the path of this program is not UTF-8"))?;
     let parent = std::process::id().to_string();

@@ -39,7 +39,13 @@ impl ControlLoop {
     }
 
     async fn run(self, clock: Clock, shutdown: Shutdown) {
-        let Self { policy, mut source, mut act, journal, metrics } = self;
+        let Self {
+            policy,
+            mut source,
+            mut act,
+            journal,
+            metrics,
+        } = self;
         let mut controller = Controller::new(policy);
         let mut ticks = interval(PERIOD);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -63,7 +69,11 @@ impl ControlLoop {
                 }
             };
             if decision.changes() {
-                tracing::info!(replicas = decision.replicas, previous = decision.previous, "{decision}");
+                tracing::info!(
+                    replicas = decision.replicas,
+                    previous = decision.previous,
+                    "{decision}"
+                );
             } else {
                 tracing::debug!(replicas = decision.replicas, "{decision}");
             }
@@ -87,9 +97,15 @@ mod tests {
             now,
             demand: Totals::default(),
             mix: Mix::default(),
-            queued: Backlog { requests: 9, ..Backlog::default() },
+            queued: Backlog {
+                requests: 9,
+                ..Backlog::default()
+            },
             in_flight: 3,
-            replicas: Replicas { ready: 1, ..Replicas::default() },
+            replicas: Replicas {
+                ready: 1,
+                ..Replicas::default()
+            },
             kv_tokens: None,
             model: Arc::new(LatencyModel::prior()),
         }
@@ -98,7 +114,11 @@ mod tests {
     #[tokio::test]
     async fn decisions_are_acted_upon_and_recorded_until_draining() {
         let (sender, mut acted) = mpsc::unbounded_channel();
-        let slo = SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 };
+        let slo = SloClass {
+            percentile: 0.9,
+            ttft_ms: 2000.0,
+            tpot_ms: 150.0,
+        };
         let journal = Journal::new();
         let control = ControlLoop {
             policy: Policy::new("m", slo, 1, 10, Duration::from_secs(6)),
@@ -109,7 +129,11 @@ mod tests {
         };
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         control.spawn(Clock::start(), shutdown.clone(), &tasks);
-        assert_eq!(acted.recv().await, Some(4), "nine queued beside three in flight on one replica");
+        assert_eq!(
+            acted.recv().await,
+            Some(4),
+            "nine queued beside three in flight on one replica"
+        );
         shutdown.begin_drain();
         tasks.join().await;
         let last = journal.latest().unwrap();

@@ -35,12 +35,19 @@ pub(crate) fn options(directory: &Path) -> ServerOptions {
 
 /// Process id of the server `name`, which has been healthy.
 pub(crate) fn pid(directory: &Path, name: &str) -> i32 {
-    std::fs::read_to_string(directory.join(format!("{name}.pid"))).unwrap().parse().unwrap()
+    std::fs::read_to_string(directory.join(format!("{name}.pid")))
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 /// Twenty ports in a row, elsewhere in every test; one that is taken is passed over by the actuator.
 fn ports() -> std::ops::RangeInclusive<u16> {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let first = free.min(u16::MAX - 20);
     first..=first + 19
 }

@@ -110,35 +110,59 @@ impl ControllerFile {
     /// [`FileError`], naming the field, its value and what would be right; an unknown field with the nearest names.
     pub fn parse(text: &str) -> Result<Self, FileError> {
         let document: Document = serde_saphyr::from_str(text).map_err(|error| shape(&error))?;
-        let Document { policy, server, objectives } = document;
+        let Document {
+            policy,
+            server,
+            objectives,
+        } = document;
         policy.validate()?;
         let initial = server.initial.unwrap_or(policy.min);
         if !(policy.min..=policy.max).contains(&initial) {
             let (field, expected) = ("server.initial", "between policy.min and policy.max");
-            return Err(FileError::Value { field, value: initial.to_string(), expected });
+            return Err(FileError::Value {
+                field,
+                value: initial.to_string(),
+                expected,
+            });
         }
-        Ok(Self { server: server.options(policy.max)?, policy, initial, objectives })
+        Ok(Self {
+            server: server.options(policy.max)?,
+            policy,
+            initial,
+            objectives,
+        })
     }
 }
 
 impl Server {
     fn options(self, max: u32) -> Result<ServerOptions, FileError> {
-        let wrong = |field, value: &dyn ToString, expected| FileError::Value { field, value: value.to_string(), expected };
+        let wrong = |field, value: &dyn ToString, expected| FileError::Value {
+            field,
+            value: value.to_string(),
+            expected,
+        };
         let ports = self.first_port..=self.last_port;
         if self.first_port == 0 || ports.len() < max as usize {
-            let expected = "far enough from server.firstPort for policy.max servers (and a few that drain)";
+            let expected =
+                "far enough from server.firstPort for policy.max servers (and a few that drain)";
             return Err(wrong("server.lastPort", &self.last_port, expected));
         }
         let mut options = ServerOptions::new(self.command, ports);
         if let Some(path) = self.health_path {
             if !path.starts_with('/') {
-                return Err(wrong("server.healthPath", &path, "a path that starts with /"));
+                return Err(wrong(
+                    "server.healthPath",
+                    &path,
+                    "a path that starts with /",
+                ));
             }
             options.health_path = path;
         }
         options.address = self.address.unwrap_or(options.address);
         options.logs = self.logs;
-        let set = |limit: &mut Duration, given: Option<Seconds>| *limit = given.map_or(*limit, |Seconds(given)| given);
+        let set = |limit: &mut Duration, given: Option<Seconds>| {
+            *limit = given.map_or(*limit, |Seconds(given)| given)
+        };
         set(&mut options.start_limit, self.start_limit_seconds);
         set(&mut options.drain_limit, self.drain_limit_seconds);
         set(&mut options.stop_limit, self.stop_limit_seconds);
@@ -149,23 +173,45 @@ impl Server {
 fn shape(error: &serde_saphyr::Error) -> FileError {
     let error = error.without_snippet();
     match error {
-        serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => FileError::UnknownField {
+        serde_saphyr::Error::SerdeUnknownField {
+            field, expected, ..
+        } => FileError::UnknownField {
             line: error.location().map_or(1, |at| at.line()),
             field: field.clone(),
             suggestion: nearest(field, expected),
         },
-        other => FileError::Shape(other.to_string().lines().next().unwrap_or_default().to_owned()),
+        other => FileError::Shape(
+            other
+                .to_string()
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        ),
     }
 }
 
 /// The known names that differ least, by edits; all of them when none is near.
 fn nearest(name: &str, known: &[&str]) -> String {
-    let mut ranked: Vec<(usize, &str)> =
-        known.iter().map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate)).collect();
+    let mut ranked: Vec<(usize, &str)> = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), *candidate))
+        .collect();
     ranked.sort_unstable();
-    let near = ranked.iter().filter(|(edits, candidate)| 2 * edits <= name.len().max(candidate.len())).count();
-    let (word, shown) = if near > 0 { ("nearest known", near) } else { ("known", ranked.len()) };
-    let names: Vec<String> = ranked.iter().take(shown).map(|(_, candidate)| format!("`{candidate}`")).collect();
+    let near = ranked
+        .iter()
+        .filter(|(edits, candidate)| 2 * edits <= name.len().max(candidate.len()))
+        .count();
+    let (word, shown) = if near > 0 {
+        ("nearest known", near)
+    } else {
+        ("known", ranked.len())
+    };
+    let names: Vec<String> = ranked
+        .iter()
+        .take(shown)
+        .map(|(_, candidate)| format!("`{candidate}`"))
+        .collect();
     format!("{word}: {}", names.join(", "))
 }
 
@@ -193,17 +239,32 @@ server:
     #[test]
     fn a_minimal_file_takes_the_defaults() {
         let file = ControllerFile::parse(MINIMAL).unwrap();
-        assert_eq!((file.initial, file.policy.step_up, file.policy.scale_down_guard.as_secs()), (1, 4, 60));
-        assert_eq!((file.server.ports.clone(), file.server.health_path.as_str()), (8101..=8108, "/health"));
+        assert_eq!(
+            (
+                file.initial,
+                file.policy.step_up,
+                file.policy.scale_down_guard.as_secs()
+            ),
+            (1, 4, 60)
+        );
+        assert_eq!(
+            (file.server.ports.clone(), file.server.health_path.as_str()),
+            (8101..=8108, "/health")
+        );
         assert!(file.objectives.is_null());
     }
 
     #[test]
     fn everything_can_be_said() {
-        let text = MINIMAL.replace("  max: 4\n", "  max: 4\n  maxInFlight: 16\n  drainSeconds: 12.5\n  sheddableShare: 0.5\n")
-            + "  address: \"::1\"\n  initial: 3\n  drainLimitSeconds: 7\n  logs: logs\nobjectives:\n  - {name: batch, priority: -1}\n";
+        let text = MINIMAL.replace(
+            "  max: 4\n",
+            "  max: 4\n  maxInFlight: 16\n  drainSeconds: 12.5\n  sheddableShare: 0.5\n",
+        ) + "  address: \"::1\"\n  initial: 3\n  drainLimitSeconds: 7\n  logs: logs\nobjectives:\n  - {name: batch, priority: -1}\n";
         let file = ControllerFile::parse(&text).unwrap();
-        assert_eq!((file.policy.max_in_flight, file.policy.drain().as_secs_f64()), (Some(16), 12.5));
+        assert_eq!(
+            (file.policy.max_in_flight, file.policy.drain().as_secs_f64()),
+            (Some(16), 12.5)
+        );
         assert_eq!((file.initial, file.server.drain_limit.as_secs()), (3, 7));
         assert!(file.server.address.is_ipv6() && file.objectives[0]["name"] == "batch");
     }
@@ -216,16 +277,27 @@ server:
         let message = refused(&MINIMAL.replace("ttftMs", "ttft"));
         assert!(message.contains("`ttftMs`"), "{message}");
         let message = refused(&MINIMAL.replace("  firstPort", "  colour"));
-        assert!(message.contains("; known: ") && message.contains("`firstPort`"), "{message}");
+        assert!(
+            message.contains("; known: ") && message.contains("`firstPort`"),
+            "{message}"
+        );
     }
 
     #[test]
     fn values_out_of_range_are_named() {
         let message = refused(&MINIMAL.replace("percentile: 0.9", "percentile: 90"));
-        assert_eq!(message, "controller file: policy.slo.percentile: 90 is not a share above 0 and below 1, such as 0.9");
-        assert!(refused(&MINIMAL.replace("lastPort: 8108", "lastPort: 8102")).contains("server.lastPort: 8102"));
+        assert_eq!(
+            message,
+            "controller file: policy.slo.percentile: 90 is not a share above 0 and below 1, such as 0.9"
+        );
+        assert!(
+            refused(&MINIMAL.replace("lastPort: 8108", "lastPort: 8102"))
+                .contains("server.lastPort: 8102")
+        );
         assert!(refused(&(MINIMAL.to_owned() + "  initial: 9\n")).contains("server.initial: 9"));
-        assert!(refused(&(MINIMAL.to_owned() + "  healthPath: up\n")).contains("server.healthPath: up"));
+        assert!(
+            refused(&(MINIMAL.to_owned() + "  healthPath: up\n")).contains("server.healthPath: up")
+        );
         let message = refused(&MINIMAL.replace("startupSeconds: 6", "startupSeconds: -6"));
         assert!(message.contains("-6"), "{message}");
         assert!(refused("policy: {}").starts_with("controller file: "));

@@ -55,7 +55,9 @@ impl Journal {
 
     /// `GET /decisions[?limit=N][&changes=true]`: a JSON list, newest first, each with its explanation as `why`.
     pub fn routes(&self) -> Router {
-        Router::new().route("/decisions", get(decisions)).with_state(self.clone())
+        Router::new()
+            .route("/decisions", get(decisions))
+            .with_state(self.clone())
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
@@ -91,9 +93,20 @@ struct Explained {
     decision: Arc<Decision>,
 }
 
-async fn decisions(State(journal): State<Journal>, Query(selection): Query<Selection>) -> Json<Vec<Explained>> {
+async fn decisions(
+    State(journal): State<Journal>,
+    Query(selection): Query<Selection>,
+) -> Json<Vec<Explained>> {
     let newest = journal.newest(selection.limit, selection.changes);
-    Json(newest.into_iter().map(|decision| Explained { why: decision.to_string(), decision }).collect())
+    Json(
+        newest
+            .into_iter()
+            .map(|decision| Explained {
+                why: decision.to_string(),
+                decision,
+            })
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -111,12 +124,18 @@ pub(crate) mod tests {
             replicas,
             previous,
             basis: Basis::Held,
-            supply: Replicas { ready: previous, starting: 0, draining: 0 },
+            supply: Replicas {
+                ready: previous,
+                starting: 0,
+                draining: 0,
+            },
             demand: None,
             forecast: None,
             capacity: None,
             headroom: None,
-            reasons: vec![Reason::Held { because: Hold::Prior }],
+            reasons: vec![Reason::Held {
+                because: Hold::Prior,
+            }],
             guarded: None,
         })
     }
@@ -129,7 +148,10 @@ pub(crate) mod tests {
             journal.record(decision(second, 2, 2));
         }
         assert_eq!(journal.newest(usize::MAX, false).len(), KEPT);
-        assert_eq!(journal.newest(2, false)[1].at.as_secs(), 2 * KEPT as u64 - 1);
+        assert_eq!(
+            journal.newest(2, false)[1].at.as_secs(),
+            2 * KEPT as u64 - 1
+        );
         assert_eq!(journal.newest(usize::MAX, true)[0].at.as_secs(), 0);
         for second in 0..2 * CHANGES_KEPT as u64 {
             journal.record(decision(second, 1, 2));
@@ -145,9 +167,18 @@ pub(crate) mod tests {
         let selection = |limit, changes| Query(Selection { limit, changes });
         let served = decisions(State(journal.clone()), selection(10, false)).await;
         let json = serde_json::to_value(&served.0).unwrap();
-        assert_eq!((&json[0]["atSeconds"], &json[1]["atSeconds"]), (&2.0.into(), &1.0.into()));
-        assert_eq!(json[1]["why"], "1 → 2: held: the latency model has seen too few answers");
+        assert_eq!(
+            (&json[0]["atSeconds"], &json[1]["atSeconds"]),
+            (&2.0.into(), &1.0.into())
+        );
+        assert_eq!(
+            json[1]["why"],
+            "1 → 2: held: the latency model has seen too few answers"
+        );
         assert_eq!(json[0]["reasons"][0]["because"], "prior");
-        assert_eq!(decisions(State(journal), selection(10, true)).await.0.len(), 1);
+        assert_eq!(
+            decisions(State(journal), selection(10, true)).await.0.len(),
+            1
+        );
     }
 }

@@ -70,7 +70,9 @@ pub type InFlight = Box<dyn Fn(SocketAddr) -> u64 + Send + Sync>;
 #[derive(Debug, Error)]
 pub enum ActuatorError {
     /// No program to start.
-    #[error("server.command is empty: it must name the program that serves a model, such as [headroom, simulate, server, --port, \"{{port}}\"]")]
+    #[error(
+        "server.command is empty: it must name the program that serves a model, such as [headroom, simulate, server, --port, \"{{port}}\"]"
+    )]
     NoCommand,
     /// The command does not say where to listen.
     #[error("server.command has no {{port}}: every server must listen on a port of its own")]
@@ -132,12 +134,16 @@ impl LocalActuator {
             tasks: tasks.clone(),
         };
         tasks.spawn(actuator.run(clock, wanted_seen, shutdown));
-        Ok(Self { wanted: Arc::new(wanted), view: view_seen })
+        Ok(Self {
+            wanted: Arc::new(wanted),
+            view: view_seen,
+        })
     }
 
     /// Wants `replicas` servers from now on.
     pub fn scale(&self, replicas: u32) {
-        self.wanted.send_if_modified(|wanted| std::mem::replace(wanted, replicas) != replicas);
+        self.wanted
+            .send_if_modified(|wanted| std::mem::replace(wanted, replicas) != replicas);
     }
 
     /// What there is now.
@@ -183,8 +189,12 @@ impl Actuator {
     }
 
     fn step(&mut self, now: Duration, wanted: u32) {
-        let addresses: BTreeMap<u64, SocketAddr> =
-            self.lifecycle.replicas().iter().map(|replica| (replica.id, self.address(replica.port))).collect();
+        let addresses: BTreeMap<u64, SocketAddr> = self
+            .lifecycle
+            .replicas()
+            .iter()
+            .map(|replica| (replica.id, self.address(replica.port)))
+            .collect();
         let (servers, in_flight) = (&self.servers, &self.in_flight);
         let facts = |id: u64| Facts {
             running: servers.get(&id).is_some_and(Server::running),
@@ -197,7 +207,12 @@ impl Actuator {
         for action in actions {
             self.act(action);
         }
-        let known: Vec<u64> = self.lifecycle.replicas().iter().map(|replica| replica.id).collect();
+        let known: Vec<u64> = self
+            .lifecycle
+            .replicas()
+            .iter()
+            .map(|replica| replica.id)
+            .collect();
         self.servers.retain(|id, _| known.contains(id));
     }
 
@@ -208,10 +223,18 @@ impl Actuator {
                 let server = Server::start(&self.options, &name(id), address, changed, &self.tasks);
                 self.servers.insert(id, server);
             }
-            Action::Terminate { id } => self.servers.get(&id).into_iter().for_each(Server::terminate),
+            Action::Terminate { id } => self
+                .servers
+                .get(&id)
+                .into_iter()
+                .for_each(Server::terminate),
             Action::Kill { id } => self.servers.get(&id).into_iter().for_each(Server::kill),
             Action::Crashed { id, restart_in } => {
-                tracing::warn!(replica = name(id), ?restart_in, "server ended by itself; it is restarted");
+                tracing::warn!(
+                    replica = name(id),
+                    ?restart_in,
+                    "server ended by itself; it is restarted"
+                );
             }
             Action::NoPort => {
                 tracing::warn!(ports = ?self.options.ports, "every port is taken by a server; no more can be started");
@@ -221,9 +244,17 @@ impl Actuator {
 
     /// Updates the view and, where the list changed or was not written last time, the documents.
     fn publish(&mut self) {
-        let ready = self.lifecycle.replicas().iter().filter(|replica| matches!(replica.phase, Phase::Ready { .. }));
-        let listed: Vec<Listed> =
-            ready.map(|replica| Listed { name: name(replica.id), address: self.address(replica.port) }).collect();
+        let ready = self
+            .lifecycle
+            .replicas()
+            .iter()
+            .filter(|replica| matches!(replica.phase, Phase::Ready { .. }));
+        let listed: Vec<Listed> = ready
+            .map(|replica| Listed {
+                name: name(replica.id),
+                address: self.address(replica.port),
+            })
+            .collect();
         if listed != self.view.borrow().listed || !self.published {
             let written = self.publication.write(&listed);
             if let Err(error) = &written {
@@ -232,7 +263,10 @@ impl Actuator {
             }
             self.published = written.is_ok();
         }
-        let view = View { replicas: self.lifecycle.count(), listed };
+        let view = View {
+            replicas: self.lifecycle.count(),
+            listed,
+        };
         self.view.send_if_modified(|seen| {
             let changes = *seen != view;
             *seen = view;
@@ -246,7 +280,8 @@ impl Actuator {
             tracing::error!(%error, "servers that end are still listed");
         }
         self.servers.values().for_each(Server::terminate);
-        let patience = tokio::time::sleep_until(clock.instant(clock.now() + self.options.stop_limit));
+        let patience =
+            tokio::time::sleep_until(clock.instant(clock.now() + self.options.stop_limit));
         tokio::pin!(patience);
         while self.servers.values().any(Server::running) {
             tokio::select! {

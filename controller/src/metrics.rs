@@ -60,17 +60,57 @@ impl DecisionMetrics {
         metrics.unknown();
         let registry = registry.sub_registry_with_prefix(HEADROOM_PREFIX);
         let own = |metric: &Level| metric.clone();
-        registry.register("desired_replicas", "Replicas wanted", metrics.desired.clone());
-        registry.register("replicas", "Replicas that exist, by state", metrics.replicas.clone());
-        registry.register("capacity_requests_per_second", "Requests per second that one replica serves within the objective", own(&metrics.capacity));
-        registry.register("demand_requests_per_second", "Requests per second offered, whatever became of them", own(&metrics.demand));
-        registry.register("demand_error_requests_per_second", "Standard error of the demand", own(&metrics.demand_error));
-        registry.register("forecast_requests_per_second", "Requests per second that replicas are counted for", own(&metrics.forecast));
-        registry.register("headroom_requests_per_second", "Requests per second that the ready replicas could take beyond the demand", own(&metrics.headroom));
-        registry.register("predicted_ttft_seconds", "Time to first token predicted at the objective's percentile for a replica at capacity", own(&metrics.predicted_ttft));
+        registry.register(
+            "desired_replicas",
+            "Replicas wanted",
+            metrics.desired.clone(),
+        );
+        registry.register(
+            "replicas",
+            "Replicas that exist, by state",
+            metrics.replicas.clone(),
+        );
+        registry.register(
+            "capacity_requests_per_second",
+            "Requests per second that one replica serves within the objective",
+            own(&metrics.capacity),
+        );
+        registry.register(
+            "demand_requests_per_second",
+            "Requests per second offered, whatever became of them",
+            own(&metrics.demand),
+        );
+        registry.register(
+            "demand_error_requests_per_second",
+            "Standard error of the demand",
+            own(&metrics.demand_error),
+        );
+        registry.register(
+            "forecast_requests_per_second",
+            "Requests per second that replicas are counted for",
+            own(&metrics.forecast),
+        );
+        registry.register(
+            "headroom_requests_per_second",
+            "Requests per second that the ready replicas could take beyond the demand",
+            own(&metrics.headroom),
+        );
+        registry.register(
+            "predicted_ttft_seconds",
+            "Time to first token predicted at the objective's percentile for a replica at capacity",
+            own(&metrics.predicted_ttft),
+        );
         registry.register("predicted_tpot_seconds", "Time per output token predicted at the objective's percentile for a replica at capacity", own(&metrics.predicted_tpot));
-        registry.register("decision_state", "1 for how the count came about: slo, utilization (objective infeasible) or held", metrics.basis.clone());
-        registry.register("replica_changes", "Decisions that changed the count", metrics.changes.clone());
+        registry.register(
+            "decision_state",
+            "1 for how the count came about: slo, utilization (objective infeasible) or held",
+            metrics.basis.clone(),
+        );
+        registry.register(
+            "replica_changes",
+            "Decisions that changed the count",
+            metrics.changes.clone(),
+        );
         registry.register("decisions", "Decisions made", metrics.decisions.clone());
         metrics
     }
@@ -81,10 +121,14 @@ impl DecisionMetrics {
         self.decisions.inc();
         self.desired.set(i64::from(decision.replicas));
         let supply = decision.supply;
-        for (state, count) in
-            [(PhaseName::ready, supply.ready), (PhaseName::starting, supply.starting), (PhaseName::draining, supply.draining)]
-        {
-            self.replicas.get_or_create(&Phase { state }).set(i64::from(count));
+        for (state, count) in [
+            (PhaseName::ready, supply.ready),
+            (PhaseName::starting, supply.starting),
+            (PhaseName::draining, supply.draining),
+        ] {
+            self.replicas
+                .get_or_create(&Phase { state })
+                .set(i64::from(count));
         }
         if let Some(demand) = &decision.demand {
             self.demand.set(demand.offered.requests);
@@ -100,17 +144,32 @@ impl DecisionMetrics {
         }
         self.headroom.set(decision.headroom.unwrap_or(f64::NAN));
         for basis in Basis::ALL {
-            self.basis.get_or_create(&BasisLabel { state: basis.name() }).set(i64::from(basis == decision.basis));
+            self.basis
+                .get_or_create(&BasisLabel {
+                    state: basis.name(),
+                })
+                .set(i64::from(basis == decision.basis));
         }
         if decision.changes() {
-            let direction = if decision.replicas > decision.previous { "up" } else { "down" };
+            let direction = if decision.replicas > decision.previous {
+                "up"
+            } else {
+                "down"
+            };
             self.changes.get_or_create(&Direction { direction }).inc();
         }
     }
 
     fn unknown(&self) {
-        let levels =
-            [&self.capacity, &self.demand, &self.demand_error, &self.forecast, &self.headroom, &self.predicted_ttft, &self.predicted_tpot];
+        let levels = [
+            &self.capacity,
+            &self.demand,
+            &self.demand_error,
+            &self.forecast,
+            &self.headroom,
+            &self.predicted_ttft,
+            &self.predicted_tpot,
+        ];
         for level in levels {
             level.set(f64::NAN);
         }
@@ -130,7 +189,10 @@ mod tests {
         let metrics = Metrics::new();
         let shown = metrics.register(DecisionMetrics::register);
         let mut made = (*decision(1, 3, 5)).clone();
-        made.forecast = Some(Forecast { upper: 21.5, ..Forecast::default() });
+        made.forecast = Some(Forecast {
+            upper: 21.5,
+            ..Forecast::default()
+        });
         shown.record(&made);
         shown.record(&decision(2, 5, 4));
         shown.record(&made);
@@ -146,7 +208,10 @@ mod tests {
             "headroom_replica_changes_total{direction=\"down\"} 1",
             "headroom_decisions_total 3",
         ] {
-            assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
+            assert!(
+                text.lines().any(|have| have == line),
+                "{line} is not in\n{text}"
+            );
         }
     }
 }

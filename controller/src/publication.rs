@@ -57,14 +57,19 @@ impl Publication {
     /// The first document that cannot be written; those before it are.
     pub fn write(&self, listed: &[Listed]) -> Result<(), PublishError> {
         self.documents.iter().try_for_each(|(path, render)| {
-            replace(path, &render(listed)).map_err(|source| PublishError { path: path.clone(), source })
+            replace(path, &render(listed)).map_err(|source| PublishError {
+                path: path.clone(),
+                source,
+            })
         })
     }
 }
 
 impl fmt::Debug for Publication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.documents.iter().map(|(path, _)| path)).finish()
+        f.debug_list()
+            .entries(self.documents.iter().map(|(path, _)| path))
+            .finish()
     }
 }
 
@@ -74,7 +79,10 @@ pub fn endpoints_document(objectives: Value) -> Render {
         let endpoints: Vec<Value> = listed
             .iter()
             .map(|replica| {
-                let (ip, port) = (replica.address.ip().to_string(), replica.address.port().to_string());
+                let (ip, port) = (
+                    replica.address.ip().to_string(),
+                    replica.address.port().to_string(),
+                );
                 json!({"name": replica.name, "address": ip, "port": port})
             })
             .collect();
@@ -104,28 +112,49 @@ mod tests {
     use super::*;
 
     fn listed() -> [Listed; 2] {
-        [("a", "127.0.0.1:8101"), ("b", "[::1]:8102")]
-            .map(|(name, address)| Listed { name: name.into(), address: address.parse().unwrap() })
+        [("a", "127.0.0.1:8101"), ("b", "[::1]:8102")].map(|(name, address)| Listed {
+            name: name.into(),
+            address: address.parse().unwrap(),
+        })
     }
 
     #[test]
     fn the_endpoint_picker_reads_its_document() {
-        let objectives = json!([{"name": "batch", "priority": -1, "shed": true, "sloTtftMs": 2000.0}]);
+        let objectives =
+            json!([{"name": "batch", "priority": -1, "shed": true, "sloTtftMs": 2000.0}]);
         let text = endpoints_document(objectives)(&listed());
         let read = epp_core::discovery_file::DiscoveryFile::parse(&text).unwrap();
-        let addresses: Vec<&str> = read.endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
+        let addresses: Vec<&str> = read
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.address.as_str())
+            .collect();
         assert_eq!(addresses, ["127.0.0.1:8101", "[::1]:8102"]);
         let empty = endpoints_document(Value::Null)(&[]);
-        assert!(epp_core::discovery_file::DiscoveryFile::parse(&empty).unwrap().endpoints.is_empty());
+        assert!(
+            epp_core::discovery_file::DiscoveryFile::parse(&empty)
+                .unwrap()
+                .endpoints
+                .is_empty()
+        );
     }
 
     #[test]
     fn documents_are_replaced_whole_and_leave_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let names = |listed: &[Listed]| listed.iter().map(|replica| replica.name.as_str()).collect::<Vec<_>>().join(",");
+        let names = |listed: &[Listed]| {
+            listed
+                .iter()
+                .map(|replica| replica.name.as_str())
+                .collect::<Vec<_>>()
+                .join(",")
+        };
         let publication = Publication::new()
             .document(directory.path().join("one"), Box::new(names))
-            .document(directory.path().join("two"), Box::new(|listed| listed.len().to_string()));
+            .document(
+                directory.path().join("two"),
+                Box::new(|listed| listed.len().to_string()),
+            );
         publication.write(&listed()).unwrap();
         publication.write(&listed()[..1]).unwrap();
         let read = |name| fs::read_to_string(directory.path().join(name)).unwrap();
@@ -135,7 +164,8 @@ mod tests {
 
     #[test]
     fn an_error_names_the_file() {
-        let publication = Publication::new().document("/nowhere/at/all", Box::new(|_| String::new()));
+        let publication =
+            Publication::new().document("/nowhere/at/all", Box::new(|_| String::new()));
         let message = publication.write(&[]).unwrap_err().to_string();
         assert!(message.contains("/nowhere/at/all"), "{message}");
     }

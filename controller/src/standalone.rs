@@ -55,9 +55,25 @@ impl Standalone {
         shutdown: &Shutdown,
         tasks: &Tasks,
     ) -> Result<Self, ActuatorError> {
-        let StandaloneOptions { policy, server, initial, publication, mut observe, in_flight, journal } = options;
+        let StandaloneOptions {
+            policy,
+            server,
+            initial,
+            publication,
+            mut observe,
+            in_flight,
+            journal,
+        } = options;
         let initial = initial.clamp(policy.min, policy.max.max(policy.min));
-        let actuator = LocalActuator::spawn(server, initial, publication, in_flight, clock, shutdown.clone(), tasks)?;
+        let actuator = LocalActuator::spawn(
+            server,
+            initial,
+            publication,
+            in_flight,
+            clock,
+            shutdown.clone(),
+            tasks,
+        )?;
         let (seen, scaled) = (actuator.clone(), actuator.clone());
         let control = ControlLoop {
             policy,
@@ -75,7 +91,14 @@ impl Standalone {
 
 /// The first look may come before the actuator's first step.
 fn at_least(replicas: Replicas, initial: u32) -> Replicas {
-    if replicas == Replicas::default() { Replicas { starting: initial, ..replicas } } else { replicas }
+    if replicas == Replicas::default() {
+        Replicas {
+            starting: initial,
+            ..replicas
+        }
+    } else {
+        replicas
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A plain HTTP/1.1 client that shows what really came: status, headers, each frame, and how the body ended.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -55,7 +56,7 @@ impl Call {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(self.body.clone())).expect("a request that can be sent");
-        let (head, body) = sender.send_request(request).await?.into_parts();
+        let (head, body) = in_time(sender.send_request(request)).await?.into_parts();
         Ok(Reply { status: head.status, headers: head.headers, body, _connection: connection })
     }
 
@@ -65,6 +66,16 @@ impl Call {
     /// When the connection ends before the answer's headers.
     pub async fn send(&self, server: SocketAddr) -> Answer {
         self.open(server).await.expect("an answer").read().await
+    }
+}
+
+/// Longest wait for the next thing of an answer. Only a failing test takes that long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn in_time<F: Future>(next: F) -> F::Output {
+    match tokio::time::timeout(PATIENCE, next).await {
+        Ok(next) => next,
+        Err(_) => panic!("no answer in {} s", PATIENCE.as_secs()),
     }
 }
 
@@ -103,7 +114,7 @@ pub enum Next {
 impl Reply {
     /// Waits for more of the body.
     pub async fn next(&mut self) -> Next {
-        match self.body.frame().await {
+        match in_time(self.body.frame()).await {
             // Trailers carry no bytes.
             Some(Ok(frame)) => Next::Frame(frame.into_data().unwrap_or_default()),
             Some(Err(_)) => Next::Cut,

@@ -100,7 +100,12 @@ const START_OCCUPANCY: f64 = 0.05;
 /// finite, or no latency at all): unknown is not unbounded.
 ///
 /// `kv_tokens` is the replica's KV cache in tokens if known. Units of the result are per second and per replica.
-pub fn capacity(model: &dyn Latency, mix: &Mix, policy: &Policy, kv_tokens: Option<f64>) -> Option<Capacity> {
+pub fn capacity(
+    model: &dyn Latency,
+    mix: &Mix,
+    policy: &Policy,
+    kv_tokens: Option<f64>,
+) -> Option<Capacity> {
     if mix.is_empty() {
         return None;
     }
@@ -156,7 +161,11 @@ struct Found {
 }
 
 /// The highest rate at which the replica settles and `misses` names nothing.
-fn search(replica: &mut Replica<'_>, idle: Operating, mut misses: impl FnMut(&Operating) -> Option<Binding>) -> Option<Found> {
+fn search(
+    replica: &mut Replica<'_>,
+    idle: Operating,
+    mut misses: impl FnMut(&Operating) -> Option<Binding>,
+) -> Option<Found> {
     let mut low = idle;
     // A state reached at a lower rate lies below the one sought: the iteration may start there.
     let mut attempt = |replica: &mut Replica<'_>, from: &Operating, rate: f64| {
@@ -189,7 +198,10 @@ fn search(replica: &mut Replica<'_>, idle: Operating, mut misses: impl FnMut(&Op
             Err(reason) => (high, binding) = ((low.rate + high) / 2.0, reason),
         }
     }
-    (low.rate > 0.0).then_some(Found { operating: low, binding })
+    (low.rate > 0.0).then_some(Found {
+        operating: low,
+        binding,
+    })
 }
 
 #[cfg(test)]

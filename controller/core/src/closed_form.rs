@@ -17,7 +17,15 @@ pub(crate) struct Engine {
     pub(crate) state: State,
 }
 
-pub(crate) const ENGINE: Engine = Engine { base: 20.0, prefill: 0.1, slope: 0.5, kv: 1e-5, spread: 1.2, seen_running: 1e9, state: State::Trained };
+pub(crate) const ENGINE: Engine = Engine {
+    base: 20.0,
+    prefill: 0.1,
+    slope: 0.5,
+    kv: 1e-5,
+    spread: 1.2,
+    seen_running: 1e9,
+    state: State::Trained,
+};
 
 impl Latency for Engine {
     fn predict(&self, rows: &[Features], out: &mut Vec<Prediction>) {
@@ -32,7 +40,9 @@ impl Latency for Engine {
             let running = f64::from(row.running);
             Prediction {
                 ttft: spread(self.base + self.prefill * tokens + 2.0 * running),
-                tpot: spread(self.base + self.slope * running + self.kv * f64::from(row.resident_tokens)),
+                tpot: spread(
+                    self.base + self.slope * running + self.kv * f64::from(row.resident_tokens),
+                ),
             }
         }));
     }

@@ -41,7 +41,13 @@ impl Controller {
     /// Follows `policy`, which is taken as valid (see [`Policy::validate`]).
     pub fn new(policy: Policy) -> Self {
         let meter = Meter::new(policy.fast_window(), policy.slow_window());
-        Self { policy, meter, guard: Guard::default(), wanted: None, capacities: VecDeque::new() }
+        Self {
+            policy,
+            meter,
+            guard: Guard::default(),
+            wanted: None,
+            capacities: VecDeque::new(),
+        }
     }
 
     /// The policy followed.
@@ -66,13 +72,23 @@ impl Controller {
             (Ok(()), Some(forecast), Some(capacity)) => self.size(&signals, forecast, capacity),
             (hold, ..) => self.hold(&signals, previous, hold.err().unwrap_or(Hold::Unbounded)),
         };
-        let Sized { count, relaxed, basis, mut reasons } = sized;
-        let (replicas, guarded) = self.guard.apply(&self.policy, signals.now, previous, count, relaxed);
+        let Sized {
+            count,
+            relaxed,
+            basis,
+            mut reasons,
+        } = sized;
+        let (replicas, guarded) =
+            self.guard
+                .apply(&self.policy, signals.now, previous, count, relaxed);
         reasons.extend(guarded.map(Reason::Guard));
         self.wanted = Some(replicas);
-        let headroom = capacity.zip(demand).map(|(capacity, demand): (Capacity, Demand)| {
-            capacity.requests_per_second * f64::from(signals.replicas.ready) - demand.offered.requests
-        });
+        let headroom = capacity
+            .zip(demand)
+            .map(|(capacity, demand): (Capacity, Demand)| {
+                capacity.requests_per_second * f64::from(signals.replicas.ready)
+                    - demand.offered.requests
+            });
         Decision {
             at: signals.now,
             replicas,
@@ -100,7 +116,11 @@ impl Controller {
             percentile: policy.slo.percentile,
         }];
         if plan.backlog_rate > 0.0 {
-            reasons.push(Reason::Backlog { requests: signals.queued.requests, rate: plan.backlog_rate, drain: policy.drain() });
+            reasons.push(Reason::Backlog {
+                requests: signals.queued.requests,
+                rate: plan.backlog_rate,
+                drain: policy.drain(),
+            });
         }
         let (target, reachable) = if capacity.reachable.ttft <= capacity.reachable.tpot {
             (Binding::Ttft, capacity.reachable.ttft)
@@ -109,9 +129,16 @@ impl Controller {
         };
         if capacity.infeasible {
             let (percentile, utilization) = (policy.slo.percentile, policy.utilization_fallback);
-            reasons.push(Reason::Infeasible { target, reachable, percentile, utilization });
+            reasons.push(Reason::Infeasible {
+                target,
+                reachable,
+                percentile,
+                utilization,
+            });
         } else if reachable < 1.0 - WORTH_TELLING {
-            reasons.push(Reason::Incurable { share: 1.0 - reachable });
+            reasons.push(Reason::Incurable {
+                share: 1.0 - reachable,
+            });
         }
         if capacity.extrapolated {
             reasons.push(Reason::Extrapolated);
@@ -119,17 +146,40 @@ impl Controller {
         if capacity.confidence == State::Warming {
             reasons.push(Reason::Warming);
         }
-        let basis = if capacity.infeasible { Basis::Utilization } else { Basis::Slo };
-        Sized { count: plan.count, relaxed: plan.relaxed, basis, reasons }
+        let basis = if capacity.infeasible {
+            Basis::Utilization
+        } else {
+            Basis::Slo
+        };
+        Sized {
+            count: plan.count,
+            relaxed: plan.relaxed,
+            basis,
+            reasons,
+        }
     }
 
     fn hold(&self, signals: &Signals, previous: u32, because: Hold) -> Sized {
-        let held = hold(&self.policy, previous, &signals.queued, signals.in_flight, &signals.replicas);
+        let held = hold(
+            &self.policy,
+            previous,
+            &signals.queued,
+            signals.in_flight,
+            &signals.replicas,
+        );
         let mut reasons = vec![Reason::Held { because }];
         if held > previous {
-            reasons.push(Reason::HeldBacklog { requests: signals.queued.requests, in_flight: signals.in_flight });
+            reasons.push(Reason::HeldBacklog {
+                requests: signals.queued.requests,
+                in_flight: signals.in_flight,
+            });
         }
-        Sized { count: held, relaxed: held, basis: Basis::Held, reasons }
+        Sized {
+            count: held,
+            relaxed: held,
+            basis: Basis::Held,
+            reasons,
+        }
     }
 
     /// The median of the capacities computed lately; `None` = the newest is not known.
@@ -137,18 +187,33 @@ impl Controller {
     /// What a replica can do changes as slowly as the mix; what a model refitted on a few new rows says of it jumps.
     fn capacity(&mut self, signals: &Signals) -> Option<Capacity> {
         let version = signals.model.version();
-        let good = |computed: &Computed| computed.version == version && signals.now < computed.at + CAPACITY_AGE;
+        let good = |computed: &Computed| {
+            computed.version == version && signals.now < computed.at + CAPACITY_AGE
+        };
         if !self.capacities.back().is_some_and(good) {
-            let capacity = capacity::capacity(&*signals.model, &signals.mix, &self.policy, signals.kv_tokens);
+            let capacity = capacity::capacity(
+                &*signals.model,
+                &signals.mix,
+                &self.policy,
+                signals.kv_tokens,
+            );
             let Some(capacity) = capacity else {
                 self.capacities.clear();
                 return None;
             };
             let oldest = signals.now.saturating_sub(self.policy.slow_window() / 2);
             self.capacities.retain(|computed| computed.at > oldest);
-            self.capacities.push_back(Computed { at: signals.now, version, capacity });
+            self.capacities.push_back(Computed {
+                at: signals.now,
+                version,
+                capacity,
+            });
         }
-        let mut lately: Vec<Capacity> = self.capacities.iter().map(|computed| computed.capacity).collect();
+        let mut lately: Vec<Capacity> = self
+            .capacities
+            .iter()
+            .map(|computed| computed.capacity)
+            .collect();
         lately.sort_by(|a, b| a.requests_per_second.total_cmp(&b.requests_per_second));
         lately.get(lately.len() / 2).copied()
     }

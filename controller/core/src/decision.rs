@@ -56,7 +56,11 @@ impl Basis {
 
 /// One of the reasons for a count, in the order in which they took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "kind",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
 pub enum Reason {
     /// Forecast over capacity.
     Forecast {
@@ -177,17 +181,43 @@ impl fmt::Display for Decision {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Forecast { rate, horizon, needed, per_replica, binding, percentile } => {
-                write!(f, "forecast {rate:.1} req/s at +{} needs {needed:.1} replicas at {per_replica:.2} req/s each (", Span(horizon))?;
+            Self::Forecast {
+                rate,
+                horizon,
+                needed,
+                per_replica,
+                binding,
+                percentile,
+            } => {
+                write!(
+                    f,
+                    "forecast {rate:.1} req/s at +{} needs {needed:.1} replicas at {per_replica:.2} req/s each (",
+                    Span(horizon)
+                )?;
                 match binding {
-                    Binding::Ttft | Binding::Tpot => write!(f, "{binding} p{} binds)", Percent(f64::from(percentile))),
+                    Binding::Ttft | Binding::Tpot => {
+                        write!(f, "{binding} p{} binds)", Percent(f64::from(percentile)))
+                    }
                     _ => write!(f, "{binding} binds)"),
                 }
             }
-            Self::Backlog { requests, rate, drain } => {
-                write!(f, "{requests} queued add {rate:.1} req/s to be worked off in {}", Span(drain))
+            Self::Backlog {
+                requests,
+                rate,
+                drain,
+            } => {
+                write!(
+                    f,
+                    "{requests} queued add {rate:.1} req/s to be worked off in {}",
+                    Span(drain)
+                )
             }
-            Self::Infeasible { target, reachable, percentile, utilization } => write!(
+            Self::Infeasible {
+                target,
+                reachable,
+                percentile,
+                utilization,
+            } => write!(
                 f,
                 "{target} p{} is infeasible: an idle replica serves only {}% of the requests in time; sized for {}% utilisation",
                 Percent(f64::from(percentile)),
@@ -195,13 +225,25 @@ impl fmt::Display for Reason {
                 Percent(utilization)
             ),
             Self::Incurable { share } => {
-                write!(f, "{}% of the requests miss the SLO even on an idle replica and are not sized for", Percent(share))
+                write!(
+                    f,
+                    "{}% of the requests miss the SLO even on an idle replica and are not sized for",
+                    Percent(share)
+                )
             }
-            Self::Extrapolated => f.write_str("capacity is extrapolated beyond the load seen so far"),
+            Self::Extrapolated => {
+                f.write_str("capacity is extrapolated beyond the load seen so far")
+            }
             Self::Warming => f.write_str("the latency model is warming up"),
             Self::Held { because } => write!(f, "held: {because}"),
-            Self::HeldBacklog { requests, in_flight } => {
-                write!(f, "raised by the backlog: {requests} queued beside {in_flight} in flight")
+            Self::HeldBacklog {
+                requests,
+                in_flight,
+            } => {
+                write!(
+                    f,
+                    "raised by the backlog: {requests} queued beside {in_flight} in flight"
+                )
             }
             Self::Guard(guarded) => guarded.fmt(f),
         }
@@ -224,13 +266,23 @@ impl fmt::Display for Guarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::StepUp { wanted, allowed } => {
-                write!(f, "{wanted} wanted, at most {allowed} until those started last are ready")
+                write!(
+                    f,
+                    "{wanted} wanted, at most {allowed} until those started last are ready"
+                )
             }
             Self::ScaleDown { wanted, remaining } => {
-                write!(f, "{wanted} would do; more were needed lately, fewer in {} at the earliest", Span(remaining))
+                write!(
+                    f,
+                    "{wanted} would do; more were needed lately, fewer in {} at the earliest",
+                    Span(remaining)
+                )
             }
             Self::StepDown { wanted, allowed } => {
-                write!(f, "{wanted} would do; at least {allowed} so that the count no more than halves within the guard time")
+                write!(
+                    f,
+                    "{wanted} would do; at least {allowed} so that the count no more than halves within the guard time"
+                )
             }
             Self::Minimum { wanted } => write!(f, "{wanted} would do; the policy's minimum holds"),
             Self::Maximum { wanted } => write!(f, "{wanted} wanted; the policy's maximum holds"),
@@ -278,7 +330,11 @@ mod tests {
             replicas,
             previous,
             basis: Basis::Slo,
-            supply: Replicas { ready: previous, starting: 0, draining: 0 },
+            supply: Replicas {
+                ready: previous,
+                starting: 0,
+                draining: 0,
+            },
             demand: None,
             forecast: None,
             capacity: None,
@@ -290,7 +346,10 @@ mod tests {
 
     #[test]
     fn a_decision_reads_as_a_sentence() {
-        let guard = Guarded::ScaleDown { wanted: 2, remaining: Duration::from_millis(7540) };
+        let guard = Guarded::ScaleDown {
+            wanted: 2,
+            remaining: Duration::from_millis(7540),
+        };
         assert_eq!(
             decision(3, 5, vec![forecast()]).to_string(),
             "3 → 5: forecast 21.4 req/s at +6 s needs 4.6 replicas at 4.70 req/s each (TTFT p90 binds)"
@@ -299,7 +358,12 @@ mod tests {
             decision(3, 3, vec![Reason::Extrapolated, Reason::Guard(guard)]).to_string(),
             "3 stay: capacity is extrapolated beyond the load seen so far; 2 would do; more were needed lately, fewer in 7.5 s at the earliest"
         );
-        let infeasible = Reason::Infeasible { target: Binding::Ttft, reachable: 0.6211, percentile: 0.95, utilization: 0.8 };
+        let infeasible = Reason::Infeasible {
+            target: Binding::Ttft,
+            reachable: 0.6211,
+            percentile: 0.95,
+            utilization: 0.8,
+        };
         assert_eq!(
             infeasible.to_string(),
             "TTFT p95 is infeasible: an idle replica serves only 62.1% of the requests in time; sized for 80% utilisation"
@@ -308,14 +372,20 @@ mod tests {
 
     #[test]
     fn json_names_kinds_and_units_and_reads_back() {
-        let guarded = Guarded::StepUp { wanted: 9, allowed: 6 };
+        let guarded = Guarded::StepUp {
+            wanted: 9,
+            allowed: 6,
+        };
         let mut decision = decision(3, 6, vec![forecast(), Reason::Guard(guarded)]);
         decision.guarded = Some(guarded);
         let json = serde_json::to_value(&decision).unwrap();
         assert_eq!(json["atSeconds"], 1.5);
         assert_eq!(json["reasons"][0]["kind"], "forecast");
         assert_eq!(json["reasons"][0]["horizonSeconds"], 6.0);
-        assert_eq!(json["reasons"][1], serde_json::json!({"kind": "guard", "by": "stepUp", "wanted": 9, "allowed": 6}));
+        assert_eq!(
+            json["reasons"][1],
+            serde_json::json!({"kind": "guard", "by": "stepUp", "wanted": 9, "allowed": 6})
+        );
         assert_eq!(serde_json::from_value::<Decision>(json).unwrap(), decision);
     }
 }

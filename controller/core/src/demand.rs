@@ -77,21 +77,37 @@ pub struct Meter {
 impl Meter {
     /// Measures over windows from `fast` to `slow`.
     pub fn new(fast: Duration, slow: Duration) -> Self {
-        Self { fast, slow: slow.max(fast), samples: VecDeque::new(), latest: None }
+        Self {
+            fast,
+            slow: slow.max(fast),
+            samples: VecDeque::new(),
+            latest: None,
+        }
     }
 
     /// Takes the totals as of `now`. Totals or time that went back mean a new ledger: what was known is dropped.
     pub fn observe(&mut self, now: Duration, totals: Totals) {
-        if self.latest.is_some_and(|(at, last)| now < at || went_back(&last, &totals)) {
+        if self
+            .latest
+            .is_some_and(|(at, last)| now < at || went_back(&last, &totals))
+        {
             self.samples.clear();
         }
         let spacing = self.fast / RESOLUTION;
-        if self.samples.back().is_none_or(|(at, _)| now >= *at + spacing) {
+        if self
+            .samples
+            .back()
+            .is_none_or(|(at, _)| now >= *at + spacing)
+        {
             self.samples.push_back((now, totals));
         }
         self.latest = Some((now, totals));
         // One sample at or before the start of the slow window is needed to measure all of it.
-        while self.samples.get(1).is_some_and(|(at, _)| *at + self.slow <= now) {
+        while self
+            .samples
+            .get(1)
+            .is_some_and(|(at, _)| *at + self.slow <= now)
+        {
             self.samples.pop_front();
         }
     }
@@ -134,7 +150,11 @@ impl Meter {
         let begun = self.samples.partition_point(|(at, _)| *at <= since);
         let (at, first) = self.samples.get(begun.saturating_sub(1))?;
         let length = now.saturating_sub(*at);
-        (length >= self.fast / 3).then_some(Span { first, last, length })
+        (length >= self.fast / 3).then_some(Span {
+            first,
+            last,
+            length,
+        })
     }
 
     /// The longest of the windows fast, 2·fast, 4·fast … slow that agrees with every shorter one (after Lepski).
@@ -144,7 +164,9 @@ impl Meter {
         let mut window = self.fast;
         while window < self.slow {
             window = (window * 2).min(self.slow);
-            let Some(longer) = self.span(window) else { break };
+            let Some(longer) = self.span(window) else {
+                break;
+            };
             let rate = longer.rate(|totals| totals.offered.requests);
             if rate < low || rate > high {
                 break;
@@ -159,9 +181,15 @@ impl Meter {
     /// Variance over mean of the arrival counts, from successive differences so that a ramp or a step does not pass
     /// for a burst (von Neumann's estimator).
     fn dispersion(&self) -> f64 {
-        let times = self.samples.iter().map(|(at, totals)| (at.as_secs_f64(), totals.offered.requests));
-        let counts: Vec<(f64, f64)> =
-            times.clone().zip(times.skip(1)).map(|(a, b)| (b.0 - a.0, b.1.saturating_sub(a.1) as f64)).collect();
+        let times = self
+            .samples
+            .iter()
+            .map(|(at, totals)| (at.as_secs_f64(), totals.offered.requests));
+        let counts: Vec<(f64, f64)> = times
+            .clone()
+            .zip(times.skip(1))
+            .map(|(a, b)| (b.0 - a.0, b.1.saturating_sub(a.1) as f64))
+            .collect();
         let (mut squares, mut sum) = (0.0, 0.0);
         for pair in counts.windows(2) {
             let [(before, fewer), (length, count)] = [pair[0], pair[1]];
@@ -170,7 +198,11 @@ impl Meter {
                 sum += count + fewer;
             }
         }
-        if sum > 0.0 { (squares / sum).clamp(1.0, MAX_DISPERSION) } else { 1.0 }
+        if sum > 0.0 {
+            (squares / sum).clamp(1.0, MAX_DISPERSION)
+        } else {
+            1.0
+        }
     }
 
     /// Growth that four successive windows, an eighth of the slow one each, agree on, requests/s per second: the
@@ -178,22 +210,36 @@ impl Meter {
     /// or two of them, noise changes sign or stays small, a ramp is in all.
     fn trend(&self, dispersion: f64) -> f64 {
         let length = self.slow / 8;
-        let Some((now, last)) = self.latest else { return 0.0 };
-        if self.samples.front().is_none_or(|(first, _)| *first + length * 4 > now) {
+        let Some((now, last)) = self.latest else {
+            return 0.0;
+        };
+        if self
+            .samples
+            .front()
+            .is_none_or(|(first, _)| *first + length * 4 > now)
+        {
             return 0.0;
         }
         let ago = |count: u32| self.span(length * count).map_or(last, |span| *span.first);
-        let points = [ago(4), ago(3), ago(2), ago(1), last].map(|totals| totals.offered.requests as f64);
+        let points =
+            [ago(4), ago(3), ago(2), ago(1), last].map(|totals| totals.offered.requests as f64);
         let seconds = length.as_secs_f64();
-        let rates: Vec<f64> = points.windows(2).map(|pair| (pair[1] - pair[0]) / seconds).collect();
+        let rates: Vec<f64> = points
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]) / seconds)
+            .collect();
         let changes: Vec<f64> = rates.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let total: f64 = changes.iter().sum();
         let mean = (points[4] - points[0]) / (4.0 * seconds);
-        let one_sign = changes.iter().all(|change| change.signum() == total.signum());
+        let one_sign = changes
+            .iter()
+            .all(|change| change.signum() == total.signum());
         if !one_sign || total.abs() < AGREEMENT * (dispersion * mean / seconds).sqrt() {
             return 0.0;
         }
-        let smallest = changes.iter().fold(f64::INFINITY, |least, change| least.min(change.abs()));
+        let smallest = changes
+            .iter()
+            .fold(f64::INFINITY, |least, change| least.min(change.abs()));
         smallest.copysign(total) / seconds
     }
 }
@@ -214,11 +260,19 @@ impl Span<'_> {
     /// Standard error of the offered rate; no arrival at all is as uncertain as one.
     fn error(&self, dispersion: f64) -> f64 {
         let length = self.length.as_secs_f64();
-        (dispersion * self.rate(|totals| totals.offered.requests).max(1.0 / length) / length).sqrt()
+        (dispersion
+            * self
+                .rate(|totals| totals.offered.requests)
+                .max(1.0 / length)
+            / length)
+            .sqrt()
     }
 
     fn interval(&self, dispersion: f64) -> (f64, f64) {
-        let (rate, slack) = (self.rate(|totals| totals.offered.requests), AGREEMENT * self.error(dispersion));
+        let (rate, slack) = (
+            self.rate(|totals| totals.offered.requests),
+            AGREEMENT * self.error(dispersion),
+        );
         (rate - slack, rate + slack)
     }
 }
@@ -233,8 +287,15 @@ mod tests {
     use crate::signals::Volume;
 
     fn totals(requests: u64) -> Totals {
-        let offered = Volume { requests, prompt_tokens: requests * 100 };
-        Totals { offered, served: requests, ..Totals::default() }
+        let offered = Volume {
+            requests,
+            prompt_tokens: requests * 100,
+        };
+        Totals {
+            offered,
+            served: requests,
+            ..Totals::default()
+        }
     }
 
     /// Feeds `rate(second)` arrivals in each second and returns the meter at the end.
@@ -249,8 +310,14 @@ mod tests {
     }
 
     fn demand(meter: &Meter) -> Demand {
-        let sample = crate::mix::Sample { input: 100.0, cached: 25.0, output: Some(10.0) };
-        meter.demand(&Mix::from_samples([sample]), Backlog::default()).unwrap()
+        let sample = crate::mix::Sample {
+            input: 100.0,
+            cached: 25.0,
+            output: Some(10.0),
+        };
+        meter
+            .demand(&Mix::from_samples([sample]), Backlog::default())
+            .unwrap()
     }
 
     #[test]
@@ -258,9 +325,15 @@ mod tests {
         let demand = demand(&feed(60, |_| 8));
         assert_eq!(demand.window.as_secs(), 48);
         assert_eq!(demand.offered.requests, 8.0);
-        assert_eq!((demand.offered.uncached_tokens, demand.offered.cached_tokens), (600.0, 200.0));
+        assert_eq!(
+            (demand.offered.uncached_tokens, demand.offered.cached_tokens),
+            (600.0, 200.0)
+        );
         assert_eq!(demand.offered.output_tokens, 80.0);
-        assert_eq!((demand.served, demand.dispersion, demand.trend), (8.0, 1.0, 0.0));
+        assert_eq!(
+            (demand.served, demand.dispersion, demand.trend),
+            (8.0, 1.0, 0.0)
+        );
         assert!((demand.error - (8.0_f64 / 48.0).sqrt()).abs() < 1e-9);
     }
 

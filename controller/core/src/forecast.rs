@@ -38,9 +38,19 @@ pub fn forecast(policy: &Policy, demand: &Demand) -> Forecast {
     let reach = tau * (1.0 - (-(policy.startup + demand.window / 2).as_secs_f64() / tau).exp());
     let expected = (level + demand.trend * reach).clamp(level / MAX_GROWTH, level * MAX_GROWTH);
     // Without demand there is nothing to be uncertain about: the error of an empty window is not a request.
-    let error = if level > 0.0 { policy.band * demand.error } else { 0.0 };
+    let error = if level > 0.0 {
+        policy.band * demand.error
+    } else {
+        0.0
+    };
     let most = level.max(expected);
-    Forecast { horizon: policy.startup, level, expected, upper: most + error, cautious: most + 2.0 * error }
+    Forecast {
+        horizon: policy.startup,
+        level,
+        expected,
+        upper: most + error,
+        cautious: most + 2.0 * error,
+    }
 }
 
 #[cfg(test)]
@@ -50,12 +60,25 @@ mod tests {
     use crate::policy::SloClass;
 
     fn policy() -> Policy {
-        let slo = SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 };
+        let slo = SloClass {
+            percentile: 0.9,
+            ttft_ms: 2000.0,
+            tpot_ms: 150.0,
+        };
         Policy::new("m", slo, 1, 10, Duration::from_secs(6))
     }
 
     fn demand(requests: f64, trend: f64) -> Demand {
-        Demand { offered: Rates { requests, ..Rates::default() }, trend, error: 0.5, window: Duration::from_secs(8), ..Demand::default() }
+        Demand {
+            offered: Rates {
+                requests,
+                ..Rates::default()
+            },
+            trend,
+            error: 0.5,
+            window: Duration::from_secs(8),
+            ..Demand::default()
+        }
     }
 
     #[test]
@@ -70,14 +93,20 @@ mod tests {
     fn growth_and_fall_are_bounded_and_a_fall_is_not_anticipated() {
         assert_eq!(forecast(&policy(), &demand(10.0, 100.0)).expected, 20.0);
         let falling = forecast(&policy(), &demand(10.0, -100.0));
-        assert_eq!((falling.expected, falling.upper, falling.cautious), (5.0, 10.5, 11.0));
+        assert_eq!(
+            (falling.expected, falling.upper, falling.cautious),
+            (5.0, 10.5, 11.0)
+        );
     }
 
     #[test]
     fn only_the_bought_share_of_sheddable_demand_counts() {
         let mut policy = policy();
         policy.sheddable_share = 0.25;
-        let demand = Demand { sheddable: 4.0, ..demand(10.0, 0.0) };
+        let demand = Demand {
+            sheddable: 4.0,
+            ..demand(10.0, 0.0)
+        };
         assert_eq!(forecast(&policy, &demand).level, 7.0);
         assert_eq!(forecast(&policy, &self::demand(0.0, 0.0)).upper, 0.0);
     }

@@ -61,9 +61,17 @@ pub struct Guard {
 
 impl Guard {
     /// The count to have now, given the present one, the plan's count and the count that would do with slack.
-    pub fn apply(&mut self, policy: &Policy, now: Duration, current: u32, count: u32, relaxed: u32) -> (u32, Option<Guarded>) {
+    pub fn apply(
+        &mut self,
+        policy: &Policy,
+        now: Duration,
+        current: u32,
+        count: u32,
+        relaxed: u32,
+    ) -> (u32, Option<Guarded>) {
         let bound = |count: u32| count.clamp(policy.min, policy.max.max(policy.min));
-        self.needed.push(now, bound(relaxed.max(count)), |kept, new| kept > new);
+        self.needed
+            .push(now, bound(relaxed.max(count)), |kept, new| kept > new);
         self.least.push(now, current, |kept, new| kept < new);
         self.most.push(now, current, |kept, new| kept > new);
         self.needed.forget(now, policy.scale_down_guard);
@@ -81,8 +89,12 @@ impl Guard {
         // The present count may lie outside of bounds that were changed.
         let chosen = bound(chosen);
         let at_bound = || match count {
-            _ if chosen == policy.max && count > policy.max => Some(Guarded::Maximum { wanted: count }),
-            _ if chosen == policy.min && count < policy.min => Some(Guarded::Minimum { wanted: count }),
+            _ if chosen == policy.max && count > policy.max => {
+                Some(Guarded::Maximum { wanted: count })
+            }
+            _ if chosen == policy.min && count < policy.min => {
+                Some(Guarded::Minimum { wanted: count })
+            }
             _ => None,
         };
         (chosen, guarded.or_else(at_bound))
@@ -90,11 +102,24 @@ impl Guard {
 
     fn upward(&self, policy: &Policy, wanted: u32) -> (u32, Option<Guarded>) {
         let base = self.least.extreme().unwrap_or(wanted);
-        let allowed = base.saturating_mul(2).max(base.saturating_add(policy.step_up)).max(policy.min);
-        if wanted > allowed { (allowed, Some(Guarded::StepUp { wanted, allowed })) } else { (wanted, None) }
+        let allowed = base
+            .saturating_mul(2)
+            .max(base.saturating_add(policy.step_up))
+            .max(policy.min);
+        if wanted > allowed {
+            (allowed, Some(Guarded::StepUp { wanted, allowed }))
+        } else {
+            (wanted, None)
+        }
     }
 
-    fn downward(&self, policy: &Policy, now: Duration, current: u32, wanted: u32) -> (u32, Option<Guarded>) {
+    fn downward(
+        &self,
+        policy: &Policy,
+        now: Duration,
+        current: u32,
+        wanted: u32,
+    ) -> (u32, Option<Guarded>) {
         let floor = self.needed.extreme().unwrap_or(current);
         if floor >= current || !self.needed.covers(now, policy.scale_down_guard) {
             let remaining = self.needed.remaining(now, policy.scale_down_guard);
@@ -102,7 +127,10 @@ impl Guard {
         }
         let allowed = self.most.extreme().unwrap_or(current).div_ceil(2);
         if floor < allowed {
-            (allowed.min(current), Some(Guarded::StepDown { wanted, allowed }))
+            (
+                allowed.min(current),
+                Some(Guarded::StepDown { wanted, allowed }),
+            )
         } else {
             let guarded = (floor > wanted).then(|| Guarded::ScaleDown {
                 wanted,
@@ -124,7 +152,11 @@ impl Extremes {
     /// Adds a value; `outranks(kept, new)` says that a kept value remains the extreme in spite of the new one.
     fn push(&mut self, now: Duration, value: u32, outranks: impl Fn(u32, u32) -> bool) {
         self.begun.get_or_insert(now);
-        while self.values.back().is_some_and(|&(_, kept)| !outranks(kept, value)) {
+        while self
+            .values
+            .back()
+            .is_some_and(|&(_, kept)| !outranks(kept, value))
+        {
             self.values.pop_back();
         }
         self.values.push_back((now, value));
@@ -132,7 +164,12 @@ impl Extremes {
 
     /// Drops what is older than `window`; the newest value always stays.
     fn forget(&mut self, now: Duration, window: Duration) {
-        while self.values.len() > 1 && self.values.front().is_some_and(|&(at, _)| at + window < now) {
+        while self.values.len() > 1
+            && self
+                .values
+                .front()
+                .is_some_and(|&(at, _)| at + window < now)
+        {
             self.values.pop_front();
         }
     }
@@ -160,7 +197,11 @@ mod tests {
     use crate::policy::SloClass;
 
     fn policy() -> Policy {
-        let slo = SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 };
+        let slo = SloClass {
+            percentile: 0.9,
+            ttft_ms: 2000.0,
+            tpot_ms: 150.0,
+        };
         let mut policy = Policy::new("m", slo, 1, 20, Duration::from_secs(6));
         policy.scale_down_guard = Duration::from_secs(10);
         policy
@@ -170,7 +211,13 @@ mod tests {
     fn run(guard: &mut Guard, from: u64, mut current: u32, counts: &[u32]) -> Vec<u32> {
         let mut seen = Vec::new();
         for (second, &count) in counts.iter().enumerate() {
-            (current, _) = guard.apply(&policy(), Duration::from_secs(from + second as u64), current, count, count);
+            (current, _) = guard.apply(
+                &policy(),
+                Duration::from_secs(from + second as u64),
+                current,
+                count,
+                count,
+            );
             seen.push(current);
         }
         seen
@@ -187,7 +234,9 @@ mod tests {
 
     #[test]
     fn a_dip_shorter_than_the_guard_time_changes_nothing() {
-        let wave: Vec<u32> = (0..60).map(|second| if second % 9 == 0 { 4 } else { 2 }).collect();
+        let wave: Vec<u32> = (0..60)
+            .map(|second| if second % 9 == 0 { 4 } else { 2 })
+            .collect();
         assert_eq!(run(&mut Guard::default(), 0, 4, &wave), vec![4; 60]);
     }
 
@@ -195,11 +244,19 @@ mod tests {
     fn growth_is_bounded_per_start_up_time_and_fall_per_guard_time() {
         let mut guard = Guard::default();
         let up = run(&mut guard, 0, 1, &[20; 9]);
-        assert_eq!(up, [5, 5, 5, 5, 5, 5, 5, 10, 10], "from 1 by four; doubled once 1 is a start-up time ago");
+        assert_eq!(
+            up,
+            [5, 5, 5, 5, 5, 5, 5, 10, 10],
+            "from 1 by four; doubled once 1 is a start-up time ago"
+        );
         let mut guard = Guard::default();
         let down = run(&mut guard, 0, 8, &[1; 22]);
         assert_eq!(down[..10], [8; 10]);
-        assert_eq!(down[10..21], [4; 11], "halved; eight are still within the guard time");
+        assert_eq!(
+            down[10..21],
+            [4; 11],
+            "halved; eight are still within the guard time"
+        );
         assert_eq!(down[21], 2);
     }
 
@@ -207,21 +264,40 @@ mod tests {
     fn bounds_win_and_are_named() {
         let mut guard = Guard::default();
         let now = Duration::ZERO;
-        assert_eq!(guard.apply(&policy(), now, 18, 40, 44), (20, Some(Guarded::Maximum { wanted: 40 })));
-        assert_eq!(Guard::default().apply(&policy(), now, 1, 0, 0), (1, Some(Guarded::Minimum { wanted: 0 })));
-        assert_eq!(Guard::default().apply(&policy(), now, 30, 25, 25).0, 20, "bounds were lowered");
+        assert_eq!(
+            guard.apply(&policy(), now, 18, 40, 44),
+            (20, Some(Guarded::Maximum { wanted: 40 }))
+        );
+        assert_eq!(
+            Guard::default().apply(&policy(), now, 1, 0, 0),
+            (1, Some(Guarded::Minimum { wanted: 0 }))
+        );
+        assert_eq!(
+            Guard::default().apply(&policy(), now, 30, 25, 25).0,
+            20,
+            "bounds were lowered"
+        );
     }
 
     #[test]
     fn slack_keeps_the_count() {
-        assert_eq!(Guard::default().apply(&policy(), Duration::from_secs(99), 3, 2, 3), (3, None));
+        assert_eq!(
+            Guard::default().apply(&policy(), Duration::from_secs(99), 3, 2, 3),
+            (3, None)
+        );
     }
 
     #[test]
     fn memory_is_bounded_by_the_distinct_counts() {
         let mut guard = Guard::default();
         for tick in 0..10_000_u32 {
-            guard.apply(&policy(), Duration::from_millis(u64::from(tick)), 5, tick % 13, tick % 17);
+            guard.apply(
+                &policy(),
+                Duration::from_millis(u64::from(tick)),
+                5,
+                tick % 13,
+                tick % 17,
+            );
         }
         assert!(guard.needed.values.len() <= 20 && guard.least.values.len() <= 20);
     }

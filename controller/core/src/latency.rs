@@ -88,7 +88,10 @@ const MIN_SPREAD: f64 = 1e-4;
 /// Standard normal distribution function (Abramowitz and Stegun 26.2.17, absolute error below 1e-7).
 fn normal_cdf(z: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
-    let poly = t * (0.319_381_530 + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
+    let poly = t
+        * (0.319_381_530
+            + t * (-0.356_563_782
+                + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
     let tail = (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() * poly;
     if z >= 0.0 { 1.0 - tail } else { tail }
 }
@@ -97,7 +100,11 @@ fn normal_cdf(z: f64) -> f64 {
 mod tests {
     use super::*;
 
-    const Q: Quantiles = Quantiles { p50: 100.0, p90: 200.0, p99: 500.0 };
+    const Q: Quantiles = Quantiles {
+        p50: 100.0,
+        p90: 200.0,
+        p99: 500.0,
+    };
 
     #[test]
     fn the_quantiles_are_points_of_the_distribution() {
@@ -108,14 +115,20 @@ mod tests {
 
     #[test]
     fn the_share_grows_with_the_limit_and_stays_a_share() {
-        let shares: Vec<f64> = (1..2000).map(|limit| share_within(&Q, f64::from(limit))).collect();
+        let shares: Vec<f64> = (1..2000)
+            .map(|limit| share_within(&Q, f64::from(limit)))
+            .collect();
         assert!(shares.is_sorted());
         assert!(shares[0] < 1e-6 && shares[1998] > 0.999 && shares[1998] <= 1.0);
     }
 
     #[test]
     fn equal_quantiles_are_a_step_and_nan_is_a_miss() {
-        let step = Quantiles { p50: 100.0, p90: 100.0, p99: 100.0 };
+        let step = Quantiles {
+            p50: 100.0,
+            p90: 100.0,
+            p99: 100.0,
+        };
         assert!(share_within(&step, 99.0) < 0.01 && share_within(&step, 101.0) > 0.99);
         assert_eq!(share_within(&Quantiles { p50: f32::NAN, ..Q }, 1e9), 0.0);
         assert_eq!(share_within(&Q, f64::NAN), 0.0);
@@ -125,6 +138,12 @@ mod tests {
     fn the_mean_lies_above_the_median_by_the_spread() {
         let sigma = 2.0_f64.ln() / Z90;
         assert!((mean_ms(&Q) - 100.0 * (sigma * sigma / 2.0).exp()).abs() < 1e-3);
-        assert!(mean_ms(&Quantiles { p50: f32::NAN, p90: 1.0, p99: 1.0 }) == 0.0);
+        assert!(
+            mean_ms(&Quantiles {
+                p50: f32::NAN,
+                p90: 1.0,
+                p99: 1.0
+            }) == 0.0
+        );
     }
 }

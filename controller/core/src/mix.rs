@@ -51,12 +51,26 @@ impl Mix {
             return Self::default();
         }
         let known = rows.iter().filter_map(|row| row.output);
-        let (sum, count) = known.fold((0.0_f64, 0_u32), |(sum, count), output| (sum + f64::from(output), count + 1));
-        let typical = if count == 0 { 1.0 } else { (sum / f64::from(count)) as f32 };
+        let (sum, count) = known.fold((0.0_f64, 0_u32), |(sum, count), output| {
+            (sum + f64::from(output), count + 1)
+        });
+        let typical = if count == 0 {
+            1.0
+        } else {
+            (sum / f64::from(count)) as f32
+        };
         rows.sort_by(|a, b| {
-            let key = |row: &Sample| (row.input - row.cached, row.input, row.output.unwrap_or(typical));
+            let key = |row: &Sample| {
+                (
+                    row.input - row.cached,
+                    row.input,
+                    row.output.unwrap_or(typical),
+                )
+            };
             let (a, b) = (key(a), key(b));
-            a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2))
+            a.0.total_cmp(&b.0)
+                .then(a.1.total_cmp(&b.1))
+                .then(a.2.total_cmp(&b.2))
         });
         let groups = MAX_STRATA.min(rows.len());
         let strata = (0..groups)
@@ -80,7 +94,10 @@ impl Mix {
 
     /// Weighted mean of `value` over the strata; 0 for an empty mix.
     pub fn mean(&self, value: impl Fn(&Stratum) -> f64) -> f64 {
-        self.strata.iter().map(|stratum| stratum.weight * value(stratum)).sum()
+        self.strata
+            .iter()
+            .map(|stratum| stratum.weight * value(stratum))
+            .sum()
     }
 
     /// Mean output tokens.
@@ -91,21 +108,32 @@ impl Mix {
     /// Share of the prompt tokens that the prefix cache saves.
     pub fn hit_share(&self) -> f64 {
         let input = self.mean(|stratum| f64::from(stratum.input));
-        if input > 0.0 { self.mean(|stratum| f64::from(stratum.cached)) / input } else { 0.0 }
+        if input > 0.0 {
+            self.mean(|stratum| f64::from(stratum.cached)) / input
+        } else {
+            0.0
+        }
     }
 }
 
 fn sane(sample: Sample) -> Option<Sample> {
-    let finite = sample.input.is_finite() && sample.cached.is_finite() && sample.output.is_none_or(f32::is_finite);
+    let finite = sample.input.is_finite()
+        && sample.cached.is_finite()
+        && sample.output.is_none_or(f32::is_finite);
     finite.then(|| {
         let input = sample.input.max(1.0);
-        Sample { input, cached: sample.cached.clamp(0.0, input), output: sample.output.map(|output| output.max(1.0)) }
+        Sample {
+            input,
+            cached: sample.cached.clamp(0.0, input),
+            output: sample.output.map(|output| output.max(1.0)),
+        }
     })
 }
 
 fn stratum(rows: &[Sample], typical_output: f32, weight: f64) -> Stratum {
     let mean = |value: &dyn Fn(&Sample) -> f32| {
-        (rows.iter().map(|row| f64::from(value(row))).sum::<f64>() / rows.len().max(1) as f64) as f32
+        (rows.iter().map(|row| f64::from(value(row))).sum::<f64>() / rows.len().max(1) as f64)
+            as f32
     };
     Stratum {
         weight,
@@ -120,16 +148,34 @@ mod tests {
     use super::*;
 
     fn sample(input: f32, cached: f32, output: Option<f32>) -> Sample {
-        Sample { input, cached, output }
+        Sample {
+            input,
+            cached,
+            output,
+        }
     }
 
     #[test]
     fn strata_keep_the_means_and_order_by_prefill_work() {
-        let rows: Vec<Sample> = (1..=100).rev().map(|n| sample(n as f32 * 10.0, n as f32 * 5.0, Some(20.0))).collect();
+        let rows: Vec<Sample> = (1..=100)
+            .rev()
+            .map(|n| sample(n as f32 * 10.0, n as f32 * 5.0, Some(20.0)))
+            .collect();
         let mix = Mix::from_samples(rows);
         assert_eq!(mix.strata().len(), MAX_STRATA);
-        assert!((mix.strata().iter().map(|stratum| stratum.weight).sum::<f64>() - 1.0).abs() < 1e-9);
-        assert!(mix.strata().is_sorted_by(|a, b| a.uncached() <= b.uncached()));
+        assert!(
+            (mix.strata()
+                .iter()
+                .map(|stratum| stratum.weight)
+                .sum::<f64>()
+                - 1.0)
+                .abs()
+                < 1e-9
+        );
+        assert!(
+            mix.strata()
+                .is_sorted_by(|a, b| a.uncached() <= b.uncached())
+        );
         assert!((mix.mean(|stratum| f64::from(stratum.input)) - 505.0).abs() < 0.01);
         assert!((mix.hit_share() - 0.5).abs() < 1e-6);
         assert!((mix.mean_output() - 20.0).abs() < 1e-9);
@@ -137,16 +183,30 @@ mod tests {
 
     #[test]
     fn an_unknown_output_takes_the_mean_of_the_known_ones() {
-        let mix = Mix::from_samples([sample(10.0, 0.0, Some(100.0)), sample(10.0, 0.0, None), sample(10.0, 0.0, Some(50.0))]);
+        let mix = Mix::from_samples([
+            sample(10.0, 0.0, Some(100.0)),
+            sample(10.0, 0.0, None),
+            sample(10.0, 0.0, Some(50.0)),
+        ]);
         assert!((mix.mean_output() - 75.0).abs() < 1e-4);
     }
 
     #[test]
     fn what_is_not_a_number_is_left_out() {
-        let mix = Mix::from_samples([sample(f32::NAN, 0.0, None), sample(1.0, f32::INFINITY, None)]);
+        let mix = Mix::from_samples([
+            sample(f32::NAN, 0.0, None),
+            sample(1.0, f32::INFINITY, None),
+        ]);
         assert!(mix.is_empty());
         assert_eq!(mix.hit_share(), 0.0);
         let mix = Mix::from_samples([sample(8.0, 16.0, Some(0.0))]);
-        assert_eq!((mix.strata()[0].cached, mix.strata()[0].output, mix.strata()[0].uncached()), (8.0, 1.0, 1.0));
+        assert_eq!(
+            (
+                mix.strata()[0].cached,
+                mix.strata()[0].output,
+                mix.strata()[0].uncached()
+            ),
+            (8.0, 1.0, 1.0)
+        );
     }
 }

@@ -28,15 +28,30 @@ pub fn plan(policy: &Policy, forecast: &Forecast, queued: &Backlog, capacity: &C
     let worth = |rate: f64| (rate + backlog_rate) / capacity.requests_per_second;
     let needed = worth(forecast.upper);
     let relaxed = worth(forecast.cautious) * (1.0 + policy.hysteresis);
-    Plan { needed, count: ceil(needed), relaxed: ceil(relaxed), backlog_rate }
+    Plan {
+        needed,
+        count: ceil(needed),
+        relaxed: ceil(relaxed),
+        backlog_rate,
+    }
 }
 
 /// The count while the model cannot size: `held`, or more if the backlog is worth more replicas at the load that the
 /// ready ones carry now. Half a replica's worth of queue is not a backlog yet.
-pub fn hold(policy: &Policy, held: u32, queued: &Backlog, in_flight: u64, replicas: &Replicas) -> u32 {
+pub fn hold(
+    policy: &Policy,
+    held: u32,
+    queued: &Backlog,
+    in_flight: u64,
+    replicas: &Replicas,
+) -> u32 {
     let queued = bought(policy, queued);
     let per_replica = in_flight as f64 / f64::from(replicas.ready.max(1));
-    let extra = if per_replica > 0.0 { round(queued / per_replica) } else { u32::from(queued > 0.0) };
+    let extra = if per_replica > 0.0 {
+        round(queued / per_replica)
+    } else {
+        u32::from(queued > 0.0)
+    };
     held.max(replicas.ready.saturating_add(extra))
 }
 
@@ -63,24 +78,49 @@ mod tests {
     use crate::policy::SloClass;
 
     fn policy() -> Policy {
-        let slo = SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 };
+        let slo = SloClass {
+            percentile: 0.9,
+            ttft_ms: 2000.0,
+            tpot_ms: 150.0,
+        };
         Policy::new("m", slo, 1, 10, Duration::from_secs(6))
     }
 
     fn queued(requests: u64, sheddable: u64) -> Backlog {
-        Backlog { requests, sheddable, prompt_tokens: 0 }
+        Backlog {
+            requests,
+            sheddable,
+            prompt_tokens: 0,
+        }
     }
 
     #[test]
     fn a_hold_is_raised_by_backlog_only_and_counts_what_is_starting() {
-        let replicas = Replicas { ready: 2, starting: 0, draining: 0 };
-        let hold = |requests, in_flight, replicas: &Replicas| super::hold(&policy(), 2, &queued(requests, 0), in_flight, replicas);
-        assert_eq!(hold(0, 32, &replicas), 2);
-        assert_eq!(hold(7, 32, &replicas), 2, "less than half a replica's worth");
-        assert_eq!(hold(40, 32, &replicas), 5);
-        assert_eq!(hold(1, 0, &replicas), 3, "something waits and nothing runs");
-        let starting = Replicas { starting: 3, ..replicas };
-        assert_eq!(super::hold(&policy(), 5, &queued(40, 0), 32, &starting), 5, "they are on their way");
+        let replicas = Replicas {
+            ready: 2,
+            starting: 0,
+            draining: 0,
+        };
+        let held = |requests, in_flight, replicas: &Replicas| {
+            hold(&policy(), 2, &queued(requests, 0), in_flight, replicas)
+        };
+        assert_eq!(held(0, 32, &replicas), 2);
+        assert_eq!(
+            held(7, 32, &replicas),
+            2,
+            "less than half a replica's worth"
+        );
+        assert_eq!(held(40, 32, &replicas), 5);
+        assert_eq!(held(1, 0, &replicas), 3, "something waits and nothing runs");
+        let starting = Replicas {
+            starting: 3,
+            ..replicas
+        };
+        assert_eq!(
+            hold(&policy(), 5, &queued(40, 0), 32, &starting),
+            5,
+            "they are on their way"
+        );
     }
 
     #[test]
@@ -95,6 +135,15 @@ mod tests {
 
     #[test]
     fn rounding_is_total() {
-        assert_eq!([ceil(2.0), ceil(2.1), ceil(f64::NAN), ceil(-1.0), ceil(f64::INFINITY)], [2, 3, 0, 0, u32::MAX]);
+        assert_eq!(
+            [
+                ceil(2.0),
+                ceil(2.1),
+                ceil(f64::NAN),
+                ceil(-1.0),
+                ceil(f64::INFINITY)
+            ],
+            [2, 3, 0, 0, u32::MAX]
+        );
     }
 }

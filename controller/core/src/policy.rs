@@ -34,7 +34,11 @@ pub struct Policy {
     #[serde(rename = "startupSeconds", with = "seconds")]
     pub startup: Duration,
     /// A lower count must have been enough for this long before replicas are removed.
-    #[serde(rename = "scaleDownGuardSeconds", with = "seconds", default = "defaults::scale_down_guard")]
+    #[serde(
+        rename = "scaleDownGuardSeconds",
+        with = "seconds",
+        default = "defaults::scale_down_guard"
+    )]
     pub scale_down_guard: Duration,
     /// Utilisation that replicas are sized for when one idle replica already misses the SLO (0.8), and the share
     /// of a replica's request slots and KV memory that a plan may count on.
@@ -54,7 +58,12 @@ pub struct Policy {
     #[serde(default = "defaults::sheddable_share")]
     pub sheddable_share: f64,
     /// Time in which a backlog is to be worked off; by default the start-up time, at least 10 s.
-    #[serde(rename = "drainSeconds", with = "optional_seconds", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "drainSeconds",
+        with = "optional_seconds",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub drain: Option<Duration>,
     /// Requests that the endpoint picker keeps in flight on one replica (its concurrency detector's limit); beyond
     /// it they queue in front of the replicas. Absent: no such limit.
@@ -67,7 +76,13 @@ pub struct Policy {
 
 impl Policy {
     /// A policy with the defaults for everything but what only the operator can know.
-    pub fn new(model: impl Into<String>, slo: SloClass, min: u32, max: u32, startup: Duration) -> Self {
+    pub fn new(
+        model: impl Into<String>,
+        slo: SloClass,
+        min: u32,
+        max: u32,
+        startup: Duration,
+    ) -> Self {
         Self {
             model: model.into(),
             slo,
@@ -88,7 +103,8 @@ impl Policy {
 
     /// Time in which a backlog is to be worked off.
     pub fn drain(&self) -> Duration {
-        self.drain.unwrap_or_else(|| self.startup.max(Duration::from_secs(10)))
+        self.drain
+            .unwrap_or_else(|| self.startup.max(Duration::from_secs(10)))
     }
 
     /// The shortest window that demand is measured over: half the start-up time, 3 s to 15 s. A change that a
@@ -105,27 +121,109 @@ impl Policy {
     /// Checks every field against its range.
     pub fn validate(&self) -> Result<(), PolicyError> {
         let number = |field, value: f64, ok: bool, expected| {
-            if ok { Ok(()) } else { Err(PolicyError { field, value: value.to_string(), expected }) }
+            if ok {
+                Ok(())
+            } else {
+                Err(PolicyError {
+                    field,
+                    value: value.to_string(),
+                    expected,
+                })
+            }
         };
         let percentile = f64::from(self.slo.percentile);
-        number("slo.percentile", percentile, percentile > 0.0 && percentile < 1.0, "a share above 0 and below 1, such as 0.9")?;
-        number("slo.ttftMs", self.slo.ttft_ms, positive(self.slo.ttft_ms), "milliseconds above 0")?;
-        number("slo.tpotMs", self.slo.tpot_ms, positive(self.slo.tpot_ms), "milliseconds above 0")?;
-        number("min", f64::from(self.min), self.min >= 1, "at least 1 replica")?;
-        number("max", f64::from(self.max), self.max >= self.min, "at least min")?;
-        number("startupSeconds", self.startup.as_secs_f64(), !self.startup.is_zero(), "seconds above 0")?;
+        number(
+            "slo.percentile",
+            percentile,
+            percentile > 0.0 && percentile < 1.0,
+            "a share above 0 and below 1, such as 0.9",
+        )?;
+        number(
+            "slo.ttftMs",
+            self.slo.ttft_ms,
+            positive(self.slo.ttft_ms),
+            "milliseconds above 0",
+        )?;
+        number(
+            "slo.tpotMs",
+            self.slo.tpot_ms,
+            positive(self.slo.tpot_ms),
+            "milliseconds above 0",
+        )?;
+        number(
+            "min",
+            f64::from(self.min),
+            self.min >= 1,
+            "at least 1 replica",
+        )?;
+        number(
+            "max",
+            f64::from(self.max),
+            self.max >= self.min,
+            "at least min",
+        )?;
+        number(
+            "startupSeconds",
+            self.startup.as_secs_f64(),
+            !self.startup.is_zero(),
+            "seconds above 0",
+        )?;
         let fallback = self.utilization_fallback;
-        number("utilizationFallback", fallback, fallback > 0.0 && fallback < 1.0, "a share above 0 and below 1, such as 0.8")?;
-        number("margin", self.margin, (0.0..=0.9).contains(&self.margin), "a share from 0 to 0.9")?;
-        number("band", self.band, (0.0..=10.0).contains(&self.band), "standard errors from 0 to 10")?;
-        number("hysteresis", self.hysteresis, (0.0..=1.0).contains(&self.hysteresis), "a share from 0 to 1")?;
-        number("sheddableShare", self.sheddable_share, (0.0..=1.0).contains(&self.sheddable_share), "a share from 0 to 1")?;
-        number("drainSeconds", self.drain().as_secs_f64(), !self.drain().is_zero(), "seconds above 0")?;
+        number(
+            "utilizationFallback",
+            fallback,
+            fallback > 0.0 && fallback < 1.0,
+            "a share above 0 and below 1, such as 0.8",
+        )?;
+        number(
+            "margin",
+            self.margin,
+            (0.0..=0.9).contains(&self.margin),
+            "a share from 0 to 0.9",
+        )?;
+        number(
+            "band",
+            self.band,
+            (0.0..=10.0).contains(&self.band),
+            "standard errors from 0 to 10",
+        )?;
+        number(
+            "hysteresis",
+            self.hysteresis,
+            (0.0..=1.0).contains(&self.hysteresis),
+            "a share from 0 to 1",
+        )?;
+        number(
+            "sheddableShare",
+            self.sheddable_share,
+            (0.0..=1.0).contains(&self.sheddable_share),
+            "a share from 0 to 1",
+        )?;
+        number(
+            "drainSeconds",
+            self.drain().as_secs_f64(),
+            !self.drain().is_zero(),
+            "seconds above 0",
+        )?;
         let in_flight = self.max_in_flight.unwrap_or(1);
-        number("maxInFlight", f64::from(in_flight), in_flight >= 1, "at least 1 request, or absent for no limit")?;
-        number("stepUp", f64::from(self.step_up), self.step_up >= 1, "at least 1 replica")?;
+        number(
+            "maxInFlight",
+            f64::from(in_flight),
+            in_flight >= 1,
+            "at least 1 request, or absent for no limit",
+        )?;
+        number(
+            "stepUp",
+            f64::from(self.step_up),
+            self.step_up >= 1,
+            "at least 1 replica",
+        )?;
         if self.model.is_empty() {
-            return Err(PolicyError { field: "model", value: "\"\"".into(), expected: "the model's name as clients send it" });
+            return Err(PolicyError {
+                field: "model",
+                value: "\"\"".into(),
+                expected: "the model's name as clients send it",
+            });
         }
         Ok(())
     }
@@ -187,7 +285,9 @@ pub mod seconds {
     /// Reads seconds, 0 or more.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
-        Duration::try_from_secs_f64(seconds).map_err(|_| D::Error::custom(format!("{seconds} is not a number of seconds, 0 or more")))
+        Duration::try_from_secs_f64(seconds).map_err(|_| {
+            D::Error::custom(format!("{seconds} is not a number of seconds, 0 or more"))
+        })
     }
 }
 
@@ -196,14 +296,19 @@ mod optional_seconds {
 
     use serde::{Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match duration {
             Some(duration) => super::seconds::serialize(duration, serializer),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
         super::seconds::deserialize(deserializer).map(Some)
     }
 }
@@ -213,16 +318,38 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        Policy::new("m", SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 }, 1, 10, Duration::from_secs(6))
+        Policy::new(
+            "m",
+            SloClass {
+                percentile: 0.9,
+                ttft_ms: 2000.0,
+                tpot_ms: 150.0,
+            },
+            1,
+            10,
+            Duration::from_secs(6),
+        )
     }
 
     #[test]
     fn defaults_are_valid_and_windows_follow_the_start_up_time() {
         let mut policy = policy();
         assert_eq!(policy.validate(), Ok(()));
-        assert_eq!((policy.fast_window().as_secs(), policy.slow_window().as_secs()), (3, 48));
+        assert_eq!(
+            (
+                policy.fast_window().as_secs(),
+                policy.slow_window().as_secs()
+            ),
+            (3, 48)
+        );
         policy.startup = Duration::from_secs(100);
-        assert_eq!((policy.fast_window().as_secs(), policy.slow_window().as_secs()), (15, 240));
+        assert_eq!(
+            (
+                policy.fast_window().as_secs(),
+                policy.slow_window().as_secs()
+            ),
+            (15, 240)
+        );
         assert_eq!(policy.drain().as_secs(), 100);
     }
 
@@ -231,7 +358,10 @@ mod tests {
         let mut wrong = policy();
         wrong.slo.percentile = 90.0;
         let message = wrong.validate().unwrap_err().to_string();
-        assert_eq!(message, "slo.percentile: 90 is not a share above 0 and below 1, such as 0.9");
+        assert_eq!(
+            message,
+            "slo.percentile: 90 is not a share above 0 and below 1, such as 0.9"
+        );
         let mut wrong = policy();
         wrong.max = 0;
         assert_eq!(wrong.validate().unwrap_err().field, "max");

@@ -26,13 +26,21 @@ impl Signals {
         replicas: Replicas,
         model: Arc<LatencyModel>,
     ) -> Self {
-        let kv_tokens = pool.endpoints.iter().filter_map(|endpoint| endpoint.scraped()?.kv_tokens()).min();
+        let kv_tokens = pool
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.scraped()?.kv_tokens())
+            .min();
         Self {
             now,
             demand: Totals::from(&ledger.totals()),
             mix: Mix::recent(&ledger.mix()),
             queued: Backlog::from(queued),
-            in_flight: pool.endpoints.iter().map(|endpoint| u64::from(endpoint.load.snapshot().in_flight)).sum(),
+            in_flight: pool
+                .endpoints
+                .iter()
+                .map(|endpoint| u64::from(endpoint.load.snapshot().in_flight))
+                .sum(),
             replicas,
             kv_tokens: kv_tokens.map(|tokens| tokens as f64),
             model,
@@ -53,10 +61,22 @@ impl Mix {
 
 impl From<&DemandTotals> for Totals {
     fn from(ledger: &DemandTotals) -> Self {
-        let ended = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| ledger.outcome(*outcome).requests).sum();
-        let sheddable = ledger.bands.iter().filter(|band| may_be_shed(band)).map(|band| band.offered);
+        let ended = |outcomes: &[Outcome]| {
+            outcomes
+                .iter()
+                .map(|outcome| ledger.outcome(*outcome).requests)
+                .sum()
+        };
+        let sheddable = ledger
+            .bands
+            .iter()
+            .filter(|band| may_be_shed(band))
+            .map(|band| band.offered);
         Self {
-            offered: Volume { requests: ledger.offered().requests, prompt_tokens: ledger.offered().prompt_tokens },
+            offered: Volume {
+                requests: ledger.offered().requests,
+                prompt_tokens: ledger.offered().prompt_tokens,
+            },
             sheddable: sheddable.fold(Volume::default(), |sum, band| Volume {
                 requests: sum.requests + band.requests,
                 prompt_tokens: sum.prompt_tokens + band.prompt_tokens,
@@ -83,7 +103,11 @@ fn may_be_shed(band: &BandTotals) -> bool {
 impl From<&QueueDepth> for Backlog {
     fn from(depth: &QueueDepth) -> Self {
         let total = depth.total();
-        Self { requests: total.requests, sheddable: total.sheddable, prompt_tokens: total.prompt_tokens }
+        Self {
+            requests: total.requests,
+            sheddable: total.sheddable,
+            prompt_tokens: total.prompt_tokens,
+        }
     }
 }
 
@@ -94,7 +118,11 @@ mod tests {
     use super::*;
 
     fn count(requests: u64) -> epp_core::demand::Totals {
-        epp_core::demand::Totals { requests, prompt_tokens: 10 * requests, ..Default::default() }
+        epp_core::demand::Totals {
+            requests,
+            prompt_tokens: 10 * requests,
+            ..Default::default()
+        }
     }
 
     fn band(priority: i32, sheddable: bool, each: u64) -> BandTotals {
@@ -111,18 +139,55 @@ mod tests {
 
     #[test]
     fn every_outcome_lands_in_exactly_one_count() {
-        let ledger = DemandTotals { bands: vec![band(1, false, 1), band(0, true, 2), band(-1, true, 3)] };
+        let ledger = DemandTotals {
+            bands: vec![band(1, false, 1), band(0, true, 2), band(-1, true, 3)],
+        };
         let totals = Totals::from(&ledger);
-        let parts = [totals.served, totals.rejected, totals.expired, totals.shed, totals.cancelled, totals.failed];
+        let parts = [
+            totals.served,
+            totals.rejected,
+            totals.expired,
+            totals.shed,
+            totals.cancelled,
+            totals.failed,
+        ];
         assert_eq!(parts.iter().sum::<u64>(), ledger.ended().requests);
-        assert_eq!((totals.offered.requests, totals.offered.prompt_tokens), (300, 3000));
-        assert_eq!((totals.sheddable.requests, totals.sheddable.prompt_tokens), (200, 2000));
+        assert_eq!(
+            (totals.offered.requests, totals.offered.prompt_tokens),
+            (300, 3000)
+        );
+        assert_eq!(
+            (totals.sheddable.requests, totals.sheddable.prompt_tokens),
+            (200, 2000)
+        );
     }
 
     #[test]
     fn queue_depths_are_summed() {
-        let band = BandDepth { priority: 0, requests: 3, sheddable: 1, prompt_tokens: 30, bytes: 99 };
-        let depth = QueueDepth { bands: vec![band, BandDepth { priority: -1, sheddable: 3, ..band }] };
-        assert_eq!(Backlog::from(&depth), Backlog { requests: 6, sheddable: 4, prompt_tokens: 60 });
+        let band = BandDepth {
+            priority: 0,
+            requests: 3,
+            sheddable: 1,
+            prompt_tokens: 30,
+            bytes: 99,
+        };
+        let depth = QueueDepth {
+            bands: vec![
+                band,
+                BandDepth {
+                    priority: -1,
+                    sheddable: 3,
+                    ..band
+                },
+            ],
+        };
+        assert_eq!(
+            Backlog::from(&depth),
+            Backlog {
+                requests: 6,
+                sheddable: 4,
+                prompt_tokens: 60
+            }
+        );
     }
 }

@@ -59,7 +59,14 @@ impl Server {
             Ok(child) => {
                 tracing::info!(replica = name, %address, pid = child.id(), "server started");
                 let health = format!("http://{address}{}", options.health_path);
-                tasks.spawn(watch(child, name.to_owned(), health, Arc::clone(&seen), receiver, changed));
+                tasks.spawn(watch(
+                    child,
+                    name.to_owned(),
+                    health,
+                    Arc::clone(&seen),
+                    receiver,
+                    changed,
+                ));
             }
             Err(error) => {
                 tracing::error!(replica = name, %error, command = ?options.command, "server cannot be started");
@@ -95,15 +102,23 @@ impl Server {
 fn command(options: &ServerOptions, name: &str, address: SocketAddr) -> std::io::Result<Command> {
     let filled = options.command.iter().map(|word| {
         let word = word.replace("{port}", &address.port().to_string());
-        word.replace("{address}", &address.ip().to_string()).replace("{name}", name)
+        word.replace("{address}", &address.ip().to_string())
+            .replace("{name}", name)
     });
     let mut words = filled;
     let program = words.next().unwrap_or_default();
     let mut command = Command::new(program);
     // A process group of its own: the terminal's Ctrl-C is for us, and what the server starts ends with it.
-    command.args(words).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    command
+        .args(words)
+        .stdin(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true);
     if let Some(directory) = &options.logs {
-        let log = File::options().create(true).append(true).open(directory.join(format!("{name}.log")))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(directory.join(format!("{name}.log")))?;
         command.stdout(log.try_clone()?).stderr(log);
     } else {
         command.stdout(Stdio::null());
@@ -120,7 +135,10 @@ async fn watch(
     changed: Arc<Notify>,
 ) {
     // Taken before the process is reaped: afterwards the number may be somebody else's.
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let group = child
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .map(Pid::from_raw);
     let answered = until_healthy(&health);
     tokio::pin!(answered);
     loop {
@@ -160,7 +178,8 @@ fn signal(group: Option<Pid>, signal: Signal) {
 
 /// Resolves when the health check is answered with success.
 async fn until_healthy(url: &str) {
-    let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let client: Client<HttpConnector, Empty<Bytes>> =
+        Client::builder(TokioExecutor::new()).build_http();
     let Ok(url) = url.parse::<http::Uri>() else {
         tracing::error!(url, "health check has no valid address");
         return std::future::pending().await;

@@ -102,7 +102,11 @@ impl Lifecycle {
         facts: impl Fn(u64) -> Facts,
     ) -> Vec<Action> {
         let mut actions = Vec::new();
-        let facts: Vec<Facts> = self.replicas.iter().map(|replica| facts(replica.id)).collect();
+        let facts: Vec<Facts> = self
+            .replicas
+            .iter()
+            .map(|replica| facts(replica.id))
+            .collect();
         let mut gone = Vec::new();
         for (index, facts) in facts.into_iter().enumerate() {
             gone.extend(self.advance(index, now, facts, options, &mut actions));
@@ -126,17 +130,23 @@ impl Lifecycle {
         let id = replica.id;
         match replica.phase {
             Phase::Starting { .. } | Phase::Ready { .. } if !facts.running => {
-                let restart_in = FIRST_BACKOFF.saturating_mul(1 << replica.crashes.min(10)).min(LONGEST_BACKOFF);
+                let restart_in = FIRST_BACKOFF
+                    .saturating_mul(1 << replica.crashes.min(10))
+                    .min(LONGEST_BACKOFF);
                 replica.crashes += 1;
                 // One that never served may have found its port taken by a stranger.
                 if matches!(replica.phase, Phase::Starting { .. }) {
                     replica.port = other_port.unwrap_or(replica.port);
                 }
-                replica.phase = Phase::Backoff { until: now + restart_in };
+                replica.phase = Phase::Backoff {
+                    until: now + restart_in,
+                };
                 actions.push(Action::Crashed { id, restart_in });
             }
             Phase::Starting { .. } if facts.healthy => replica.phase = Phase::Ready { since: now },
-            Phase::Starting { since } if now > since + options.start_limit => actions.push(Action::Kill { id }),
+            Phase::Starting { since } if now > since + options.start_limit => {
+                actions.push(Action::Kill { id })
+            }
             Phase::Ready { since } if now > since + FORGIVEN_AFTER => replica.crashes = 0,
             Phase::Draining { .. } | Phase::Stopping { .. } if !facts.running => return Some(id),
             Phase::Draining { since } => {
@@ -146,20 +156,38 @@ impl Lifecycle {
                     actions.push(Action::Terminate { id });
                 }
             }
-            Phase::Stopping { since } if now >= since + options.stop_limit => actions.push(Action::Kill { id }),
+            Phase::Stopping { since } if now >= since + options.stop_limit => {
+                actions.push(Action::Kill { id })
+            }
             Phase::Backoff { until } if now >= until => {
                 replica.phase = Phase::Starting { since: now };
-                actions.push(Action::Start { id, port: replica.port });
+                actions.push(Action::Start {
+                    id,
+                    port: replica.port,
+                });
             }
-            Phase::Starting { .. } | Phase::Ready { .. } | Phase::Stopping { .. } | Phase::Backoff { .. } => {}
+            Phase::Starting { .. }
+            | Phase::Ready { .. }
+            | Phase::Stopping { .. }
+            | Phase::Backoff { .. } => {}
         }
         None
     }
 
-    fn resize(&mut self, now: Duration, wanted: u32, options: &ServerOptions, actions: &mut Vec<Action>) {
+    fn resize(
+        &mut self,
+        now: Duration,
+        wanted: u32,
+        options: &ServerOptions,
+        actions: &mut Vec<Action>,
+    ) {
         while self.count().supply() < wanted {
             // A draining replica is warm and at hand: it is listed again before a new one is started.
-            let draining = self.replicas.iter_mut().rev().find(|replica| matches!(replica.phase, Phase::Draining { .. }));
+            let draining = self
+                .replicas
+                .iter_mut()
+                .rev()
+                .find(|replica| matches!(replica.phase, Phase::Draining { .. }));
             if let Some(replica) = draining {
                 replica.phase = Phase::Ready { since: now };
                 continue;
@@ -170,7 +198,12 @@ impl Lifecycle {
             };
             let id = self.next_id;
             self.next_id += 1;
-            self.replicas.push(Replica { id, port, phase: Phase::Starting { since: now }, crashes: 0 });
+            self.replicas.push(Replica {
+                id,
+                port,
+                phase: Phase::Starting { since: now },
+                crashes: 0,
+            });
             actions.push(Action::Start { id, port });
         }
         while self.count().supply() > wanted {
@@ -181,7 +214,11 @@ impl Lifecycle {
                 Phase::Ready { .. } => 1,
                 Phase::Draining { .. } | Phase::Stopping { .. } => 0,
             };
-            let Some(index) = (0..self.replicas.len()).max_by_key(|&index| (rank(self.replicas[index].phase), index)) else { return };
+            let Some(index) = (0..self.replicas.len())
+                .max_by_key(|&index| (rank(self.replicas[index].phase), index))
+            else {
+                return;
+            };
             let replica = &mut self.replicas[index];
             match replica.phase {
                 Phase::Backoff { .. } => {
@@ -197,7 +234,10 @@ impl Lifecycle {
     }
 
     fn free_port(&self, options: &ServerOptions) -> Option<u16> {
-        options.ports.clone().find(|port| self.replicas.iter().all(|replica| replica.port != *port))
+        options
+            .ports
+            .clone()
+            .find(|port| self.replicas.iter().all(|replica| replica.port != *port))
     }
 }
 

@@ -25,7 +25,8 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let busy = Arc::new(Mutex::new(BTreeSet::new()));
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
-        let publication = Publication::new().document(directory.path().join("list"), Box::new(render));
+        let publication =
+            Publication::new().document(directory.path().join("list"), Box::new(render));
         let seen = Arc::clone(&busy);
         let actuator = LocalActuator::spawn(
             fake_server::options(directory.path()),
@@ -36,11 +37,22 @@ impl Bench {
             shutdown.clone(),
             &tasks,
         );
-        Self { actuator: actuator.unwrap(), directory, busy, shutdown, tasks }
+        Self {
+            actuator: actuator.unwrap(),
+            directory,
+            busy,
+            shutdown,
+            tasks,
+        }
     }
 
     async fn until(&self, enough: impl FnMut(&View) -> bool) -> View {
-        assert!(tokio::time::timeout(PATIENCE, self.actuator.until(enough)).await.unwrap(), "the actuator ended");
+        assert!(
+            tokio::time::timeout(PATIENCE, self.actuator.until(enough))
+                .await
+                .unwrap(),
+            "the actuator ended"
+        );
         self.actuator.view()
     }
 
@@ -50,12 +62,17 @@ impl Bench {
 
     async fn stop(&self) {
         self.shutdown.stop();
-        tokio::time::timeout(PATIENCE, self.tasks.join()).await.unwrap();
+        tokio::time::timeout(PATIENCE, self.tasks.join())
+            .await
+            .unwrap();
     }
 }
 
 fn render(listed: &[Listed]) -> String {
-    listed.iter().map(|replica| format!("{} {}\n", replica.name, replica.address)).collect()
+    listed
+        .iter()
+        .map(|replica| format!("{} {}\n", replica.name, replica.address))
+        .collect()
 }
 
 fn lives(directory: &Path, name: &str) -> bool {
@@ -64,7 +81,13 @@ fn lives(directory: &Path, name: &str) -> bool {
 }
 
 fn ready(count: u32) -> impl FnMut(&View) -> bool {
-    move |view| view.replicas == Replicas { ready: count, ..Replicas::default() }
+    move |view| {
+        view.replicas
+            == Replicas {
+                ready: count,
+                ..Replicas::default()
+            }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -75,7 +98,11 @@ async fn servers_are_listed_while_they_serve_and_end_with_the_actuator() {
     bench.actuator.scale(2);
     let view = bench.until(ready(2)).await;
     assert_eq!(bench.list(), render(&view.listed));
-    let names: Vec<&str> = view.listed.iter().map(|replica| replica.name.as_str()).collect();
+    let names: Vec<&str> = view
+        .listed
+        .iter()
+        .map(|replica| replica.name.as_str())
+        .collect();
     assert_eq!(names, ["replica-0", "replica-1"]);
     bench.stop().await;
     assert_eq!(bench.list(), "");
@@ -90,8 +117,14 @@ async fn a_server_drains_until_nothing_is_on_it() {
     bench.busy.lock().unwrap().insert(newest.address);
     bench.actuator.scale(1);
     let view = bench.until(|view| view.replicas.draining == 1).await;
-    assert_eq!((view.listed.as_slice(), bench.list()), (&both.listed[..1], render(&both.listed[..1])));
-    assert!(lives(bench.directory.path(), &newest.name), "a request is on it");
+    assert_eq!(
+        (view.listed.as_slice(), bench.list()),
+        (&both.listed[..1], render(&both.listed[..1]))
+    );
+    assert!(
+        lives(bench.directory.path(), &newest.name),
+        "a request is on it"
+    );
     bench.busy.lock().unwrap().clear();
     bench.until(ready(1)).await;
     assert!(!lives(bench.directory.path(), &newest.name));
@@ -107,17 +140,31 @@ async fn a_crashed_server_is_unlisted_and_restarted() {
     let view = bench.until(|view| view.listed.is_empty()).await;
     assert_eq!((view.replicas.starting, bench.list().as_str()), (1, ""));
     let view = bench.until(ready(1)).await;
-    assert_ne!(fake_server::pid(bench.directory.path(), &view.listed[0].name), first);
+    assert_ne!(
+        fake_server::pid(bench.directory.path(), &view.listed[0].name),
+        first
+    );
     bench.stop().await;
 }
 
 #[tokio::test]
 async fn a_command_that_cannot_work_is_refused() {
     let spawn = |command: &[&str], publication| {
-        let options = ServerOptions::new(command.iter().map(|word| (*word).to_owned()).collect(), 1..=2);
-        LocalActuator::spawn(options, 1, publication, Box::new(|_| 0), Clock::start(), Shutdown::new(), &Tasks::new())
-            .unwrap_err()
-            .to_string()
+        let options = ServerOptions::new(
+            command.iter().map(|word| (*word).to_owned()).collect(),
+            1..=2,
+        );
+        LocalActuator::spawn(
+            options,
+            1,
+            publication,
+            Box::new(|_| 0),
+            Clock::start(),
+            Shutdown::new(),
+            &Tasks::new(),
+        )
+        .unwrap_err()
+        .to_string()
     };
     assert!(spawn(&[], Publication::new()).contains("server.command is empty"));
     assert!(spawn(&["server"], Publication::new()).contains("{port}"));
@@ -129,9 +176,21 @@ async fn a_command_that_cannot_work_is_refused() {
 async fn a_program_that_does_not_exist_is_tried_again_and_never_listed() {
     let options = ServerOptions::new(vec!["/no/such/program".into(), "{port}".into()], 1..=2);
     let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
-    let actuator =
-        LocalActuator::spawn(options, 1, Publication::new(), Box::new(|_| 0), Clock::start(), shutdown.clone(), &tasks).unwrap();
-    assert!(tokio::time::timeout(PATIENCE, actuator.until(|view| view.replicas.starting == 1)).await.unwrap());
+    let actuator = LocalActuator::spawn(
+        options,
+        1,
+        Publication::new(),
+        Box::new(|_| 0),
+        Clock::start(),
+        shutdown.clone(),
+        &tasks,
+    )
+    .unwrap();
+    assert!(
+        tokio::time::timeout(PATIENCE, actuator.until(|view| view.replicas.starting == 1))
+            .await
+            .unwrap()
+    );
     assert!(actuator.view().listed.is_empty());
     shutdown.stop();
     tasks.join().await;

@@ -21,35 +21,56 @@ async fn a_backlog_starts_servers_and_the_decision_says_so() {
         now,
         demand: Totals::default(),
         mix: Mix::default(),
-        queued: Backlog { requests: seen.load(Ordering::Acquire), ..Backlog::default() },
+        queued: Backlog {
+            requests: seen.load(Ordering::Acquire),
+            ..Backlog::default()
+        },
         in_flight: 4,
         replicas,
         kv_tokens: None,
         model: Arc::new(LatencyModel::prior()),
     };
-    let slo = SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 };
+    let slo = SloClass {
+        percentile: 0.9,
+        ttft_ms: 2000.0,
+        tpot_ms: 150.0,
+    };
     let options = StandaloneOptions {
         policy: Policy::new("m", slo, 1, 2, Duration::from_secs(1)),
         server: fake_server::options(directory.path()),
         initial: 0,
-        publication: Publication::new().document(&file, endpoints_document(serde_json::Value::Null)),
+        publication: Publication::new()
+            .document(&file, endpoints_document(serde_json::Value::Null)),
         observe: Box::new(observe),
         in_flight: Box::new(|_| 0),
         journal: Journal::new(),
     };
     let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
-    let running = Standalone::start(options, Clock::start(), &Metrics::new(), &shutdown, &tasks).unwrap();
+    let running =
+        Standalone::start(options, Clock::start(), &Metrics::new(), &shutdown, &tasks).unwrap();
     let until = |count| {
         let actuator = running.actuator.clone();
-        async move { tokio::time::timeout(PATIENCE, actuator.until(|view| view.replicas.ready == count)).await.unwrap() }
+        async move {
+            tokio::time::timeout(
+                PATIENCE,
+                actuator.until(|view| view.replicas.ready == count),
+            )
+            .await
+            .unwrap()
+        }
     };
     assert!(until(1).await, "the minimum");
     queued.store(40, Ordering::Release);
     assert!(until(2).await, "the maximum");
     let raised = &running.journal.newest(1, true)[0];
     assert_eq!((raised.previous, raised.replicas), (1, 2));
-    assert!(raised.to_string().contains("40 queued beside 4 in flight"), "{raised}");
-    let listed = epp_core::discovery_file::DiscoveryFile::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(
+        raised.to_string().contains("40 queued beside 4 in flight"),
+        "{raised}"
+    );
+    let listed =
+        epp_core::discovery_file::DiscoveryFile::parse(&std::fs::read_to_string(&file).unwrap())
+            .unwrap();
     assert_eq!(listed.endpoints.len(), 2);
     shutdown.stop();
     tasks.join().await;

@@ -1,0 +1,539 @@
+//! The protocol, phase by phase, against a real director; and what must hold whatever the proxy does.
+
+use super::*;
+use crate::extproc::reply::{BODY_LIMIT, Piece};
+use epp_core::{Config, Director, EndpointSpec, Outcome, Pool};
+use proptest::prelude::*;
+
+/// A director with one endpoint and a stream, driven as the shell drives them.
+struct Bench {
+    director: Director,
+    pool: Arc<Pool>,
+    stream: Stream,
+    now: Duration,
+    ticket: Option<epp_core::Ticket>,
+    replies: Vec<Reply>,
+    ended: Vec<Ended>,
+    finished: bool,
+    failed: Option<ProtocolError>,
+}
+
+fn rules() -> Rules {
+    Rules {
+        objectives: Objectives::default(),
+        hashing: Director::new(Config::default(), 1).prefix_hashing(),
+        max_request_bytes: 100_000,
+        inject_usage: true,
+        emit_scores: false,
+        subsets: true,
+        dialects: Arc::default(),
+    }
+}
+
+impl Bench {
+    fn new(endpoints: usize) -> Self {
+        Self::with(Config::llmd_default().with_max_concurrency(1), endpoints, rules())
+    }
+
+    fn with(config: Config, endpoints: usize, rules: Rules) -> Self {
+        let mut director = Director::new(config, 1);
+        let specs = (0..endpoints)
+            .map(|index| EndpointSpec {
+                name: format!("e{index}"),
+                address: format!("10.0.0.{}:8000", index + 1),
+                labels: Default::default(),
+            })
+            .collect();
+        let pool = Arc::new(Pool::default().updated(specs));
+        director.set_pool(Duration::ZERO, Arc::clone(&pool));
+        Self {
+            director,
+            pool,
+            stream: Stream::new(Arc::new(rules), 7),
+            now: Duration::ZERO,
+            ticket: None,
+            replies: Vec::new(),
+            ended: Vec::new(),
+            finished: false,
+            failed: None,
+        }
+    }
+
+    /// Another stream after the first, with the same director.
+    fn again(&mut self) {
+        self.stream = Stream::new(Arc::clone(&self.stream.rules), 8);
+        self.replies.clear();
+        self.ended.clear();
+        (self.ticket, self.finished, self.failed) = (None, false, None);
+    }
+
+    fn on(&mut self, event: Event) {
+        self.now += Duration::from_millis(10);
+        let mut actions = Actions::new();
+        self.stream.on(self.now, event, &mut actions);
+        while let Some(action) = actions.pop_front() {
+            self.act(action, &mut actions);
+        }
+    }
+
+    fn act(&mut self, action: Action, actions: &mut Actions) {
+        match action {
+            Action::Submit(submission) => {
+                self.ticket = Some(self.director.submit(self.now, submission.request));
+                self.deliver(actions);
+            }
+            Action::PickAny(_) => {
+                let any = self.pool.endpoints.first().map(|endpoint| Arc::clone(&endpoint.address));
+                self.stream.on(self.now, Event::Picked(any), actions);
+            }
+            Action::Withdraw => {
+                let ticket = self.ticket.take().expect("only what was submitted is withdrawn");
+                self.director.cancel(self.now, ticket);
+                while self.director.poll().is_some() {}
+            }
+            Action::Send(reply) => self.replies.push(reply),
+            Action::FirstToken(_) => {}
+            Action::Ended(ended) => self.ended.push(*ended),
+            Action::Finish => self.finished = true,
+            Action::Fail(error) => self.failed = Some(error),
+        }
+    }
+
+    fn deliver(&mut self, actions: &mut Actions) {
+        while let Some((ticket, verdict)) = self.director.poll() {
+            if self.ticket == Some(ticket) {
+                self.ticket = None;
+                self.stream.on(self.now, Event::Verdict(verdict), actions);
+            }
+        }
+    }
+
+    /// Time passes for the director.
+    fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.director.advance(self.now);
+        let mut actions = Actions::new();
+        self.deliver(&mut actions);
+        while let Some(action) = actions.pop_front() {
+            self.act(action, &mut actions);
+        }
+    }
+
+    fn request(&mut self, body: &str) {
+        self.on(request_headers(&[], false));
+        self.on(request_body(body, true));
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.pool.endpoints.iter().map(|endpoint| endpoint.load.snapshot().in_flight).sum()
+    }
+
+    fn outcomes(&self) -> Vec<(Outcome, u64)> {
+        let totals = self.director.demand().totals();
+        let count = |outcome| totals.outcome(outcome).requests;
+        Outcome::ALL.into_iter().map(|outcome| (outcome, count(outcome))).filter(|(_, count)| *count > 0).collect()
+    }
+
+    fn request_bytes(&self) -> Vec<u8> {
+        bytes(&self.replies, request_piece)
+    }
+
+    fn response_bytes(&self) -> Vec<u8> {
+        bytes(&self.replies, response_piece)
+    }
+
+    fn immediate(&self) -> &Immediate {
+        match &self.replies[..] {
+            [Reply::Immediate(immediate)] => immediate,
+            other => panic!("one immediate answer expected: {other:?}"),
+        }
+    }
+}
+
+fn request_piece(reply: &Reply) -> Option<&Piece> {
+    match reply {
+        Reply::RequestBody(piece) => Some(piece),
+        _ => None,
+    }
+}
+
+fn response_piece(reply: &Reply) -> Option<&Piece> {
+    match reply {
+        Reply::ResponseBody(piece) => Some(piece),
+        _ => None,
+    }
+}
+
+fn bytes(replies: &[Reply], of: impl Fn(&Reply) -> Option<&Piece>) -> Vec<u8> {
+    replies.iter().filter_map(of).flat_map(|piece| piece.body.to_vec()).collect()
+}
+
+fn request_headers(extra: &[(&str, &str)], end_of_stream: bool) -> Event {
+    let mut headers = vec![Header::new(":path", "/v1/completions"), Header::new("x-request-id", "r1")];
+    headers.extend(extra.iter().map(|(name, value)| Header::new(name, value)));
+    Event::RequestHeaders { headers, end_of_stream, subset: None }
+}
+
+fn request_body(body: &str, end_of_stream: bool) -> Event {
+    Event::RequestBody { body: Bytes::copy_from_slice(body.as_bytes()), end_of_stream }
+}
+
+fn response_headers(status: &str, content_type: &str, end_of_stream: bool) -> Event {
+    let headers = vec![Header::new(":status", status), Header::new("content-type", content_type)];
+    Event::ResponseHeaders { headers, end_of_stream }
+}
+
+fn response_body(body: &str, end_of_stream: bool) -> Event {
+    Event::ResponseBody { body: Bytes::copy_from_slice(body.as_bytes()), end_of_stream }
+}
+
+const BODY: &str = r#"{"model":"m","prompt":"hello"}"#;
+const STREAMED: &str = r#"{"model":"m","prompt":"hello","stream":true}"#;
+const JSON: &str = "application/json";
+const SSE: &str = "text/event-stream";
+const TOKEN: &str = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
+const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":3}}\n\n";
+
+#[test]
+fn nothing_is_said_before_the_body_is_complete_and_then_all_in_order() {
+    let mut bench = Bench::new(1);
+    bench.on(request_headers(&[], false));
+    bench.on(request_body(&BODY[..10], false));
+    assert!(bench.replies.is_empty());
+    bench.on(request_body(&BODY[10..], true));
+    let [Reply::RequestHeaders(change), Reply::RequestBody(piece)] = &bench.replies[..] else {
+        panic!("headers, then the body: {:?}", bench.replies)
+    };
+    assert_eq!(change.destination.as_ref().map(|to| &*to.endpoints), Some("10.0.0.1:8000"));
+    assert_eq!(change.set, [("content-length", Bytes::from(BODY.len().to_string()))]);
+    assert_eq!((&piece.body[..], piece.end_of_stream), (BODY.as_bytes(), true));
+    assert_eq!(bench.in_flight(), 1, "load is held while the stream lives");
+}
+
+#[test]
+fn a_whole_body_passes_uncopied_and_a_long_one_in_pieces() {
+    let mut bench = Bench::new(1);
+    let body = Bytes::from(format!(r#"{{"model":"m","prompt":"{}"}}"#, "x".repeat(90_000)));
+    bench.on(request_headers(&[], false));
+    bench.on(Event::RequestBody { body: body.clone(), end_of_stream: true });
+    let pieces: Vec<&Piece> = bench.replies.iter().filter_map(request_piece).collect();
+    assert_eq!(pieces.iter().map(|piece| piece.end_of_stream).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(pieces[0].body.as_ptr(), body.as_ptr());
+    assert_eq!(pieces[0].body.len(), BODY_LIMIT);
+    assert_eq!(bench.request_bytes(), body);
+}
+
+#[test]
+fn a_second_end_of_the_body_is_ignored() {
+    let mut bench = Bench::new(1);
+    bench.request(BODY);
+    let said = bench.replies.len();
+    bench.on(request_body("", true));
+    bench.on(request_body(BODY, true));
+    assert_eq!((bench.replies.len(), bench.failed.is_none()), (said, true));
+    bench.on(response_headers("200", JSON, false));
+    bench.on(response_body("{}", true));
+    bench.on(response_body("{}", true));
+    assert_eq!(bench.response_bytes(), b"{}");
+    assert!(bench.failed.is_none());
+}
+
+#[test]
+fn trailers_end_a_body_that_has_no_end_of_its_own() {
+    let mut bench = Bench::new(1);
+    bench.on(request_headers(&[], false));
+    bench.on(request_body(BODY, false));
+    bench.on(Event::RequestTrailers);
+    let [Reply::RequestHeaders(change), Reply::RequestBody(piece), Reply::RequestTrailers] = &bench.replies[..] else {
+        panic!("headers, body, trailers: {:?}", bench.replies)
+    };
+    assert!(change.set.is_empty(), "a body with trailers has no announced length");
+    assert!(!piece.end_of_stream);
+    bench.on(Event::RequestTrailers);
+    assert_eq!(bench.replies.len(), 3, "trailers nobody expects are tolerated");
+    bench.on(response_headers("200", SSE, false));
+    bench.on(response_body(TOKEN, false));
+    bench.on(Event::ResponseTrailers);
+    assert_eq!(bench.replies.last(), Some(&Reply::ResponseTrailers));
+    assert_eq!(bench.response_bytes(), TOKEN.as_bytes());
+    assert!(bench.finished && bench.in_flight() == 0);
+}
+
+#[test]
+fn a_request_without_a_body_goes_to_any_endpoint_at_once() {
+    let mut bench = Bench::new(1);
+    bench.on(request_headers(&[], true));
+    assert!(matches!(&bench.replies[..], [Reply::RequestHeaders(change)] if change.destination.is_some()));
+    bench.on(response_headers("200", JSON, false));
+    bench.on(response_body("{}", true));
+    assert!(bench.finished);
+    assert_eq!(bench.outcomes(), [], "it is no inference demand");
+    let mut empty = Bench::new(0);
+    empty.on(request_headers(&[], true));
+    assert_eq!(empty.immediate().status, 503);
+}
+
+#[test]
+fn refusals_carry_status_reason_and_openais_error() {
+    let mut bench = Bench::new(0);
+    bench.request(BODY);
+    assert!(bench.replies.is_empty(), "queued until its time is over");
+    bench.advance(Duration::from_secs(61));
+    let immediate = bench.immediate();
+    assert_eq!(immediate.status, 503);
+    assert!(immediate.headers.contains(&(header::DROPPED_REASON, "rejected-no-endpoints".into())));
+    let body: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
+    assert_eq!(body["error"]["code"], "rejected-no-endpoints");
+    assert!(bench.finished);
+
+    let mut busy = Bench::new(1);
+    busy.request(BODY);
+    let mut second = Stream::new(Arc::clone(&busy.stream.rules), 9);
+    std::mem::swap(&mut busy.stream, &mut second);
+    busy.replies.clear();
+    busy.request(BODY);
+    busy.advance(Duration::from_secs(61));
+    let immediate = busy.immediate();
+    assert_eq!(immediate.status, 429);
+    assert!(immediate.headers.iter().any(|(name, value)| *name == "retry-after" && value.parse::<u32>().is_ok()));
+    assert!(immediate.headers.contains(&(header::DROPPED_REASON, "rejected-ttl-expired".into())));
+}
+
+#[test]
+fn what_a_client_did_wrong_is_a_400_that_names_it() {
+    let cases: [(&[(&str, &str)], &str, &str); 4] = [
+        (&[], r#"{"model":"m"}"#, "prompt"),
+        (&[], "not json", "not valid JSON at byte 0"),
+        (&[("x-slo-ttft-ms", "soon")], BODY, "x-slo-ttft-ms"),
+        (&[("x-llm-d-inference-ttl", "later")], BODY, "x-llm-d-inference-ttl"),
+    ];
+    for (headers, body, said) in cases {
+        let mut bench = Bench::new(1);
+        bench.on(request_headers(headers, false));
+        bench.on(request_body(body, true));
+        assert_eq!(bench.immediate().status, 400);
+        assert!(String::from_utf8_lossy(&bench.immediate().body).contains(said), "{body}");
+        assert_eq!(bench.outcomes(), []);
+    }
+    let mut bench = Bench::new(1);
+    bench.on(Event::RequestHeaders { headers: vec![Header::new(":path", "/x")], end_of_stream: false, subset: None });
+    bench.on(request_body(BODY, true));
+    assert!(String::from_utf8_lossy(&bench.immediate().body).contains("no parser for path"));
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused_as_it_arrives() {
+    let mut bench = Bench::new(1);
+    bench.on(request_headers(&[], false));
+    bench.on(request_body(&"x".repeat(60_000), false));
+    bench.on(request_body(&"x".repeat(60_000), false));
+    assert_eq!(bench.immediate().status, 413);
+    bench.on(request_body("x", true));
+    assert_eq!(bench.replies.len(), 1);
+}
+
+#[test]
+fn usage_is_asked_for_and_kept_from_the_client() {
+    let mut bench = Bench::new(1);
+    bench.on(request_headers(&[("accept-encoding", "gzip")], false));
+    bench.on(request_body(STREAMED, true));
+    let sent: serde_json::Value = serde_json::from_slice(&bench.request_bytes()).unwrap();
+    assert_eq!(sent["stream_options"]["include_usage"], true);
+    let Reply::RequestHeaders(change) = &bench.replies[0] else { panic!("headers first") };
+    assert_eq!(change.set, [("content-length", Bytes::from(bench.request_bytes().len().to_string()))]);
+    assert_eq!(change.remove, ["accept-encoding"], "a compressed answer could not be restored");
+    bench.on(response_headers("200", SSE, false));
+    bench.on(response_body(TOKEN, false));
+    bench.on(response_body(&format!("{TOKEN}{USAGE}data: [DONE]\n\n"), true));
+    assert_eq!(bench.response_bytes(), format!("{TOKEN}{TOKEN}data: [DONE]\n\n").as_bytes());
+    let completion = &bench.ended[0].completion;
+    assert_eq!((completion.outcome, completion.output_tokens), (Outcome::Served, Some(3)));
+    assert_eq!(completion.ttft_ms, Some(20.0));
+    assert_eq!(completion.tpot_ms, Some(5.0));
+}
+
+#[test]
+fn a_client_that_asked_gets_everything() {
+    let mut bench = Bench::new(1);
+    let asked = r#"{"model":"m","prompt":"x","stream":true,"stream_options":{"include_usage":true}}"#;
+    bench.request(asked);
+    assert_eq!(bench.request_bytes(), asked.as_bytes());
+    bench.on(response_headers("200", SSE, false));
+    let answer = format!("{TOKEN}{USAGE}data: [DONE]\n\n");
+    bench.on(response_body(&answer, true));
+    assert_eq!(bench.response_bytes(), answer.as_bytes());
+    assert_eq!(bench.ended[0].completion.output_tokens, Some(3));
+}
+
+/// One streamed request to an engine that writes nulls when asked, and `always` or not when unasked.
+fn exchange_with_nulls(bench: &mut Bench, always: bool) -> (bool, bool) {
+    bench.again();
+    bench.request(STREAMED);
+    let asked = bench.request_bytes() != STREAMED.as_bytes();
+    let event = |null: bool| {
+        let null = if null { r#","usage":null"# } else { "" };
+        format!("data: {{\"choices\":[{{\"text\":\"a\"}}]{null}}}\n\n")
+    };
+    bench.on(response_headers("200", SSE, false));
+    let usage = if asked { USAGE } else { "" };
+    bench.on(response_body(&format!("{}{usage}", event(asked || always)), true));
+    (asked, bench.response_bytes() == event(always).as_bytes())
+}
+
+#[test]
+fn how_a_server_writes_unasked_is_found_out_with_one_request() {
+    let mut when_asked = Bench::new(1);
+    let seen: Vec<_> = (0..4).map(|_| exchange_with_nulls(&mut when_asked, false)).collect();
+    assert_eq!(seen, [(true, true), (false, true), (true, true), (true, true)]);
+    let mut always = Bench::new(1);
+    let seen: Vec<_> = (0..4).map(|_| exchange_with_nulls(&mut always, true)).collect();
+    assert_eq!(seen, [(true, false), (false, true), (true, true), (true, true)]);
+}
+
+#[test]
+fn a_rewritten_model_changes_nothing_else() {
+    let mut bench = Bench::new(1);
+    bench.on(request_headers(&[("x-llm-d-model-name-rewrite", "m-\"v2\"")], false));
+    bench.on(request_body(BODY, true));
+    assert_eq!(bench.request_bytes(), br#"{"model":"m-\"v2\"","prompt":"hello"}"#);
+}
+
+#[test]
+fn a_clients_routing_headers_are_removed_and_a_missing_id_is_made() {
+    let mut bench = Bench::new(1);
+    let headers = vec![Header::new(":path", "/v1/completions"), Header::new("x-prefiller-host-port", "6.6.6.6:6")];
+    bench.on(Event::RequestHeaders { headers, end_of_stream: false, subset: None });
+    bench.on(request_body(BODY, true));
+    let Reply::RequestHeaders(change) = &bench.replies[0] else { panic!("headers first") };
+    assert_eq!(change.remove, ["x-prefiller-host-port"]);
+    assert!(change.set.contains(&(header::REQUEST_ID, Bytes::from_static(b"0000000000000007"))));
+}
+
+#[test]
+fn a_cut_in_every_phase_gives_everything_back() {
+    let events: [fn() -> Event; 6] = [
+        || request_headers(&[], false),
+        || request_body(&STREAMED[..5], false),
+        || request_body(&STREAMED[5..], true),
+        || response_headers("200", SSE, false),
+        || response_body(TOKEN, false),
+        || response_body(&TOKEN[..9], false),
+    ];
+    for cut in 0..=events.len() {
+        let mut bench = Bench::new(1);
+        events.iter().take(cut).for_each(|event| bench.on(event()));
+        assert_eq!(bench.in_flight(), u32::from(cut >= 3), "cut after {cut}");
+        bench.on(Event::Closed);
+        assert_eq!((bench.in_flight(), bench.stream.phase()), (0, Phase::Over), "cut after {cut}");
+        let counted: Vec<_> = if cut >= 3 { vec![(Outcome::ClientGone, 1)] } else { vec![] };
+        assert_eq!(bench.outcomes(), counted, "cut after {cut}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_the_queue_is_withdrawn() {
+    let mut bench = Bench::new(0);
+    bench.request(BODY);
+    assert_eq!(bench.director.queued().total().requests, 1);
+    bench.on(Event::Closed);
+    assert_eq!(bench.director.queued().total().requests, 0);
+    assert_eq!(bench.outcomes(), [(Outcome::EvictedContextCancelled, 1)]);
+}
+
+#[test]
+fn an_answer_of_the_proxys_own_ends_the_waiting() {
+    let mut bench = Bench::new(0);
+    bench.request(BODY);
+    bench.on(response_headers("408", "text/plain", false));
+    bench.on(response_body("too slow", true));
+    assert!(bench.finished && bench.failed.is_none());
+    assert_eq!(bench.response_bytes(), b"too slow");
+    assert_eq!(bench.director.queued().total().requests, 0);
+}
+
+#[test]
+fn the_wrong_order_closes_the_stream_with_an_error() {
+    let cases: [(&[fn() -> Event], &str); 5] = [
+        (&[|| request_body(BODY, true)], "request body while waiting for request headers"),
+        (&[|| request_headers(&[], false), || request_headers(&[], false)], "request headers while reading"),
+        (&[|| response_headers("200", JSON, true)], "response headers while waiting for request headers"),
+        (
+            &[|| request_headers(&[], false), || request_body(BODY, true), || response_body("x", true)],
+            "response body while waiting for response headers",
+        ),
+        (&[|| Event::ResponseTrailers], "response trailers while waiting for request headers"),
+    ];
+    for (events, said) in cases {
+        let mut bench = Bench::new(1);
+        events.iter().for_each(|event| bench.on(event()));
+        assert!(bench.failed.as_ref().unwrap().to_string().contains(said), "{:?}", bench.failed);
+        assert_eq!(bench.in_flight(), 0);
+    }
+}
+
+fn any_event() -> impl Strategy<Value = (u8, bool)> {
+    (0u8..9, any::<bool>())
+}
+
+fn event_of(kind: u8, end: bool) -> Option<Event> {
+    Some(match kind {
+        0 => request_headers(&[], end),
+        1 => request_body(STREAMED, end),
+        2 => request_body(BODY, end),
+        3 => Event::RequestTrailers,
+        4 => response_headers("200", SSE, end),
+        5 => response_body(if end { USAGE } else { TOKEN }, end),
+        6 => Event::ResponseTrailers,
+        7 => Event::Closed,
+        _ => return None,
+    })
+}
+
+/// Place of a reply in its direction; an immediate answer stands for everything.
+fn place(reply: &Reply) -> (bool, u8) {
+    match reply {
+        Reply::RequestHeaders(_) => (false, 0),
+        Reply::RequestBody(_) => (false, 1),
+        Reply::RequestTrailers => (false, 2),
+        Reply::ResponseHeaders(_) => (true, 0),
+        Reply::ResponseBody(_) => (true, 1),
+        Reply::ResponseTrailers => (true, 2),
+        Reply::Immediate(_) => (true, 3),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn replies_keep_their_order_and_nothing_is_held_afterwards(
+        events in proptest::collection::vec(any_event(), 0..14),
+        endpoints in 0usize..2,
+    ) {
+        let mut bench = Bench::new(endpoints);
+        for (kind, end) in events {
+            match event_of(kind, end) {
+                Some(event) => bench.on(event),
+                None => bench.advance(Duration::from_secs(30)),
+            }
+            prop_assert!(bench.in_flight() <= 1);
+        }
+        bench.on(Event::Closed);
+        prop_assert_eq!(bench.in_flight(), 0);
+        prop_assert_eq!(bench.director.queued().total().requests, 0);
+        let totals = bench.director.demand().totals();
+        prop_assert_eq!(totals.offered().requests, totals.ended().requests, "every request ends in one outcome");
+        for response in [false, true] {
+            let places: Vec<u8> = bench.replies.iter().map(place).filter(|(of, _)| *of == response).map(|(_, at)| at).collect();
+            prop_assert!(places.is_sorted(), "{places:?}");
+            prop_assert!(places.is_empty() || places[0] != 1, "a body without headers: {places:?}");
+            prop_assert!(places.iter().filter(|at| **at != 1).count() <= 2, "headers or trailers twice: {places:?}");
+        }
+        let ends = |of: fn(&Reply) -> Option<&Piece>| {
+            bench.replies.iter().filter_map(of).filter(|piece| piece.end_of_stream).count()
+        };
+        let request_ends = ends(request_piece);
+        let response_ends = ends(response_piece);
+        prop_assert!(request_ends <= 1 && response_ends <= 1, "a body ended twice");
+    }
+}

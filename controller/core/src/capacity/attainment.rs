@@ -7,15 +7,20 @@
 
 use predictor::{Features, Prediction, Quantiles};
 
-use super::operating::{Operating, features};
 use super::Reachable;
+use super::operating::{Operating, features};
 use crate::latency::{Latency, share_within};
 use crate::mix::Mix;
 use crate::policy::Policy;
 
 /// The exponential wait's atoms: (probability, mean within, in units of the exponential's mean). The intervals end at
 /// its quantiles 0.5, 0.8, 0.95 and 1; the mean over [a, b] is ((a+1)e⁻ᵃ − (b+1)e⁻ᵇ) / (e⁻ᵃ − e⁻ᵇ).
-const WAITS: [(f64, f64); 4] = [(0.5, 0.306_853), (0.3, 1.082_287), (0.15, 2.147_340), (0.05, 3.995_732)];
+const WAITS: [(f64, f64); 4] = [
+    (0.5, 0.306_853),
+    (0.3, 1.082_287),
+    (0.15, 2.147_340),
+    (0.05, 3.995_732),
+];
 
 /// One part of the mixture.
 struct Part {
@@ -34,14 +39,25 @@ pub(super) struct Attainment<'a> {
 
 impl<'a> Attainment<'a> {
     pub(super) fn new(model: &'a dyn Latency, mix: &'a Mix) -> Self {
-        Self { model, mix, rows: Vec::new(), predictions: Vec::new(), parts: Vec::new() }
+        Self {
+            model,
+            mix,
+            rows: Vec::new(),
+            predictions: Vec::new(),
+            parts: Vec::new(),
+        }
     }
 
     /// Shares of the mix within the SLO's targets; `None` when the model did not answer every row.
     pub(super) fn shares(&mut self, operating: &Operating, policy: &Policy) -> Option<Reachable> {
         self.predict(operating)?;
         let slo = policy.slo;
-        let share = |of: &dyn Fn(&Part) -> f64| self.parts.iter().map(|part| part.weight * of(part)).sum::<f64>();
+        let share = |of: &dyn Fn(&Part) -> f64| {
+            self.parts
+                .iter()
+                .map(|part| part.weight * of(part))
+                .sum::<f64>()
+        };
         Some(Reachable {
             ttft: share(&|part| share_within(&part.ttft, slo.ttft_ms)),
             tpot: share(&|part| share_within(&part.tpot, slo.tpot_ms)),
@@ -53,7 +69,10 @@ impl<'a> Attainment<'a> {
         if self.predict(operating).is_none() {
             return (f64::NAN, f64::NAN);
         }
-        (self.quantile(percentile, |part| &part.ttft), self.quantile(percentile, |part| &part.tpot))
+        (
+            self.quantile(percentile, |part| &part.ttft),
+            self.quantile(percentile, |part| &part.tpot),
+        )
     }
 
     fn quantile(&self, percentile: f64, of: impl Fn(&Part) -> &Quantiles) -> f64 {
@@ -61,8 +80,16 @@ impl<'a> Attainment<'a> {
         let (mut low, mut high) = (1e-2_f64.ln(), 1e7_f64.ln());
         for _ in 0..40 {
             let middle = (low + high) / 2.0;
-            let share: f64 = self.parts.iter().map(|part| part.weight * share_within(of(part), middle.exp())).sum();
-            if share < percentile { low = middle } else { high = middle }
+            let share: f64 = self
+                .parts
+                .iter()
+                .map(|part| part.weight * share_within(of(part), middle.exp()))
+                .sum();
+            if share < percentile {
+                low = middle
+            } else {
+                high = middle
+            }
         }
         high.exp()
     }
@@ -73,9 +100,17 @@ impl<'a> Attainment<'a> {
         self.rows.clear();
         for &(_, wait_ms) in &waits {
             // The wait in the model's own terms: requests of mean service time, with the mix's tokens.
-            let ahead = if operating.service_ms > 0.0 { wait_ms / operating.service_ms } else { 0.0 };
+            let ahead = if operating.service_ms > 0.0 {
+                wait_ms / operating.service_ms
+            } else {
+                0.0
+            };
             let tokens = ahead * self.mix.mean(|stratum| f64::from(stratum.uncached()));
-            self.rows.extend(strata.iter().map(|stratum| features(stratum, operating, ahead, tokens)));
+            self.rows.extend(
+                strata
+                    .iter()
+                    .map(|stratum| features(stratum, operating, ahead, tokens)),
+            );
         }
         self.model.predict(&self.rows, &mut self.predictions);
         if self.predictions.len() != self.rows.len() {
@@ -123,23 +158,59 @@ mod tests {
 
     #[test]
     fn the_atoms_are_those_of_a_unit_exponential() {
-        let mean: f64 = WAITS.iter().map(|(probability, value)| probability * value).sum();
-        assert!((WAITS.iter().map(|(probability, _)| probability).sum::<f64>() - 1.0).abs() < 1e-12);
+        let mean: f64 = WAITS
+            .iter()
+            .map(|(probability, value)| probability * value)
+            .sum();
+        assert!(
+            (WAITS
+                .iter()
+                .map(|(probability, _)| probability)
+                .sum::<f64>()
+                - 1.0)
+                .abs()
+                < 1e-12
+        );
         assert!((mean - 1.0).abs() < 1e-5, "{mean}");
         let ends = [0.0, 0.5_f64, 0.8, 0.95];
         for (index, (probability, value)) in WAITS.iter().enumerate() {
             let start = -(1.0 - ends[index]).ln();
             let tail = |x: f64| (x + 1.0) * (-x).exp();
-            let end = ends.get(index + 1).map_or(0.0, |end| tail(-(1.0 - end).ln()));
-            assert!(((tail(start) - end) / probability - value).abs() < 1e-5, "{index}");
+            let end = ends
+                .get(index + 1)
+                .map_or(0.0, |end| tail(-(1.0 - end).ln()));
+            assert!(
+                ((tail(start) - end) / probability - value).abs() < 1e-5,
+                "{index}"
+            );
         }
     }
 
     #[test]
     fn waits_keep_the_mean_and_the_mass() {
-        let operating = Operating { prefill: 0.5, wait_ms: 40.0, ..Operating::default() };
+        let operating = Operating {
+            prefill: 0.5,
+            wait_ms: 40.0,
+            ..Operating::default()
+        };
         let waits = waits(&operating);
-        assert!((waits.iter().map(|(probability, _)| probability).sum::<f64>() - 1.0).abs() < 1e-9);
-        assert!((waits.iter().map(|(probability, wait)| probability * wait).sum::<f64>() - 40.0).abs() < 1e-3);
+        assert!(
+            (waits
+                .iter()
+                .map(|(probability, _)| probability)
+                .sum::<f64>()
+                - 1.0)
+                .abs()
+                < 1e-9
+        );
+        assert!(
+            (waits
+                .iter()
+                .map(|(probability, wait)| probability * wait)
+                .sum::<f64>()
+                - 40.0)
+                .abs()
+                < 1e-3
+        );
     }
 }

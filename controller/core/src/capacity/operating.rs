@@ -81,19 +81,41 @@ pub(super) struct Replica<'a> {
 
 impl<'a> Replica<'a> {
     pub(super) fn new(model: &'a dyn Latency, mix: &'a Mix, limits: Limits) -> Self {
-        let mean = |value: fn(&Stratum) -> f32| mix.mean(|stratum| f64::from(value(stratum))) as f32;
-        let mean = Stratum { weight: 1.0, input: mean(|s| s.input), cached: mean(|s| s.cached), output: mean(|s| s.output) };
-        Self { model, mix, limits, mean, idle_tpot_ms: 0.0, idle_ttft_ms: 0.0, rows: Vec::new(), predictions: Vec::new() }
+        let mean =
+            |value: fn(&Stratum) -> f32| mix.mean(|stratum| f64::from(value(stratum))) as f32;
+        let mean = Stratum {
+            weight: 1.0,
+            input: mean(|s| s.input),
+            cached: mean(|s| s.cached),
+            output: mean(|s| s.output),
+        };
+        Self {
+            model,
+            mix,
+            limits,
+            mean,
+            idle_tpot_ms: 0.0,
+            idle_ttft_ms: 0.0,
+            rows: Vec::new(),
+            predictions: Vec::new(),
+        }
     }
 
     /// The state without load; `None` when the model has no finite answer even there.
     pub(super) fn idle(&mut self) -> Option<Operating> {
         let step = self.step(0.0, &Operating::default());
-        if !(step.tpot_ms.is_finite() && step.alone_ms.is_finite() && step.next.service_ms.is_finite()) {
+        if !(step.tpot_ms.is_finite()
+            && step.alone_ms.is_finite()
+            && step.next.service_ms.is_finite())
+        {
             return None;
         }
         (self.idle_tpot_ms, self.idle_ttft_ms) = (step.tpot_ms, step.alone_ms);
-        Some(Operating { kv_utilization: self.limits.kv_tokens.map(|_| 0.0), service_ms: step.next.service_ms, ..Operating::default() })
+        Some(Operating {
+            kv_utilization: self.limits.kv_tokens.map(|_| 0.0),
+            service_ms: step.next.service_ms,
+            ..Operating::default()
+        })
     }
 
     /// Time one request of the mix takes alone, in seconds; `None` when the model says none. After [`Self::idle`].
@@ -104,7 +126,12 @@ impl<'a> Replica<'a> {
 
     /// The mean request of the mix in a state.
     pub(super) fn typical(&self, operating: &Operating) -> Features {
-        features(&self.mean, operating, operating.waiting, operating.waiting_tokens)
+        features(
+            &self.mean,
+            operating,
+            operating.waiting,
+            operating.waiting_tokens,
+        )
     }
 
     /// The state that `rate` (requests/s) settles in, found by iteration from `start`, the state of a lower rate.
@@ -145,10 +172,17 @@ impl<'a> Replica<'a> {
         if !(within(state.utilization, self.limits.engine) && within(held, MOST_REQUESTS)) {
             return Some(Binding::Utilization);
         }
-        if self.limits.max_in_flight.is_some_and(|most| held > most * self.limits.shared) {
+        if self
+            .limits
+            .max_in_flight
+            .is_some_and(|most| held > most * self.limits.shared)
+        {
             return Some(Binding::InFlight);
         }
-        state.kv_utilization.is_some_and(|share| share > self.limits.shared).then_some(Binding::KvCache)
+        state
+            .kv_utilization
+            .is_some_and(|share| share > self.limits.shared)
+            .then_some(Binding::KvCache)
     }
 
     /// One application of the map: what `rate` puts on a replica in state `now`.
@@ -156,16 +190,37 @@ impl<'a> Replica<'a> {
         let per_ms = rate / 1000.0;
         let strata = self.mix.strata();
         let mean_uncached = self.mix.mean(|stratum| f64::from(stratum.uncached()));
-        let empty = Stratum { input: 1.0, cached: 0.0, ..self.mean };
+        let empty = Stratum {
+            input: 1.0,
+            cached: 0.0,
+            ..self.mean
+        };
         self.rows.clear();
         self.rows.push(features(&empty, now, 0.0, 0.0));
         self.rows.push(features(&self.mean, now, 0.0, 0.0));
-        self.rows.push(features(&self.mean, now, 1.0, mean_uncached));
-        self.rows.extend(strata.iter().map(|stratum| features(stratum, now, 0.0, 0.0)));
-        self.rows.extend(strata.iter().map(|stratum| features(stratum, now, now.waiting, now.waiting_tokens)));
+        self.rows
+            .push(features(&self.mean, now, 1.0, mean_uncached));
+        self.rows.extend(
+            strata
+                .iter()
+                .map(|stratum| features(stratum, now, 0.0, 0.0)),
+        );
+        self.rows.extend(
+            strata
+                .iter()
+                .map(|stratum| features(stratum, now, now.waiting, now.waiting_tokens)),
+        );
         self.model.predict(&self.rows, &mut self.predictions);
-        let ttft = |index: usize| self.predictions.get(index).map_or(f64::NAN, |p| mean_ms(&p.ttft));
-        let tpot = |index: usize| self.predictions.get(index).map_or(f64::NAN, |p| mean_ms(&p.tpot));
+        let ttft = |index: usize| {
+            self.predictions
+                .get(index)
+                .map_or(f64::NAN, |p| mean_ms(&p.ttft))
+        };
+        let tpot = |index: usize| {
+            self.predictions
+                .get(index)
+                .map_or(f64::NAN, |p| mean_ms(&p.tpot))
+        };
         let per_waiting_token = ((ttft(2) - ttft(1)) / mean_uncached).max(0.0);
 
         let mut sums = Sums::default();
@@ -180,11 +235,19 @@ impl<'a> Replica<'a> {
 
     fn state(&self, per_ms: f64, rate: f64, mean_uncached: f64, sums: &Sums) -> Step {
         let prefill = per_ms * sums.service;
-        let wait_ms = if prefill < 1.0 { per_ms * sums.service_squared / (2.0 * (1.0 - prefill)) } else { f64::INFINITY };
+        let wait_ms = if prefill < 1.0 {
+            per_ms * sums.service_squared / (2.0 * (1.0 - prefill))
+        } else {
+            f64::INFINITY
+        };
         let waiting_tokens = per_ms * (wait_ms * mean_uncached + sums.uncached_alone);
         let resident_tokens = per_ms * sums.resident;
         // Of the time per token, what an idle replica would not need is taken by the load.
-        let decode = if sums.tpot > 0.0 { 1.0 - self.idle_tpot_ms / sums.tpot } else { 0.0 };
+        let decode = if sums.tpot > 0.0 {
+            1.0 - self.idle_tpot_ms / sums.tpot
+        } else {
+            0.0
+        };
         let next = Operating {
             rate,
             decoding: per_ms * sums.decoding,
@@ -196,9 +259,16 @@ impl<'a> Replica<'a> {
             utilization: if decode > prefill { decode } else { prefill },
             prefill,
             // A request that is being prefilled already holds its whole prompt.
-            kv_utilization: self.limits.kv_tokens.map(|kv| (resident_tokens + per_ms * sums.input_service) / kv),
+            kv_utilization: self
+                .limits
+                .kv_tokens
+                .map(|kv| (resident_tokens + per_ms * sums.input_service) / kv),
         };
-        Step { next, tpot_ms: sums.tpot, alone_ms: sums.alone }
+        Step {
+            next,
+            tpot_ms: sums.tpot,
+            alone_ms: sums.alone,
+        }
     }
 }
 
@@ -223,7 +293,12 @@ struct Sums {
 
 impl Sums {
     fn add(&mut self, stratum: &Stratum, alone: f64, service: f64, tpot: f64) {
-        let Stratum { weight, input, output, .. } = *stratum;
+        let Stratum {
+            weight,
+            input,
+            output,
+            ..
+        } = *stratum;
         let (input, output) = (f64::from(input), f64::from(output));
         let decoding = (output - 1.0).max(0.0) * tpot;
         self.alone += weight * alone;
@@ -238,7 +313,12 @@ impl Sums {
 }
 
 /// A request of `stratum` dispatched to a replica in state `now`, with `waiting` requests before it.
-pub(super) fn features(stratum: &Stratum, now: &Operating, waiting: f64, waiting_tokens: f64) -> Features {
+pub(super) fn features(
+    stratum: &Stratum,
+    now: &Operating,
+    waiting: f64,
+    waiting_tokens: f64,
+) -> Features {
     Features {
         input_tokens: stratum.input,
         cached_tokens: stratum.cached,
@@ -246,6 +326,8 @@ pub(super) fn features(stratum: &Stratum, now: &Operating, waiting: f64, waiting
         waiting_tokens: waiting_tokens as f32,
         running: now.decoding as f32,
         resident_tokens: now.resident_tokens as f32,
-        kv_utilization: now.kv_utilization.map_or(f32::NAN, |share| share.min(1.0) as f32),
+        kv_utilization: now
+            .kv_utilization
+            .map_or(f32::NAN, |share| share.min(1.0) as f32),
     }
 }

@@ -10,11 +10,25 @@ use crate::mix::Sample;
 use crate::policy::SloClass;
 
 fn mix(input: f32, output: f32) -> Mix {
-    Mix::from_samples((0..40).map(|_| Sample { input, cached: 0.0, output: Some(output) }))
+    Mix::from_samples((0..40).map(|_| Sample {
+        input,
+        cached: 0.0,
+        output: Some(output),
+    }))
 }
 
 fn policy(ttft_ms: f64, tpot_ms: f64) -> Policy {
-    let mut policy = Policy::new("m", SloClass { percentile: 0.9, ttft_ms, tpot_ms }, 1, 10, Duration::from_secs(6));
+    let mut policy = Policy::new(
+        "m",
+        SloClass {
+            percentile: 0.9,
+            ttft_ms,
+            tpot_ms,
+        },
+        1,
+        10,
+        Duration::from_secs(6),
+    );
     policy.margin = 0.0;
     policy
 }
@@ -26,19 +40,40 @@ fn of(engine: &Engine, mix: &Mix, policy: &Policy) -> Capacity {
 #[test]
 fn the_operating_point_is_the_fixed_point_in_closed_form() {
     // TPOT = 20 + 0.5·r and r = λ·n·TPOT give r = λ·n·20 / (1 − 0.5·λ·n).
-    let engine = Engine { kv: 0.0, spread: 1.0, ..ENGINE };
+    let engine = Engine {
+        kv: 0.0,
+        spread: 1.0,
+        ..ENGINE
+    };
     let mix = mix(100.0, 101.0);
-    let limits = Limits { kv_tokens: Some(1e6), max_in_flight: None, shared: 0.8, engine: 0.9 };
+    let limits = Limits {
+        kv_tokens: Some(1e6),
+        max_in_flight: None,
+        shared: 0.8,
+        engine: 0.9,
+    };
     let mut replica = Replica::new(&engine, &mix, limits);
     let idle = replica.idle().unwrap();
     let operating = replica.settle(10.0, &idle).unwrap();
     let load = 0.01 * 100.0;
     let running = load * 20.0 / (1.0 - 0.5 * load);
-    assert!((operating.decoding / running - 1.0).abs() < 0.01, "{} {running}", operating.decoding);
+    assert!(
+        (operating.decoding / running - 1.0).abs() < 0.01,
+        "{} {running}",
+        operating.decoding
+    );
     assert!((operating.resident_tokens / (running * 150.5) - 1.0).abs() < 0.01);
     // Service of 100 (less the empty prompt's one) tokens at 0.1 ms: ρ = 0.1; one size: W = ρ·S/2(1 − ρ).
-    assert!((operating.service_ms - 10.0).abs() < 0.2, "{}", operating.service_ms);
-    assert!((operating.wait_ms - 0.1 * 10.0 / 1.8).abs() < 0.05, "{}", operating.wait_ms);
+    assert!(
+        (operating.service_ms - 10.0).abs() < 0.2,
+        "{}",
+        operating.service_ms
+    );
+    assert!(
+        (operating.wait_ms - 0.1 * 10.0 / 1.8).abs() < 0.05,
+        "{}",
+        operating.wait_ms
+    );
     assert!((operating.utilization - (1.0 - 20.0 / (20.0 + 0.5 * running))).abs() < 0.01);
     assert!((operating.kv_utilization.unwrap() - operating.resident_tokens / 1e6).abs() < 1e-3);
 }
@@ -48,7 +83,10 @@ fn what_binds_is_named() {
     // Long prompts, few tokens out: the first token binds. p90 is far beyond what 0.9 utilisation leaves.
     let found = of(&ENGINE, &mix(5000.0, 10.0), &policy(1000.0, 500.0));
     assert_eq!((found.binding, found.infeasible), (Binding::Ttft, false));
-    assert!(found.requests_per_second < 2.0 && found.ttft_ms <= 1000.0 * 1.05, "{found:?}");
+    assert!(
+        found.requests_per_second < 2.0 && found.ttft_ms <= 1000.0 * 1.05,
+        "{found:?}"
+    );
     // Short prompts, many tokens out: the batch slows the tokens.
     let found = of(&ENGINE, &mix(50.0, 500.0), &policy(5000.0, 40.0));
     assert_eq!(found.binding, Binding::Tpot);
@@ -65,8 +103,17 @@ fn slots_and_memory_bind_at_the_share_a_plan_may_use() {
     few_slots.max_in_flight = Some(10);
     let found = of(&ENGINE, &mix(50.0, 500.0), &few_slots);
     assert_eq!(found.binding, Binding::InFlight);
-    assert!((found.operating.decoding + found.operating.waiting - 8.0).abs() < 0.2, "{found:?}");
-    let found = capacity(&ENGINE, &mix(1000.0, 500.0), &policy(1e6, 1e6), Some(20_000.0)).unwrap();
+    assert!(
+        (found.operating.decoding + found.operating.waiting - 8.0).abs() < 0.2,
+        "{found:?}"
+    );
+    let found = capacity(
+        &ENGINE,
+        &mix(1000.0, 500.0),
+        &policy(1e6, 1e6),
+        Some(20_000.0),
+    )
+    .unwrap();
     assert_eq!(found.binding, Binding::KvCache);
     assert!((found.operating.kv_utilization.unwrap() - 0.8).abs() < 0.02);
 }
@@ -77,18 +124,31 @@ fn an_slo_that_an_idle_replica_misses_is_infeasible_and_sized_by_utilisation() {
     assert!(found.infeasible && found.reachable.ttft < 0.1, "{found:?}");
     assert_eq!(found.binding, Binding::Utilization);
     assert!((found.operating.utilization - 0.8).abs() < 0.02);
-    assert!((found.requests_per_second - 1.6).abs() < 0.1, "0.8 of 1 / 0.5 s: {found:?}");
+    assert!(
+        (found.requests_per_second - 1.6).abs() < 0.1,
+        "0.8 of 1 / 0.5 s: {found:?}"
+    );
 }
 
 #[test]
 fn a_prompt_beyond_help_does_not_cost_the_others_their_capacity() {
-    let sample = |input| Sample { input, cached: 0.0, output: Some(10.0) };
+    let sample = |input| Sample {
+        input,
+        cached: 0.0,
+        output: Some(10.0),
+    };
     let others = Mix::from_samples((0..160).map(|_| sample(500.0)));
-    let with_giants = Mix::from_samples((0..160).map(|row| sample(if row < 10 { 20_000.0 } else { 500.0 })));
+    let with_giants =
+        Mix::from_samples((0..160).map(|row| sample(if row < 10 { 20_000.0 } else { 500.0 })));
     let slo = policy(1000.0, 500.0);
     let (plain, mixed) = (of(&ENGINE, &others, &slo), of(&ENGINE, &with_giants, &slo));
-    assert!(!mixed.infeasible && (mixed.reachable.ttft - 0.9375).abs() < 0.01, "{mixed:?}");
-    assert!(mixed.requests_per_second > 0.0 && mixed.requests_per_second < plain.requests_per_second);
+    assert!(
+        !mixed.infeasible && (mixed.reachable.ttft - 0.9375).abs() < 0.01,
+        "{mixed:?}"
+    );
+    assert!(
+        mixed.requests_per_second > 0.0 && mixed.requests_per_second < plain.requests_per_second
+    );
 }
 
 #[test]
@@ -103,7 +163,10 @@ fn the_margin_is_taken_from_the_rate() {
 
 #[test]
 fn extrapolation_is_told() {
-    let seen = Engine { seen_running: 2.0, ..ENGINE };
+    let seen = Engine {
+        seen_running: 2.0,
+        ..ENGINE
+    };
     assert!(of(&seen, &mix(50.0, 500.0), &policy(5000.0, 40.0)).extrapolated);
     assert!(!of(&ENGINE, &mix(50.0, 500.0), &policy(5000.0, 40.0)).extrapolated);
 }
@@ -112,9 +175,18 @@ fn extrapolation_is_told() {
 fn unknown_is_not_unbounded() {
     let slo = policy(1000.0, 100.0);
     assert_eq!(capacity(&ENGINE, &Mix::default(), &slo, None), None);
-    let silent = Engine { base: f64::NAN, ..ENGINE };
+    let silent = Engine {
+        base: f64::NAN,
+        ..ENGINE
+    };
     assert_eq!(capacity(&silent, &mix(100.0, 10.0), &slo, None), None);
-    let free = Engine { base: 0.0, prefill: 0.0, slope: 0.0, kv: 0.0, ..ENGINE };
+    let free = Engine {
+        base: 0.0,
+        prefill: 0.0,
+        slope: 0.0,
+        kv: 0.0,
+        ..ENGINE
+    };
     assert_eq!(capacity(&free, &mix(100.0, 10.0), &slo, None), None);
 }
 
@@ -124,7 +196,11 @@ fn tail_of_the_wait_counts_and_not_only_its_mean() {
     let found = of(&ENGINE, &mix(1000.0, 50.0), &policy(600.0, 1000.0));
     assert_eq!(found.binding, Binding::Ttft);
     let mean_state = 20.0 + 100.0 + 2.0 * found.operating.decoding + found.operating.wait_ms;
-    assert!(found.ttft_ms > mean_state * 1.2, "p90 {} against {mean_state} at the mean", found.ttft_ms);
+    assert!(
+        found.ttft_ms > mean_state * 1.2,
+        "p90 {} against {mean_state} at the mean",
+        found.ttft_ms
+    );
     assert!((found.ttft_ms - 600.0).abs() < 60.0, "{found:?}");
 }
 

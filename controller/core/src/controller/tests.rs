@@ -15,14 +15,22 @@ const STARTUP: u64 = 6;
 const GUARD: u64 = 10;
 
 fn policy() -> Policy {
-    let slo = SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 };
+    let slo = SloClass {
+        percentile: 0.9,
+        ttft_ms: 2000.0,
+        tpot_ms: 150.0,
+    };
     let mut policy = Policy::new("m", slo, 1, 10, Duration::from_secs(STARTUP));
     policy.scale_down_guard = Duration::from_secs(GUARD);
     policy
 }
 
 fn mix() -> Mix {
-    Mix::from_samples((0..40).map(|row| Sample { input: 500.0 + 50.0 * row as f32, cached: 400.0, output: Some(100.0) }))
+    Mix::from_samples((0..40).map(|row| Sample {
+        input: 500.0 + 50.0 * row as f32,
+        cached: 400.0,
+        output: Some(100.0),
+    }))
 }
 
 /// A fleet under test: replicas become ready after the start-up time; requests are counted, not served.
@@ -41,18 +49,43 @@ struct Fleet {
 impl Fleet {
     fn new(policy: Policy, ready: u32) -> Self {
         let controller = Controller::new(policy);
-        Self { controller, engine: ENGINE, now: 0, offered: 0, queued: 0, in_flight: 0, ready, starting: vec![], decisions: vec![] }
+        Self {
+            controller,
+            engine: ENGINE,
+            now: 0,
+            offered: 0,
+            queued: 0,
+            in_flight: 0,
+            ready,
+            starting: vec![],
+            decisions: vec![],
+        }
     }
 
     fn signals(&self) -> Signals {
-        let offered = Volume { requests: self.offered, prompt_tokens: 1500 * self.offered };
+        let offered = Volume {
+            requests: self.offered,
+            prompt_tokens: 1500 * self.offered,
+        };
         Signals {
             now: Duration::from_secs(self.now),
-            demand: Totals { offered, served: self.offered, ..Totals::default() },
+            demand: Totals {
+                offered,
+                served: self.offered,
+                ..Totals::default()
+            },
             mix: mix(),
-            queued: Backlog { requests: self.queued, sheddable: 0, prompt_tokens: 0 },
+            queued: Backlog {
+                requests: self.queued,
+                sheddable: 0,
+                prompt_tokens: 0,
+            },
             in_flight: self.in_flight,
-            replicas: Replicas { ready: self.ready, starting: self.starting.len() as u32, draining: 0 },
+            replicas: Replicas {
+                ready: self.ready,
+                starting: self.starting.len() as u32,
+                draining: 0,
+            },
             kv_tokens: None,
             model: Arc::new(self.engine),
         }
@@ -79,17 +112,29 @@ impl Fleet {
     }
 
     fn counts(&self) -> Vec<u32> {
-        self.decisions.iter().map(|decision| decision.replicas).collect()
+        self.decisions
+            .iter()
+            .map(|decision| decision.replicas)
+            .collect()
     }
 
     fn per_replica(&self) -> f64 {
-        self.decisions.iter().rev().find_map(|decision| decision.capacity).unwrap().requests_per_second
+        self.decisions
+            .iter()
+            .rev()
+            .find_map(|decision| decision.capacity)
+            .unwrap()
+            .requests_per_second
     }
 }
 
 /// Times the count changes its direction.
 fn turns(counts: &[u32]) -> usize {
-    let steps: Vec<bool> = counts.windows(2).filter(|pair| pair[0] != pair[1]).map(|pair| pair[1] > pair[0]).collect();
+    let steps: Vec<bool> = counts
+        .windows(2)
+        .filter(|pair| pair[0] != pair[1])
+        .map(|pair| pair[1] > pair[0])
+        .collect();
     steps.windows(2).filter(|pair| pair[0] != pair[1]).count()
 }
 
@@ -98,7 +143,10 @@ struct Poisson(u64);
 
 impl Poisson {
     fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 11) as f64 / (1_u64 << 53) as f64
     }
 
@@ -120,15 +168,30 @@ fn a_step_is_answered_at_once_and_taken_back_after_the_guard_time() {
     }
     let counts = fleet.counts();
     let needed = |rate: f64| (rate / fleet.per_replica()).ceil() as u32;
-    assert!(needed(24.0) > needed(4.0) + 1, "the step must matter: {}", fleet.per_replica());
+    assert!(
+        needed(24.0) > needed(4.0) + 1,
+        "the step must matter: {}",
+        fleet.per_replica()
+    );
     // From the step at second 40, three seconds are the fast window.
     assert!(counts[43] >= needed(24.0), "{counts:?}");
-    assert!(counts[50..89].iter().all(|count| *count >= needed(24.0)), "{counts:?}");
+    assert!(
+        counts[50..89].iter().all(|count| *count >= needed(24.0)),
+        "{counts:?}"
+    );
     assert_eq!(counts[139], counts[30], "back to where it was: {counts:?}");
     assert_eq!(turns(&counts), 1, "up and down once: {counts:?}");
-    let down = counts.windows(2).position(|pair| pair[1] < pair[0]).unwrap();
-    assert!(down >= 80 + GUARD as usize, "not before the guard time: {down}");
-    let held_back = fleet.decisions[81..down].iter().filter(|decision| matches!(decision.guarded, Some(Guarded::ScaleDown { .. })));
+    let down = counts
+        .windows(2)
+        .position(|pair| pair[1] < pair[0])
+        .unwrap();
+    assert!(
+        down >= 80 + GUARD as usize,
+        "not before the guard time: {down}"
+    );
+    let held_back = fleet.decisions[81..down]
+        .iter()
+        .filter(|decision| matches!(decision.guarded, Some(Guarded::ScaleDown { .. })));
     assert!(held_back.count() > 0, "the guard says so");
 }
 
@@ -146,7 +209,10 @@ fn a_ramp_is_met_before_it_hurts() {
         fleet.second(rate);
         // The margin is there to be used while the next replica starts.
         let capacity = fleet.per_replica() / 0.9;
-        assert!(f64::from(ready) * capacity >= rate as f64, "second {second}: {ready} replicas for {rate} req/s");
+        assert!(
+            f64::from(ready) * capacity >= rate as f64,
+            "second {second}: {ready} replicas for {rate} req/s"
+        );
     }
     assert_eq!(turns(&fleet.counts()[30..]), 0, "{:?}", fleet.counts());
 }
@@ -163,10 +229,17 @@ fn steady_poisson_traffic_does_not_flap() {
             fleet.second(drawn);
         }
         let counts = &fleet.counts()[60..];
-        assert!(turns(counts) <= 3, "seed {seed}: {} turns in 14 minutes: {counts:?}", turns(counts));
+        assert!(
+            turns(counts) <= 3,
+            "seed {seed}: {} turns in 14 minutes: {counts:?}",
+            turns(counts)
+        );
         let mean = counts.iter().map(|count| f64::from(*count)).sum::<f64>() / counts.len() as f64;
         let least = 13.0 / fleet.per_replica();
-        assert!(mean >= least && mean <= least + 2.0, "seed {seed}: {mean} for {least}");
+        assert!(
+            mean >= least && mean <= least + 2.0,
+            "seed {seed}: {mean} for {least}"
+        );
     }
 }
 
@@ -179,11 +252,22 @@ fn without_a_trusted_model_only_the_backlog_raises_the_count() {
             fleet.second(50);
         }
         assert_eq!(fleet.counts(), vec![2; 20], "{state:?}");
-        assert!(fleet.decisions[19].reasons.iter().any(|reason| matches!(reason, Reason::Held { .. })));
+        assert!(
+            fleet.decisions[19]
+                .reasons
+                .iter()
+                .any(|reason| matches!(reason, Reason::Held { .. }))
+        );
         (fleet.queued, fleet.in_flight) = (40, 32);
         let raised = fleet.second(50);
-        assert_eq!((raised.replicas, raised.basis, raised.capacity), (5, Basis::Held, None));
-        assert!(raised.to_string().contains("40 queued beside 32 in flight"), "{raised}");
+        assert_eq!(
+            (raised.replicas, raised.basis, raised.capacity),
+            (5, Basis::Held, None)
+        );
+        assert!(
+            raised.to_string().contains("40 queued beside 32 in flight"),
+            "{raised}"
+        );
         assert_eq!(fleet.second(50).replicas, 5, "those starting are counted");
         (fleet.queued, fleet.in_flight) = (0, 0);
         for _ in 0..60 {
@@ -203,7 +287,10 @@ fn an_infeasible_slo_is_told_and_sized_for_utilisation_within_bounds() {
     }
     let last = &fleet.decisions[59];
     assert_eq!(last.basis, Basis::Utilization);
-    assert!(last.replicas < 10 && last.to_string().contains("infeasible"), "{last}");
+    assert!(
+        last.replicas < 10 && last.to_string().contains("infeasible"),
+        "{last}"
+    );
 }
 
 #[test]
@@ -228,7 +315,11 @@ fn a_backlog_adds_to_the_forecast() {
     };
     let (without, with) = (settled(0), settled(100));
     assert!(with.replicas > without.replicas);
-    assert!(with.to_string().contains("100 queued add 10.0 req/s to be worked off in 10 s"), "{with}");
+    assert!(
+        with.to_string()
+            .contains("100 queued add 10.0 req/s to be worked off in 10 s"),
+        "{with}"
+    );
 }
 
 proptest! {

@@ -57,7 +57,10 @@ pub struct KindMix {
 
 impl Default for KindMix {
     fn default() -> Self {
-        Self { interactive: 50, plain: 30 }
+        Self {
+            interactive: 50,
+            plain: 30,
+        }
     }
 }
 
@@ -127,8 +130,16 @@ mod tests {
     fn kinds_come_in_the_asked_shares_and_depend_on_row_and_seed_alone() {
         let mix = KindMix::default();
         let count = |kind| (0..10_000).filter(|row| mix.kind(*row, 7) == kind).count();
-        assert!((4_800..5_200).contains(&count(Kind::Interactive)), "{}", count(Kind::Interactive));
-        assert!((2_850..3_150).contains(&count(Kind::Plain)), "{}", count(Kind::Plain));
+        assert!(
+            (4_800..5_200).contains(&count(Kind::Interactive)),
+            "{}",
+            count(Kind::Interactive)
+        );
+        assert!(
+            (2_850..3_150).contains(&count(Kind::Plain)),
+            "{}",
+            count(Kind::Plain)
+        );
         let other: Vec<_> = (0..100).map(|row| mix.kind(row, 8)).collect();
         let same: Vec<_> = (0..100).map(|row| mix.kind(row, 7)).collect();
         assert_ne!(same, other);

@@ -55,10 +55,17 @@ mod tests {
         agenda.at(at, Event::Arrival { offer: 0 });
         agenda.at(at, Event::Step { replica: 3 });
         agenda.at(Duration::ZERO, Event::Sample);
-        let order: Vec<_> = std::iter::from_fn(|| agenda.next()).map(|(_, event)| event).collect();
+        let order: Vec<_> = std::iter::from_fn(|| agenda.next())
+            .map(|(_, event)| event)
+            .collect();
         assert_eq!(
             order,
-            [Event::Sample, Event::Step { replica: 3 }, Event::Arrival { offer: 0 }, Event::Tick]
+            [
+                Event::Sample,
+                Event::Step { replica: 3 },
+                Event::Arrival { offer: 0 },
+                Event::Tick
+            ]
         );
     }
 }

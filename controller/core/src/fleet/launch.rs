@@ -37,7 +37,11 @@ impl Replica {
         let address = format!("10.0.{}.{}:8000", index / 250, index % 250 + 1);
         Self {
             engine: Engine::new(profile.clone(), seed),
-            endpoint: Arc::new(Endpoint::new(&format!("replica-{index}"), &address, BTreeMap::new())),
+            endpoint: Arc::new(Endpoint::new(
+                &format!("replica-{index}"),
+                &address,
+                BTreeMap::new(),
+            )),
             phase: Phase::Starting,
             launched: now,
             gone: None,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use epp_core::config::Config;
 use epp_core::Pool;
+use epp_core::config::Config;
 use epp_core::{Director, End, InFlight, Outcome, Request, Ticket, Verdict};
 use predictor::{Candidate, Learner, LearnerConfig};
 use rustc_hash::FxHashMap;
@@ -47,7 +47,9 @@ pub struct FleetSpec {
 pub fn replay(spec: &FleetSpec, offers: &[Offer]) -> FleetReport {
     let mut run = Run::new(spec, offers);
     while run.open > 0 {
-        let Some((now, event)) = run.agenda.next() else { break };
+        let Some((now, event)) = run.agenda.next() else {
+            break;
+        };
         run.now = now;
         run.handle(event);
     }
@@ -92,7 +94,10 @@ impl<'a> Run<'a> {
     fn new(spec: &'a FleetSpec, offers: &'a [Offer]) -> Self {
         let (initial, controller) = match &spec.sizing {
             Sizing::Fixed(count) => (*count, None),
-            Sizing::Autoscaled(scaling) => (scaling.initial, Some(Controller::new(scaling.policy.clone()))),
+            Sizing::Autoscaled(scaling) => (
+                scaling.initial,
+                Some(Controller::new(scaling.policy.clone())),
+            ),
         };
         let mut run = Self {
             spec,
@@ -159,13 +164,20 @@ impl<'a> Run<'a> {
     /// The request as the picker would have parsed it.
     fn request(&self, index: usize) -> Request {
         let offer = &self.offers[index];
-        let slo = if offer.kind.has_slo() { Some(self.spec.slo) } else { None };
+        let slo = if offer.kind.has_slo() {
+            Some(self.spec.slo)
+        } else {
+            None
+        };
         Request {
             id: offer.row.to_string(),
             prompt_tokens: offer.input_tokens,
             prefix: chained(&offer.blocks),
             prefix_block_tokens: offer.block_tokens,
-            slo: epp_core::Slo { ttft_ms: slo.map(|s| s.ttft_ms), tpot_ms: slo.map(|s| s.tpot_ms) },
+            slo: epp_core::Slo {
+                ttft_ms: slo.map(|s| s.ttft_ms),
+                tpot_ms: slo.map(|s| s.tpot_ms),
+            },
             priority: offer.kind.priority(),
             bytes: u64::from(offer.input_tokens) * BYTES_PER_TOKEN,
             ..Request::default()
@@ -175,12 +187,26 @@ impl<'a> Run<'a> {
     /// Takes every verdict that is out and acts on it.
     pub(super) fn settle(&mut self) {
         while let Some((ticket, verdict)) = self.director.poll() {
-            let Some(index) = self.waiting.remove(&ticket) else { continue };
+            let Some(index) = self.waiting.remove(&ticket) else {
+                continue;
+            };
             match verdict {
-                Verdict::Dispatched(dispatch) => self.serve(index, &dispatch.endpoint.name.clone(), dispatch.in_flight),
+                Verdict::Dispatched(dispatch) => {
+                    self.serve(index, &dispatch.endpoint.name.clone(), dispatch.in_flight)
+                }
                 Verdict::Refused(refusal) => {
-                    let expired = matches!(refusal.outcome, Outcome::EvictedTtl | Outcome::EvictedNoEndpoints);
-                    self.close(index, if expired { Fate::Expired } else { Fate::Refused(refusal.reason) });
+                    let expired = matches!(
+                        refusal.outcome,
+                        Outcome::EvictedTtl | Outcome::EvictedNoEndpoints
+                    );
+                    self.close(
+                        index,
+                        if expired {
+                            Fate::Expired
+                        } else {
+                            Fate::Refused(refusal.reason)
+                        },
+                    );
                 }
             }
         }
@@ -191,7 +217,10 @@ impl<'a> Run<'a> {
         if let Some(learner) = &mut self.learner {
             learner.note_dispatch(self.now);
         }
-        let replica = self.replicas.iter().position(|replica| &*replica.endpoint.name == endpoint);
+        let replica = self
+            .replicas
+            .iter()
+            .position(|replica| &*replica.endpoint.name == endpoint);
         let Some(replica) = replica else { return };
         let offer = &self.offers[index];
         let submission = Submission {
@@ -203,19 +232,34 @@ impl<'a> Run<'a> {
             },
             output_tokens: offer.output_tokens,
         };
-        if self.replicas[replica].engine.submit(self.now, submission).is_err() {
+        if self.replicas[replica]
+            .engine
+            .submit(self.now, submission)
+            .is_err()
+        {
             drop(in_flight);
             self.close(index, Fate::Refused("too-long"));
             return;
         }
-        let live = Live { in_flight, tokens: 0, cached_tokens: 0, first_token: None };
+        let live = Live {
+            in_flight,
+            tokens: 0,
+            cached_tokens: 0,
+            first_token: None,
+        };
         self.live.insert(index as u64, live);
         self.step(replica);
     }
 
     fn close(&mut self, index: usize, fate: Fate) {
         let offer = &self.offers[index];
-        self.tally.record(offer.kind, offer.input_tokens, offer.output_tokens, fate, self.spec.slo);
+        self.tally.record(
+            offer.kind,
+            offer.input_tokens,
+            offer.output_tokens,
+            fate,
+            self.spec.slo,
+        );
         self.open -= 1;
     }
 
@@ -248,9 +292,13 @@ impl<'a> Run<'a> {
 
     /// Whether the event freed room.
     fn engine_event(&mut self, event: &EngineEvent) -> bool {
-        let Some(live) = self.live.get_mut(&event.id) else { return false };
+        let Some(live) = self.live.get_mut(&event.id) else {
+            return false;
+        };
         match event.kind {
-            EventKind::Scheduled { cached_tokens } => live.cached_tokens = live.cached_tokens.max(cached_tokens),
+            EventKind::Scheduled { cached_tokens } => {
+                live.cached_tokens = live.cached_tokens.max(cached_tokens)
+            }
             EventKind::FirstToken => {
                 live.tokens = 1;
                 live.first_token = Some(event.at);
@@ -273,7 +321,9 @@ impl<'a> Run<'a> {
     }
 
     fn finish(&mut self, id: u64, at: Duration) {
-        let Some(live) = self.live.remove(&id) else { return };
+        let Some(live) = self.live.remove(&id) else {
+            return;
+        };
         let offer = &self.offers[id as usize];
         let completion = live.in_flight.finish(
             at,
@@ -297,16 +347,26 @@ impl<'a> Run<'a> {
 
     /// Gives the director the replicas that are ready.
     pub(super) fn relist(&mut self) {
-        let ready = self.replicas.iter().filter(|replica| replica.phase == Phase::Ready);
-        let pool = Pool { endpoints: ready.map(|replica| replica.endpoint.clone()).collect() };
+        let ready = self
+            .replicas
+            .iter()
+            .filter(|replica| replica.phase == Phase::Ready);
+        let pool = Pool {
+            endpoints: ready.map(|replica| replica.endpoint.clone()).collect(),
+        };
         self.director.set_pool(self.now, Arc::new(pool));
     }
 
     fn scrape(&mut self) {
-        for replica in self.replicas.iter().filter(|replica| replica.phase == Phase::Ready) {
+        for replica in self
+            .replicas
+            .iter()
+            .filter(|replica| replica.phase == Phase::Ready)
+        {
             replica.scrape(self.now, self.spec.profile.block_tokens);
         }
-        self.agenda.at(self.now + self.spec.scrape_interval, Event::Scrape);
+        self.agenda
+            .at(self.now + self.spec.scrape_interval, Event::Scrape);
     }
 
     // --- the queue's clock ---
@@ -332,13 +392,19 @@ impl<'a> Run<'a> {
     // --- learning ---
 
     fn learn(&mut self, observations: impl IntoIterator<Item = predictor::Observation>) {
-        let Some(learner) = &mut self.learner else { return };
+        let Some(learner) = &mut self.learner else {
+            return;
+        };
         for observation in observations {
             learner.observe(observation);
         }
         if self.candidate.is_none() && learner.due(self.now) {
             self.candidate = Some(learner.fit(self.now));
-            let delay = self.spec.learner.as_ref().map_or(Duration::ZERO, |config| config.install_delay);
+            let delay = self
+                .spec
+                .learner
+                .as_ref()
+                .map_or(Duration::ZERO, |config| config.install_delay);
             self.agenda.at(self.now + delay, Event::Install);
         }
         self.director.set_model(Arc::new(learner.model(self.now)));
@@ -354,12 +420,14 @@ impl<'a> Run<'a> {
     // --- the record ---
 
     fn sample(&mut self) {
-        self.agenda.at(self.now + self.spec.sample_interval, Event::Sample);
+        self.agenda
+            .at(self.now + self.spec.sample_interval, Event::Sample);
         let ttft = Percentiles::of(std::mem::take(&mut self.recent_ttft_ms));
         let known = |value: f64| value.is_finite().then_some(value);
         self.timeline.push(Sample {
             at: self.now.as_secs_f64(),
-            offered: (self.arrived - self.sampled_offers) as f64 / self.spec.sample_interval.as_secs_f64(),
+            offered: (self.arrived - self.sampled_offers) as f64
+                / self.spec.sample_interval.as_secs_f64(),
             ready: self.count(Phase::Ready),
             in_transition: self.count(Phase::Starting) + self.count(Phase::Draining),
             queued: self.waiting.len() as u64,
@@ -371,11 +439,16 @@ impl<'a> Run<'a> {
     }
 
     fn report(self) -> FleetReport {
-        let hit_share = self.tally.cached_tokens as f64 / (self.tally.prompt_tokens as f64).max(1.0);
+        let hit_share =
+            self.tally.cached_tokens as f64 / (self.tally.prompt_tokens as f64).max(1.0);
         FleetReport {
             policy: self.spec.name.clone(),
             makespan: self.now,
-            replica_seconds: self.replicas.iter().map(|replica| replica.seconds(self.now)).sum(),
+            replica_seconds: self
+                .replicas
+                .iter()
+                .map(|replica| replica.seconds(self.now))
+                .sum(),
             hit_share,
             decisions: self.decisions,
             timeline: self.timeline,

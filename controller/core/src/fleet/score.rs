@@ -50,7 +50,11 @@ pub struct Percentiles {
 
 /// JSON has no infinity: a percentile that was never reached is `null`.
 fn finite_or_null<S: serde::Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if value.is_finite() { serializer.serialize_some(value) } else { serializer.serialize_none() }
+    if value.is_finite() {
+        serializer.serialize_some(value)
+    } else {
+        serializer.serialize_none()
+    }
 }
 
 impl Percentiles {
@@ -59,9 +63,16 @@ impl Percentiles {
         values.sort_by(f64::total_cmp);
         let rank = |share: f64| {
             let index = (share * values.len() as f64).ceil() as usize;
-            values.get(index.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+            values
+                .get(index.saturating_sub(1))
+                .copied()
+                .unwrap_or(f64::NAN)
         };
-        Self { p50: rank(0.5), p90: rank(0.9), p99: rank(0.99) }
+        Self {
+            p50: rank(0.5),
+            p90: rank(0.9),
+            p99: rank(0.99),
+        }
     }
 }
 
@@ -87,7 +98,11 @@ pub struct KindScore {
 impl KindScore {
     /// Requests that met both SLOs ÷ all offered.
     pub fn attainment(&self) -> f64 {
-        if self.offered == 0 { f64::NAN } else { self.met as f64 / self.offered as f64 }
+        if self.offered == 0 {
+            f64::NAN
+        } else {
+            self.met as f64 / self.offered as f64
+        }
     }
 }
 
@@ -111,11 +126,22 @@ struct KindTally {
 }
 
 impl Tally {
-    pub(super) fn record(&mut self, kind: Kind, input_tokens: u32, output_tokens: u32, fate: Fate, slo: Slo) {
+    pub(super) fn record(
+        &mut self,
+        kind: Kind,
+        input_tokens: u32,
+        output_tokens: u32,
+        fate: Fate,
+        slo: Slo,
+    ) {
         let tally = self.kinds.entry(kind).or_default();
         tally.offered += 1;
         let ttft_ms = match fate {
-            Fate::Served { ttft, decode, cached_tokens } => {
+            Fate::Served {
+                ttft,
+                decode,
+                cached_tokens,
+            } => {
                 let ttft_ms = ttft.as_secs_f64() * 1e3;
                 let tpot_ms = decode.as_secs_f64() * 1e3 / f64::from(output_tokens.max(2) - 1);
                 tally.served += 1;
@@ -160,7 +186,10 @@ impl Tally {
 mod tests {
     use super::*;
 
-    const SLO: Slo = Slo { ttft_ms: 1_000.0, tpot_ms: 100.0 };
+    const SLO: Slo = Slo {
+        ttft_ms: 1_000.0,
+        tpot_ms: 100.0,
+    };
 
     fn served(ttft_ms: u64, decode_ms: u64) -> Fate {
         Fate::Served {
@@ -173,12 +202,21 @@ mod tests {
     #[test]
     fn attainment_counts_refusals_and_expiries_against() {
         let mut tally = Tally::default();
-        for fate in [served(900, 900), served(1_100, 900), served(900, 1_100), Fate::Expired, Fate::Refused("slo")] {
+        for fate in [
+            served(900, 900),
+            served(1_100, 900),
+            served(900, 1_100),
+            Fate::Expired,
+            Fate::Refused("slo"),
+        ] {
             tally.record(Kind::Interactive, 100, 11, fate, SLO);
         }
         let scores = tally.scores();
         let score = &scores["interactive"];
-        assert_eq!((score.offered, score.served, score.met, score.expired), (5, 3, 1, 1));
+        assert_eq!(
+            (score.offered, score.served, score.met, score.expired),
+            (5, 3, 1, 1)
+        );
         assert!((score.attainment() - 0.2).abs() < 1e-12);
         assert_eq!(score.ttft_ms.p50, 1_100.0);
         assert_eq!(score.ttft_ms.p90, f64::INFINITY);
@@ -194,6 +232,9 @@ mod tests {
     #[test]
     fn an_infinite_percentile_is_null_in_json() {
         let percentiles = Percentiles::of(vec![1.0, f64::INFINITY]);
-        assert_eq!(serde_json::to_string(&percentiles).unwrap(), r#"{"p50":1.0,"p90":null,"p99":null}"#);
+        assert_eq!(
+            serde_json::to_string(&percentiles).unwrap(),
+            r#"{"p50":1.0,"p90":null,"p99":null}"#
+        );
     }
 }

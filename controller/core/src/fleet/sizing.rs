@@ -37,7 +37,8 @@ impl Run<'_> {
     pub(super) fn launch(&mut self) -> usize {
         let index = self.replicas.len();
         let seed = mix64(self.spec.seed ^ index as u64);
-        self.replicas.push(Replica::launch(index, &self.spec.profile, seed, self.now));
+        self.replicas
+            .push(Replica::launch(index, &self.spec.profile, seed, self.now));
         index
     }
 
@@ -63,7 +64,9 @@ impl Run<'_> {
     pub(super) fn tick(&mut self) {
         self.agenda.at(self.now + TICK, Event::Tick);
         let signals = self.signals();
-        let Some(controller) = &mut self.controller else { return };
+        let Some(controller) = &mut self.controller else {
+            return;
+        };
         let decision = controller.tick(signals);
         let current = self.count(Phase::Ready) + self.count(Phase::Starting);
         self.resize(current, decision.replicas);
@@ -73,25 +76,39 @@ impl Run<'_> {
     }
 
     fn signals(&self) -> Signals {
-        let model = self.learner.as_ref().map_or_else(LatencyModel::prior, |learner| learner.model(self.now));
+        let model = self
+            .learner
+            .as_ref()
+            .map_or_else(LatencyModel::prior, |learner| learner.model(self.now));
         let replicas = Replicas {
             ready: self.count(Phase::Ready),
             starting: self.count(Phase::Starting),
             draining: self.count(Phase::Draining),
         };
         let director = &self.director;
-        Signals::observe(self.now, director.demand(), &director.queued(), director.pool(), replicas, Arc::new(model))
+        Signals::observe(
+            self.now,
+            director.demand(),
+            &director.queued(),
+            director.pool(),
+            replicas,
+            Arc::new(model),
+        )
     }
 
     /// Replicas in a phase.
     pub(super) fn count(&self, phase: Phase) -> u32 {
-        self.replicas.iter().filter(|replica| replica.phase == phase).count() as u32
+        self.replicas
+            .iter()
+            .filter(|replica| replica.phase == phase)
+            .count() as u32
     }
 
     fn resize(&mut self, current: u32, wanted: u32) {
         for _ in current..wanted {
             let replica = self.launch();
-            self.agenda.at(self.now + self.spec.startup, Event::Ready { replica });
+            self.agenda
+                .at(self.now + self.spec.startup, Event::Ready { replica });
         }
         for _ in wanted..current {
             self.retire();
@@ -105,7 +122,11 @@ impl Run<'_> {
 
     /// Gives up the replica that costs least to lose: the newest still starting, else the ready one with least to finish.
     fn retire(&mut self) {
-        if let Some(starting) = self.replicas.iter_mut().rfind(|replica| replica.phase == Phase::Starting) {
+        if let Some(starting) = self
+            .replicas
+            .iter_mut()
+            .rfind(|replica| replica.phase == Phase::Starting)
+        {
             starting.end(self.now);
             return;
         }
@@ -113,7 +134,10 @@ impl Run<'_> {
             let load = replica.endpoint.load.snapshot();
             (load.in_flight, load.resident_tokens)
         };
-        let ready = self.replicas.iter_mut().filter(|replica| replica.phase == Phase::Ready);
+        let ready = self
+            .replicas
+            .iter_mut()
+            .filter(|replica| replica.phase == Phase::Ready);
         if let Some(replica) = ready.min_by_key(|replica| load(replica)) {
             replica.phase = Phase::Draining;
         }
