@@ -67,24 +67,42 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// Runs until SIGTERM (after a drain) or Ctrl-C (at once); the servers end with it.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    logging::init(&LogOptions { filter: args.log.clone(), json: args.log_json })?;
-    let mut file = ControllerFile::parse(&read("--config", &args.config)?)
-        .map_err(|error| Trouble::usage(format!("--config {} cannot be used", args.config.display())).because(error))?;
+    logging::init(&LogOptions {
+        filter: args.log.clone(),
+        json: args.log_json,
+    })?;
+    let mut file = ControllerFile::parse(&read("--config", &args.config)?).map_err(|error| {
+        Trouble::usage(format!("--config {} cannot be used", args.config.display())).because(error)
+    })?;
     let config = picker_config(&args, &mut file)?;
     file.server.command = tied(&file.server.command)?;
     let folder = folder(&args.folder)?;
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
+    let runtime =
+        tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
     runtime.block_on(serve(&args, &folder, file, config))
 }
 
-async fn serve(args: &Args, folder: &Path, file: ControllerFile, config: Config) -> anyhow::Result<()> {
+async fn serve(
+    args: &Args,
+    folder: &Path,
+    file: ControllerFile,
+    config: Config,
+) -> anyhow::Result<()> {
     let (clock, shutdown, tasks) = (Clock::start(), Shutdown::new(), Tasks::new());
-    shutdown.listen_to_signals(DRAIN + Duration::from_secs(5)).context("cannot listen to signals")?;
+    shutdown
+        .listen_to_signals(DRAIN + Duration::from_secs(5))
+        .context("cannot listen to signals")?;
     let journal = Journal::new();
     let publication = publication(folder, file.objectives);
     // The picker reads the list from its start on.
     publication.write(&[])?;
-    let picker = epp::start(config, options(args, folder, &journal), clock, shutdown.clone()).await?;
+    let picker = epp::start(
+        config,
+        options(args, folder, &journal),
+        clock,
+        shutdown.clone(),
+    )
+    .await?;
     let picker = Arc::new(picker);
     let options = StandaloneOptions {
         policy: file.policy,
@@ -109,7 +127,11 @@ async fn serve(args: &Args, folder: &Path, file: ControllerFile, config: Config)
         picker.join().await;
     }
     started?;
-    if interrupted { Err(Trouble::interrupted().into()) } else { Ok(()) }
+    if interrupted {
+        Err(Trouble::interrupted().into())
+    } else {
+        Ok(())
+    }
 }
 
 /// The picker's configuration. It and the policy must agree on how many requests a server takes at a time: what the
@@ -117,8 +139,9 @@ async fn serve(args: &Args, folder: &Path, file: ControllerFile, config: Config)
 fn picker_config(args: &Args, file: &mut ControllerFile) -> anyhow::Result<Config> {
     let mut config = match &args.epp_config {
         None => Config::headroom_default(),
-        Some(path) => Config::from_yaml(&read("--epp-config", path)?)
-            .map_err(|error| Trouble::usage(format!("--epp-config {} cannot be used", path.display())).because(error))?,
+        Some(path) => Config::from_yaml(&read("--epp-config", path)?).map_err(|error| {
+            Trouble::usage(format!("--epp-config {} cannot be used", path.display())).because(error)
+        })?,
     };
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -128,10 +151,16 @@ fn picker_config(args: &Args, file: &mut ControllerFile) -> anyhow::Result<Confi
         match file.policy.max_in_flight {
             None => file.policy.max_in_flight = Some(detected),
             Some(wanted) if wanted == detected => {}
-            Some(wanted) if args.epp_config.is_none() => config = config.with_max_concurrency(wanted),
+            Some(wanted) if args.epp_config.is_none() => {
+                config = config.with_max_concurrency(wanted)
+            }
             Some(wanted) => {
-                let what = format!("policy.maxInFlight is {wanted}, and maxConcurrency in --epp-config is {detected}");
-                return Err(Trouble::usage(what).advice("give both the same number, or leave policy.maxInFlight out").into());
+                let what = format!(
+                    "policy.maxInFlight is {wanted}, and maxConcurrency in --epp-config is {detected}"
+                );
+                return Err(Trouble::usage(what)
+                    .advice("give both the same number, or leave policy.maxInFlight out")
+                    .into());
             }
         }
     }
@@ -160,7 +189,9 @@ fn envoy(args: &Args, folder: &Path, picker: &epp::Handle) -> anyhow::Result<Pat
         fallback_eds: folder.join(FALLBACK),
         ..BootstrapOptions::default()
     });
-    std::fs::write(&path, text).map_err(|error| Trouble::failed(format!("{} cannot be written", path.display())).because(error))?;
+    std::fs::write(&path, text).map_err(|error| {
+        Trouble::failed(format!("{} cannot be written", path.display())).because(error)
+    })?;
     Ok(path)
 }
 
@@ -168,34 +199,44 @@ fn envoy(args: &Args, folder: &Path, picker: &epp::Handle) -> anyhow::Result<Pat
 /// `{headroom}` is this program.
 pub(crate) fn tied(command: &[String]) -> anyhow::Result<Vec<String>> {
     let this = std::env::current_exe().context("this program cannot find itself")?;
-    let this = this.to_str().ok_or_else(|| Trouble::failed("the path of this program is not UTF-8"))?;
+    let this = this
+        .to_str()
+        .ok_or_else(|| Trouble::failed("the path of this program is not UTF-8"))?;
     let parent = std::process::id().to_string();
     let tether = [this, "tether", "--parent", &parent, "--"].map(str::to_owned);
     // An empty command is refused by the actuator, in its own words.
     if command.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(tether.into_iter().chain(command.iter().map(|word| word.replace("{headroom}", this))).collect())
+    Ok(tether
+        .into_iter()
+        .chain(command.iter().map(|word| word.replace("{headroom}", this)))
+        .collect())
 }
 
 fn folder(path: &Path) -> Result<PathBuf, Trouble> {
     let made = std::fs::create_dir_all(path).and_then(|()| path.canonicalize());
     made.map_err(|error| {
-        let trouble = Trouble::failed(format!("the folder {} cannot be made", path.display())).because(error);
+        let trouble =
+            Trouble::failed(format!("the folder {} cannot be made", path.display())).because(error);
         trouble.advice("choose another with --folder")
     })
 }
 
 fn read(flag: &str, path: &Path) -> Result<String, Trouble> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Trouble::usage(format!("cannot read {flag} {}", path.display())).because(error))
+    std::fs::read_to_string(path).map_err(|error| {
+        Trouble::usage(format!("cannot read {flag} {}", path.display())).because(error)
+    })
 }
 
 /// Lists servers for the picker (with `objectives` in its format) and for Envoy's fallback.
 pub(crate) fn publication(folder: &Path, objectives: Value) -> Publication {
     Publication::new()
         .document(folder.join(ENDPOINTS), endpoints_document(objectives))
-        .document(folder.join(FALLBACK), Box::new(|listed| bootstrap::render_eds(&specs(listed))))
+        .document(
+            folder.join(FALLBACK),
+            Box::new(|listed| bootstrap::render_eds(&specs(listed))),
+        )
 }
 
 fn specs(listed: &[Listed]) -> Vec<EndpointSpec> {
@@ -223,10 +264,17 @@ pub(crate) fn in_flight(picker: &Arc<epp::Handle>) -> InFlight {
     Box::new(move |server| {
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let address = server.to_string();
-        if let Some(endpoint) = picker.pool().endpoints.iter().find(|endpoint| *endpoint.address == *address) {
+        if let Some(endpoint) = picker
+            .pool()
+            .endpoints
+            .iter()
+            .find(|endpoint| *endpoint.address == *address)
+        {
             known.insert(server, Arc::clone(&endpoint.load));
         }
-        known.get(&server).map_or(0, |load| u64::from(load.snapshot().in_flight))
+        known
+            .get(&server)
+            .map_or(0, |load| u64::from(load.snapshot().in_flight))
     })
 }
 
@@ -256,7 +304,9 @@ server:
     }
 
     fn parse(flags: &[&str]) -> Args {
-        let words = ["controller", "--config", "controller.yaml"].iter().chain(flags);
+        let words = ["controller", "--config", "controller.yaml"]
+            .iter()
+            .chain(flags);
         Command::try_parse_from(words).unwrap().args
     }
 
@@ -275,7 +325,10 @@ server:
 
         let mut told = ControllerFile::parse(FILE).unwrap();
         told.policy.max_in_flight = Some(7);
-        assert_eq!(concurrency(&picker_config(&parse(&[]), &mut told).unwrap()), 7);
+        assert_eq!(
+            concurrency(&picker_config(&parse(&[]), &mut told).unwrap()),
+            7
+        );
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("epp.yaml");
@@ -286,15 +339,25 @@ server:
         std::fs::write(&path, text).unwrap();
         let args = parse(&["--epp-config", path.to_str().unwrap()]);
         let error = picker_config(&args, &mut told).unwrap_err().to_string();
-        assert_eq!(error, "policy.maxInFlight is 7, and maxConcurrency in --epp-config is 9");
+        assert_eq!(
+            error,
+            "policy.maxInFlight is 7, and maxConcurrency in --epp-config is 9"
+        );
     }
 
     #[test]
     fn servers_are_tied_to_this_process_and_may_be_this_program() {
         let file = ControllerFile::parse(FILE).unwrap();
         let words = tied(&file.server.command).unwrap();
-        let this = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-        assert_eq!((&words[0], words[1].as_str(), words[4].as_str()), (&this, "tether", "--"));
+        let this = std::env::current_exe()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert_eq!(
+            (&words[0], words[1].as_str(), words[4].as_str()),
+            (&this, "tether", "--")
+        );
         assert_eq!((&words[5], words[6].as_str()), (&this, "simulate"));
         assert_eq!(words.last().unwrap(), "{port}");
         assert!(tied(&[]).unwrap().is_empty());
@@ -303,11 +366,23 @@ server:
     #[test]
     fn both_lists_are_written_and_readable() {
         let folder = tempfile::tempdir().unwrap();
-        let listed = [Listed { name: "a".into(), address: "127.0.0.1:8101".parse().unwrap() }];
-        publication(folder.path(), serde_json::json!([{"name": "batch", "priority": -1}])).write(&listed).unwrap();
+        let listed = [Listed {
+            name: "a".into(),
+            address: "127.0.0.1:8101".parse().unwrap(),
+        }];
+        publication(
+            folder.path(),
+            serde_json::json!([{"name": "batch", "priority": -1}]),
+        )
+        .write(&listed)
+        .unwrap();
         let endpoints = std::fs::read_to_string(folder.path().join(ENDPOINTS)).unwrap();
         let read = epp_core::discovery_file::DiscoveryFile::parse(&endpoints).unwrap();
         assert_eq!(read.endpoints, specs(&listed));
-        assert!(std::fs::read_to_string(folder.path().join(FALLBACK)).unwrap().contains("port_value: 8101"));
+        assert!(
+            std::fs::read_to_string(folder.path().join(FALLBACK))
+                .unwrap()
+                .contains("port_value: 8101")
+        );
     }
 }

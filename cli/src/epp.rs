@@ -117,9 +117,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             .into());
     }
     let config = config(&args)?;
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
     let threads = match args.behaviour.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,

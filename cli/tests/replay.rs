@@ -1,17 +1,16 @@
 //! The replay through the binary: the same seed gives the same bytes.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Output};
 
-fn demo(folder: &Path, flags: &[&str]) -> Output {
+fn demo(folder: &Path, flags: &[&str]) -> io::Result<Output> {
     Command::new(env!("CARGO_BIN_EXE_headroom"))
         .arg("demo")
-        .args(["--report", "report.html", "--json", "results.json"])
         .args(flags)
         .current_dir(folder)
         .output()
-        .expect("the binary runs")
 }
 
 fn told(output: &Output) -> String {
@@ -22,10 +21,10 @@ fn told(output: &Output) -> String {
 fn five_minutes_replayed_twice_are_byte_identical() {
     let runs = [(); 2].map(|()| {
         let folder = tempfile::tempdir().expect("a folder");
-        let output = demo(folder.path(), &["--replay-only", "--replay-minutes", "5", "--seed", "7"]);
+        let output = demo(folder.path(), &["--replay-only", "--replay-minutes", "5", "--seed", "7", "--json", "results.json"]).expect("the binary runs");
         assert!(output.status.success(), "{}", told(&output));
         let read = |name: &str| fs::read(folder.path().join(name)).expect("the demo wrote it");
-        (output.stdout, read("report.html"), read("results.json"))
+        (output.stdout, read("out/demo.html"), read("results.json"))
     });
     let [(text, page, json), (text_again, page_again, json_again)] = runs;
     assert!(text == text_again, "{}\n{}", String::from_utf8_lossy(&text), String::from_utf8_lossy(&text_again));
@@ -49,7 +48,7 @@ fn five_minutes_replayed_twice_are_byte_identical() {
 #[test]
 fn another_seed_is_another_replay() {
     let folder = tempfile::tempdir().expect("a folder");
-    let run = |seed| demo(folder.path(), &["--replay-only", "--replay-minutes", "1", "--seed", seed]).stdout;
+    let run = |seed| demo(folder.path(), &["--replay-only", "--replay-minutes", "1", "--seed", seed]).expect("the binary runs").stdout;
     assert_ne!(run("1"), run("2"));
 }
 
@@ -65,7 +64,7 @@ fn what_cannot_work_ends_at_once_with_a_sentence_that_says_what_to_do() {
         (&["--replay-only", "--replay-min", "9", "--replay-max", "3"], 2, "--replay-max is 3"),
     ];
     for (flags, code, says) in cases {
-        let output = demo(folder.path(), flags);
+        let output = demo(folder.path(), flags).expect("the binary runs");
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {}", told(&output));
         assert!(told(&output).starts_with("headroom: ") && told(&output).contains(says), "{flags:?}: {}", told(&output));
         assert!(output.stdout.is_empty());

@@ -62,7 +62,7 @@ pub enum FileError {
     #[error("controller file: policy.{0}")]
     Policy(#[from] PolicyError),
     /// A value out of its range.
-    #[error("controller file: {field}: {value} is not {expected}")]
+    #[error("controller file: {field}: `{value}` is not {expected}")]
     Value {
         /// The field.
         field: &'static str,
@@ -288,15 +288,16 @@ server:
         let message = refused(&MINIMAL.replace("percentile: 0.9", "percentile: 90"));
         assert_eq!(
             message,
-            "controller file: policy.slo.percentile: 90 is not a share above 0 and below 1, such as 0.9"
+            "controller file: policy.slo.percentile: `90` is not a share above 0 and below 1, such as 0.9"
         );
         assert!(
             refused(&MINIMAL.replace("lastPort: 8108", "lastPort: 8102"))
-                .contains("server.lastPort: 8102")
+                .contains("server.lastPort: `8102`")
         );
-        assert!(refused(&(MINIMAL.to_owned() + "  initial: 9\n")).contains("server.initial: 9"));
+        assert!(refused(&(MINIMAL.to_owned() + "  initial: 9\n")).contains("server.initial: `9`"));
         assert!(
-            refused(&(MINIMAL.to_owned() + "  healthPath: up\n")).contains("server.healthPath: up")
+            refused(&(MINIMAL.to_owned() + "  healthPath: up\n"))
+                .contains("server.healthPath: `up`")
         );
         let message = refused(&MINIMAL.replace("startupSeconds: 6", "startupSeconds: -6"));
         assert!(message.contains("-6"), "{message}");

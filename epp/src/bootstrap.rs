@@ -152,7 +152,10 @@ mod tests {
         let text = render(&BootstrapOptions::default());
         assert!(!text.contains("{{"), "{text}");
         for name in header::ROUTING {
-            assert!(text.contains(&format!("- remove: {name}\n")), "{name}: {text}");
+            assert!(
+                text.contains(&format!("- remove: {name}\n")),
+                "{name}: {text}"
+            );
         }
         assert!(text.contains("message_timeout: 90s"));
     }

@@ -76,6 +76,9 @@ pub async fn start(
     clock: Clock,
     shutdown: Shutdown,
 ) -> Result<Handle, StartError> {
+    for warning in &config.warnings {
+        tracing::warn!("configuration: {warning}");
+    }
     let schedule = schedule(&config, &options)?;
     let discovered = config
         .discovery

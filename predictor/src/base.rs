@@ -1,35 +1,37 @@
 //! The analytic base: latency as a non-negative sum of the work ahead of a request.
 //!
 //! TTFT = queue and prefill: grows with the uncached tokens of the request and of those waiting,
-//! with their number, with the decodes that share the engine's steps, and with what no longer fits
-//! into the batch. TPOT = one step of the batch that is expected while the request decodes: grows
+//! with their number and with the decodes that share the engine's steps. TPOT = one step of the batch that is expected while the request decodes: grows
 //! with the number of sequences and their context, never with the raw queue, because a full batch
 //! makes requests wait and not step slower.
 //!
 //! Because every coefficient is non-negative, the base is monotone and goes on growing where a
-//! forest goes flat. It is fitted in log space, each step of Gauss–Newton being a non-negative
-//! least-squares problem whose errors are relative to the prediction; coefficients without evidence
-//! stay at the prior's, scaled like the others, so that a model that has only seen an idle replica
-//! does not take queueing for free.
+//! forest goes flat. It is fitted by reweighted non-negative least squares with errors relative to
+//! the prediction (the quasi-likelihood of a gamma distribution with identity link), so that it is
+//! right on average; coefficients without evidence stay at the prior's, scaled like the others, so
+//! that a model that has only seen an idle replica does not take queueing for free.
 
 use crate::nnls::Normal;
 use crate::store::Row;
 use crate::{Features, Target};
 
 /// Terms of the sum; targets with fewer leave the last at zero.
-pub(crate) const TERMS: usize = 7;
+pub(crate) const TERMS: usize = 6;
 
 /// Coefficients before any label, ms per unit of the terms: a mid-size model on one current
 /// accelerator (about 12 k prompt tokens/s of prefill, 15 ms per step).
 const PRIOR: [[f64; TERMS]; 2] = [
-    [25.0, 0.08, 0.08, 4.0, 0.5, 2e-4, 0.0],
-    [15.0, 0.2, 4e-4, 2e-3, 0.0, 0.0, 0.0],
+    [25.0, 0.08, 0.08, 4.0, 0.5, 2e-4],
+    [15.0, 0.2, 4e-4, 0.0, 0.0, 0.0],
 ];
 
 /// Pseudo-labels that hold each coefficient near the scaled prior.
 const PRIOR_LABELS: f64 = 1.0;
 
-/// Gauss–Newton steps per fit.
+/// Actual over predicted, at most, within one step.
+const MOST_RATIO: f64 = 10.0;
+
+/// Reweighted steps per fit.
 const STEPS: usize = 6;
 
 /// The shortest latency that is ever predicted, ms.
@@ -69,10 +71,6 @@ impl Limits {
         joined(now, features.waiting_tokens, self.resident_tokens)
     }
 
-    /// Requests ahead that find no place in the largest batch ever seen.
-    fn overflow(&self, features: &Features) -> f32 {
-        (features.running + features.waiting - self.running.max(features.running)).max(0.0)
-    }
 }
 
 /// `now` and as much of `waiting` as fits under `limit`; unknown (NaN) if either is.
@@ -150,24 +148,22 @@ impl Base {
         *ratios.select_nth_unstable_by(middle, f64::total_cmp).1
     }
 
-    /// One Gauss–Newton step on Σ weight · (ln actual − ln base)².
+    /// One reweighted step: errors relative to the present prediction. Relative to the actual
+    /// value they would count an overestimate in full and an underestimate never above one, and in
+    /// log space a rare slow label hardly counts: both make a base that is optimistic under load.
     fn step(&self, rows: &[(Row, f32)], mean_weight: f64, drawn: &[f64; TERMS]) -> [f64; TERMS] {
         let mut normal = Normal::<TERMS>::new();
         for (row, weight) in rows {
             let terms = self.terms(&row.features);
             let ms = self.ms(&terms);
             let relative = terms.map(|term| term / ms);
-            let error = (f64::from(row.actual_ms) / ms).ln();
             // Bounded: one absurd label must not turn the whole step.
-            let error = error.clamp(-2.0, 2.0);
-            normal.add(&relative, 1.0 + error, f64::from(*weight) / mean_weight);
+            let ratio = (f64::from(row.actual_ms) / ms).min(MOST_RATIO);
+            normal.add(&relative, ratio, f64::from(*weight) / mean_weight);
         }
         for (term, &value) in drawn.iter().enumerate() {
             if value > 0.0 {
                 normal.draw(term, value, PRIOR_LABELS / (value * value));
-            } else if term==6 && self.target==Target::Ttft {
-                let v = 5.0*drawn[3];
-                normal.draw(term, 0.0, PRIOR_LABELS / (v * v));
             }
         }
         normal.solve(self.coefficients)
@@ -184,13 +180,11 @@ impl Base {
                 known.waiting,
                 known.running,
                 known.resident_tokens,
-                self.limits.overflow(&known),
             ],
             Target::Tpot => [
                 1.0,
                 self.limits.batch(&known),
                 self.limits.resident(&known),
-                0.0,
                 0.0,
                 0.0,
                 0.0,

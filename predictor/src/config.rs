@@ -61,7 +61,14 @@ impl Default for LearnerConfig {
             tracker_step: 0.04,
             score_window: 1_000,
             drift: DriftConfig::default(),
-            forest: gbdt::Params::default(),
+            // Few, well filled leaves: the rows of one load are a small and correlated sample.
+            forest: gbdt::Params {
+                trees: 60,
+                max_leaves: 24,
+                min_leaf_weight: 30.0,
+                l2: 20.0,
+                ..gbdt::Params::default()
+            },
         }
     }
 }

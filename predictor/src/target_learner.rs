@@ -11,7 +11,7 @@ use crate::scores::Scores;
 use crate::store::{Row, Store};
 use crate::support::Support;
 use crate::tracker::Tracker;
-use crate::{LearnerConfig, Observation, State, Target, TargetReport};
+use crate::{LearnerConfig, Observation, Quantiles, State, Target, TargetReport};
 
 /// All that changes for one target.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl TargetLearner {
         let predicted = predicted.unwrap_or_else(|| model.predict_one(&features));
         self.scores.add(&predicted, actual_ms);
         if self.labels >= config.prior_labels {
-            self.follow(observation, config);
+            self.follow(observation, &predicted, config);
         }
         self.store.push(Row {
             features,
@@ -95,13 +95,23 @@ impl TargetLearner {
     }
 
     /// Trackers and drift alarm.
-    fn follow(&mut self, observation: &Observation, config: &LearnerConfig) {
+    fn follow(
+        &mut self,
+        observation: &Observation,
+        predicted: &Quantiles,
+        config: &LearnerConfig,
+    ) {
         let raw = self.fitted.raw_one(&observation.features);
-        let actual = observation.actual_ms.ln();
-        let errors = raw.levels.map(|level| actual - level);
+        let error = observation.actual_ms.ln() - raw.levels[0];
         let known = !self.fitted.support.is_left_by(&observation.features);
-        let p = observation.predicted.unwrap(); self.tracker.follow(raw.base, errors, config.tracker_step, observation.actual_ms, [p.p50,p.p90,p.p99]);
-        if known && let Some(since) = self.drift.add(errors[0], observation.at) {
+        self.tracker.follow(
+            raw.base,
+            error,
+            predicted,
+            observation.actual_ms,
+            config.tracker_step,
+        );
+        if known && let Some(since) = self.drift.add(error, observation.at) {
             self.alarms += 1;
             self.alarmed = true;
             self.beats_base = false;
@@ -176,10 +186,12 @@ impl TargetLearner {
             self.refused += 1;
             return false;
         }
-        let old = self.tracker; let first = self.fitted.forest.is_none();
-        let new = calibrated(&fitted, &held_out);
-        self.tracker = new;
-        if !first { self.tracker = new.mix(&old, crate::tracker::knob("K50",0.0), crate::tracker::knob("K90",0.0)); }
+        let calibrated = calibrated(&fitted, &held_out);
+        self.tracker = if self.fitted.forest.is_some() {
+            calibrated.after(&self.tracker)
+        } else {
+            calibrated
+        };
         self.beats_base = beats_base;
         self.fitted = Arc::new(fitted);
         self.base_labels = self.labels;
@@ -243,7 +255,7 @@ fn mean_error(rows: &[Row], predict: impl Fn(&Row) -> f32) -> f32 {
 fn calibrated(fitted: &Fitted, rows: &[Row]) -> Tracker {
     let errors = rows.iter().map(|row| {
         let raw = fitted.raw_one(&row.features);
-        (raw.base, raw.levels.map(|level| row.actual_ms.ln() - level))
+        raw.levels.map(|level| row.actual_ms.ln() - level)
     });
     let spread = if fitted.forest.is_some() {
         Tracker::NONE

@@ -2,95 +2,141 @@
 //!
 //! Between refits, and where the forest's own quantiles are off, each quantile of ln(actual /
 //! prediction) is followed by the pinball sub-gradient: up by `step · level` after a label above it,
-//! down by `step · (1 - level)` after one below (Gibbs and Candès 2021, and Angelopoulos et al. 2023,
-//! on the score itself). One offset holds for all requests, and a bounded correction for each regime;
-//! a regime is a level of the analytic base, between which corrections are interpolated. The base is
-//! monotone in the load and a correction falls by less than the base rises, so corrected predictions
-//! keep the order of uncorrected ones.
+//! down by `step · (1 - level)` after one below (Gibbs and Candès 2021; Angelopoulos et al. 2023, on
+//! the score itself).
+//!
+//! The median follows the error against the model in force, which is news whenever the label left:
+//! measured against the prediction at dispatch, it would be corrected once for every label under
+//! way, and swing. The upper quantiles follow whether the prediction *given* was exceeded, because
+//! that sum is what coverage is: each miss is owed and paid back, whatever the delay, across refits.
+//!
+//! One offset holds for all requests, and a bounded correction for each regime; a regime is a level
+//! of the analytic base, between which corrections are interpolated. The base is monotone in the
+//! load and a correction falls by less than the base rises, so corrected predictions keep the order
+//! of uncorrected ones.
 
 use gbdt::LEVELS;
 
+use crate::Quantiles;
+
 /// Regimes, from 1 ms up.
 const REGIMES: usize = 18;
-/// Distance between regimes in ln ms.
+/// Distance between regimes in ln ms; the last is at e^11.9 ms, some two minutes.
 const SPACING: f32 = 0.7;
 /// Largest correction of one regime; half the spacing keeps every slope above -1.
 const MOST: f32 = SPACING / 2.0;
+/// Largest offset common to all regimes: a factor of about 20.
+const MOST_COMMON: f32 = 3.0;
 /// Labels beyond a quantile that its calibration is drawn back with.
 const DRAWN: f32 = 5.0;
+/// The median's share of the step, common and per regime: it has half the labels on either side,
+/// the upper quantiles only one in ten or a hundred.
+const MEDIAN_SHARE: f32 = 0.25;
+/// The upper quantiles' share of the step per regime; common, it is whole.
+const REGIME_SHARE: f32 = 0.5;
+/// What is left of the median's offsets after a refit, which has learnt from the same labels.
+const KEPT: f32 = 0.5;
 
-type Offsets = [f32; LEVELS.len()];
+pub(crate) type Offsets = [f32; LEVELS.len()];
 
 /// The offsets as of one instant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Tracker {
+    /// What the refit's held-out rows ask for.
+    calibrated: Offsets,
+    /// What the labels since ask for, in all regimes.
     common: Offsets,
+    /// And in each.
     regimes: [Offsets; REGIMES],
 }
 
 impl Tracker {
-    /// Spread of the labels around the prior: nothing is known, so it is wide.
-    pub(crate) const PRIOR: Self = Self {
-        common: [0.0, 0.7, 1.4],
-        regimes: [[0.0; LEVELS.len()]; REGIMES],
-    };
+    /// Offsets of a model without quantiles of its own, before anything is known: wide.
+    pub(crate) const PRIOR: Self = Self::of([0.0, 0.7, 1.4]);
 
     /// Offsets of a model that brings its own quantiles.
-    pub(crate) const NONE: Self = Self {
-        common: [0.0; LEVELS.len()],
-        regimes: [[0.0; LEVELS.len()]; REGIMES],
-    };
+    pub(crate) const NONE: Self = Self::of([0.0; LEVELS.len()]);
 
-    pub(crate) fn mix(&self, old: &Self, k50: f32, k90: f32) -> Self { let mut out=*self; for o in 0..3 { let k=if o==0 {k50} else {k90}; out.common[o]=self.common[o]*(1.0-k)+old.common[o]*k; for r in 0..REGIMES { out.regimes[r][o]=old.regimes[r][o]*k; } } out }
-    /// The common offsets that cover the given labels (base in ln ms, errors against each raw
-    /// quantile) as often as they should, drawn towards `self` the more, the fewer labels lie
-    /// beyond the quantile.
-    pub(crate) fn calibrated(&self, errors: &[(f32, Offsets)]) -> Self {
-        let mut out = Self { regimes: [[0.0; LEVELS.len()]; REGIMES], ..*self };
-        let count = errors.len() as f32;
-        for (output, &level) in LEVELS.iter().enumerate() {
-            let mut column: Vec<f32> = errors.iter().map(|(_, errors)| errors[output]).collect();
-            let at = (count * level) as usize;
-            if column.is_empty() {
-                continue;
-            }
-            let at = at.min(column.len() - 1);
-            let quantile = *column.select_nth_unstable_by(at, f32::total_cmp).1;
-            let pseudo = DRAWN / (1.0 - level);
-            let quantile = if knob("SPREAD",0.0)>0.5 && output>0 {quantile-out.common[0]} else {quantile};
-            out.common[output] = (quantile * count + self.common[output] * pseudo) / (count + pseudo);
+    const fn of(calibrated: Offsets) -> Self {
+        Self {
+            calibrated,
+            common: [0.0; LEVELS.len()],
+            regimes: [[0.0; LEVELS.len()]; REGIMES],
         }
-        out
     }
 
     /// The offset of each quantile where the base predicts `ln_base` (ln ms).
     pub(crate) fn offsets(&self, ln_base: f32) -> Offsets {
         let (low, share) = regime(ln_base);
-        let mut o: Offsets = std::array::from_fn(|level| {
+        std::array::from_fn(|level| {
             let (a, b) = (self.regimes[low][level], self.regimes[low + 1][level]);
-            self.common[level] + a + (b - a) * share
-        });
-        if knob("SPREAD",0.0)>0.5 { o[1]+=o[0]; o[2]+=o[0]; }
-        o
+            self.calibrated[level] + self.common[level] + a + (b - a) * share
+        })
     }
 
-    /// Moves the offsets after a label whose ln(actual / prediction) against each raw quantile was
-    /// `errors`.
-    pub(crate) fn follow(&mut self, ln_base: f32, errors: Offsets, step: f32, actual: f32, predicted: [f32;3]) {
-        let offsets = self.offsets(ln_base);
+    /// Moves the offsets after a label: `error` is ln(actual / raw median) of the model in force at
+    /// base `ln_base`, `predicted` what was given at dispatch.
+    pub(crate) fn follow(
+        &mut self,
+        ln_base: f32,
+        error: f32,
+        predicted: &Quantiles,
+        actual_ms: f32,
+        step: f32,
+    ) {
+        let above = [
+            error > self.offsets(ln_base)[0],
+            actual_ms > predicted.p90,
+            actual_ms > predicted.p99,
+        ];
         let (low, share) = regime(ln_base);
         for (output, &level) in LEVELS.iter().enumerate() {
-            let above = if knob(if output==0 {"P50"} else {"P90"},0.0)>0.5 { actual > predicted[output] } else {errors[output] > offsets[output]};
-            let c = if output==0 {knob("C50",1.0)} else {knob("C90",1.0)};
-            let r = if output==0 {knob("R50",1.0)} else {knob("R90",1.0)};
-            let moved = step * if above { level } else { level - 1.0 };
-            self.common[output] += moved*c;
-            let moved=moved*r;
+            let moved = step * if above[output] { level } else { level - 1.0 };
+            let (common_share, regime_share) = if output == 0 {
+                (MEDIAN_SHARE, MEDIAN_SHARE)
+            } else {
+                (1.0, REGIME_SHARE)
+            };
+            let common = &mut self.common[output];
+            *common = (*common + moved * common_share).clamp(-MOST_COMMON, MOST_COMMON);
             for (at, part) in [(low, 1.0 - share), (low + 1, share)] {
                 let regime = &mut self.regimes[at][output];
-                *regime = (*regime + moved * part).clamp(-MOST, MOST);
+                *regime = (*regime + moved * regime_share * part).clamp(-MOST, MOST);
             }
         }
+    }
+
+    /// The tracker for a model whose raw quantiles left these errors on labels that it had not seen:
+    /// offsets that cover them as often as they should, drawn towards `self` the more, the fewer
+    /// labels lie beyond the quantile.
+    pub(crate) fn calibrated(&self, errors: &[Offsets]) -> Self {
+        let mut out = Self::of(self.calibrated);
+        let count = errors.len() as f32;
+        for (output, &level) in LEVELS.iter().enumerate() {
+            let mut column: Vec<f32> = errors.iter().map(|errors| errors[output]).collect();
+            let at = ((count * level) as usize).min(column.len().saturating_sub(1));
+            if column.is_empty() {
+                continue;
+            }
+            let quantile = *column.select_nth_unstable_by(at, f32::total_cmp).1;
+            let pseudo = DRAWN / (1.0 - level);
+            let offset = &mut out.calibrated[output];
+            *offset = (quantile * count + *offset * pseudo) / (count + pseudo);
+        }
+        out
+    }
+
+    /// This calibration with what the labels before it taught: half of the median's offsets, since
+    /// the refit has learnt from the same labels, and all that is owed on the upper quantiles.
+    pub(crate) fn after(&self, old: &Self) -> Self {
+        let mut out = *old;
+        out.calibrated = self.calibrated;
+        out.calibrated[0] = (self.calibrated[0] * (1.0 - KEPT)) + old.calibrated[0] * KEPT;
+        out.common[0] *= KEPT;
+        for regime in &mut out.regimes {
+            regime[0] *= KEPT;
+        }
+        out
     }
 }
 
@@ -99,5 +145,3 @@ fn regime(ln_base: f32) -> (usize, f32) {
     let at = (ln_base / SPACING).clamp(0.0, (REGIMES - 1) as f32 - 1e-3);
     (at as usize, at.fract())
 }
-
-pub(crate) fn knob(name: &str, default: f32) -> f32 { std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default) }

@@ -17,6 +17,8 @@ pub enum NullUsage {
     Never,
     /// In streams whose request asked for usage, as OpenAI documents it.
     WhenAsked,
+    /// In every stream.
+    Always,
 }
 
 /// The `usage` object of every answer.
@@ -39,12 +41,18 @@ pub fn document(path: &str) -> String {
         json!({"index": 0, "text": text, "finish_reason": "stop"})
     };
     let (id, created) = ("answer-1", 1_700_000_000);
-    json!({"id": id, "created": created, "model": MODEL, "choices": [choice], "usage": usage()}).to_string()
+    json!({"id": id, "created": created, "model": MODEL, "choices": [choice], "usage": usage()})
+        .to_string()
 }
 
 /// The events of a streamed answer, each with its closing blank line; the last is `[DONE]`.
 pub fn events(path: &str, usage_asked: bool, null_usage: NullUsage) -> Vec<String> {
-    let null = if usage_asked && null_usage == NullUsage::WhenAsked { r#","usage":null"# } else { "" };
+    let null = match null_usage {
+        NullUsage::Always => true,
+        NullUsage::WhenAsked => usage_asked,
+        NullUsage::Never => false,
+    };
+    let null = if null { r#","usage":null"# } else { "" };
     let head = format!(r#""id":"answer-1","created":1700000000,"model":"{MODEL}""#);
     let last = TOKENS.len() - 1;
     let mut events: Vec<_> = TOKENS
@@ -59,7 +67,10 @@ pub fn events(path: &str, usage_asked: bool, null_usage: NullUsage) -> Vec<Strin
         })
         .collect();
     if usage_asked {
-        events.push(format!("data: {{{head},\"choices\":[],\"usage\":{}}}\n\n", usage()));
+        events.push(format!(
+            "data: {{{head},\"choices\":[],\"usage\":{}}}\n\n",
+            usage()
+        ));
     }
     events.push("data: [DONE]\n\n".to_owned());
     events

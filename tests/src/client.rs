@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -19,18 +19,31 @@ pub struct Call {
     path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
+    chunked: bool,
 }
 
 impl Call {
     /// `POST` with a body that is sent as it is, with its length.
     pub fn post(path: &str, body: impl Into<Bytes>) -> Self {
         let headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-        Self { method: Method::POST, path: path.to_owned(), headers, body: body.into() }
+        Self {
+            method: Method::POST,
+            path: path.to_owned(),
+            headers,
+            body: body.into(),
+            chunked: false,
+        }
     }
 
     /// `GET`, without a body.
     pub fn get(path: &str) -> Self {
-        Self { method: Method::GET, path: path.to_owned(), headers: Vec::new(), body: Bytes::new() }
+        Self {
+            method: Method::GET,
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            chunked: false,
+        }
     }
 
     /// The same with one more header.
@@ -40,24 +53,49 @@ impl Call {
         self
     }
 
+    /// The same with a body that does not tell its length in advance.
+    #[must_use]
+    pub fn chunked(mut self) -> Self {
+        self.chunked = true;
+        self
+    }
+
     /// Sends it on a connection of its own and waits for the response's headers.
     ///
     /// # Errors
     /// When the connection ends before them.
     pub async fn open(&self, server: SocketAddr) -> Result<Reply, hyper::Error> {
-        let socket = TcpStream::connect(server).await.expect("somebody listens there");
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+        let socket = TcpStream::connect(server)
+            .await
+            .expect("somebody listens there");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
         let connection = Connection(tokio::spawn(async move {
             // How the body ended is seen where it is read.
             let _ = connection.await;
         }));
-        let mut request = Request::builder().method(&self.method).uri(&self.path).header("host", server.to_string());
+        let mut request = Request::builder()
+            .method(&self.method)
+            .uri(&self.path)
+            .header("host", server.to_string());
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::new(self.body.clone())).expect("a request that can be sent");
+        let body = Full::new(self.body.clone());
+        // Mapping a body's frames, even to themselves, forgets its length.
+        let body = if self.chunked {
+            Either::Left(body.map_frame(|frame| frame))
+        } else {
+            Either::Right(body)
+        };
+        let request = request.body(body).expect("a request that can be sent");
         let (head, body) = in_time(sender.send_request(request)).await?.into_parts();
-        Ok(Reply { status: head.status, headers: head.headers, body, _connection: connection })
+        Ok(Reply {
+            status: head.status,
+            headers: head.headers,
+            body,
+            _connection: connection,
+        })
     }
 
     /// Sends it and reads the whole answer.
@@ -132,7 +170,12 @@ impl Reply {
                 Next::Cut => break true,
             }
         };
-        Answer { status: self.status, headers: self.headers, body: body.into(), cut }
+        Answer {
+            status: self.status,
+            headers: self.headers,
+            body: body.into(),
+            cut,
+        }
     }
 }
 
@@ -162,6 +205,8 @@ impl Answer {
 
     /// Value of a header; `None` without it.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("a header in ASCII"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("a header in ASCII"))
     }
 }

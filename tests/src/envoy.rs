@@ -33,14 +33,27 @@ impl Envoy {
         let child = Command::new(binary())
             .arg("-c")
             .arg(&file)
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
+            .args([
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+                "--log-level",
+                "warning",
+            ])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .expect("Envoy can be run");
         let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, admin_port));
-        let mut envoy = Self { child, admin, folder };
-        until("Envoy to be ready", async || envoy.ready().await.then_some(())).await;
+        let mut envoy = Self {
+            child,
+            admin,
+            folder,
+        };
+        until("Envoy to be ready", async || {
+            envoy.ready().await.then_some(())
+        })
+        .await;
         envoy
     }
 
@@ -52,14 +65,18 @@ impl Envoy {
         if tokio::net::TcpStream::connect(self.admin).await.is_err() {
             return false;
         }
-        Call::get("/ready").open(self.admin).await.is_ok_and(|reply| reply.status.is_success())
+        Call::get("/ready")
+            .open(self.admin)
+            .await
+            .is_ok_and(|reply| reply.status.is_success())
     }
 
     /// What Envoy logged, warnings and above.
     pub fn log(&self) -> String {
         let mut log = String::new();
         // A log that cannot be read is shown as empty: it only decorates failures.
-        let _ = std::fs::File::open(self.folder.path().join("log")).and_then(|mut file| file.read_to_string(&mut log));
+        let _ = std::fs::File::open(self.folder.path().join("log"))
+            .and_then(|mut file| file.read_to_string(&mut log));
         log
     }
 
@@ -67,16 +84,26 @@ impl Envoy {
     pub async fn endpoints(&self, cluster: &str) -> Vec<String> {
         let page = Call::get("/clusters").send(self.admin).await;
         let suffix = "::cx_active::";
-        let lines = page.text().lines().filter_map(|line| line.strip_prefix(cluster)?.strip_prefix("::"));
-        lines.filter_map(|line| Some(line.split_once(suffix)?.0.to_owned())).collect()
+        let lines = page
+            .text()
+            .lines()
+            .filter_map(|line| line.strip_prefix(cluster)?.strip_prefix("::"));
+        lines
+            .filter_map(|line| Some(line.split_once(suffix)?.0.to_owned()))
+            .collect()
     }
 
     /// Whether every endpoint of `cluster` passes its health check; `false` without endpoints.
     pub async fn healthy(&self, cluster: &str) -> bool {
         let page = Call::get("/clusters").send(self.admin).await;
         let mark = "::health_flags::";
-        let own = page.text().lines().filter(|line| line.starts_with(&format!("{cluster}::")));
-        let mut flags = own.filter_map(|line| Some(line.split_once(mark)?.1)).peekable();
+        let own = page
+            .text()
+            .lines()
+            .filter(|line| line.starts_with(&format!("{cluster}::")));
+        let mut flags = own
+            .filter_map(|line| Some(line.split_once(mark)?.1))
+            .peekable();
         flags.peek().is_some() && flags.all(|flags| flags == "healthy")
     }
 }
@@ -91,8 +118,17 @@ impl Drop for Envoy {
 
 /// The binary of the environment variable `HEADROOM_ENVOY`, else the one that `make tools` fetches.
 fn binary() -> PathBuf {
-    let fetched = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.tools/envoy/envoy"));
+    let fetched = || {
+        PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../.tools/envoy/envoy"
+        ))
+    };
     let binary = std::env::var_os("HEADROOM_ENVOY").map_or_else(fetched, PathBuf::from);
-    assert!(binary.is_file(), "needs Envoy: run make tools ({} is not there)", binary.display());
+    assert!(
+        binary.is_file(),
+        "needs Envoy: run make tools ({} is not there)",
+        binary.display()
+    );
     binary
 }

@@ -13,8 +13,9 @@ pub mod envoy;
 pub mod metrics;
 pub mod picker;
 pub mod ports;
+pub mod script;
 pub mod stack;
-pub mod upstream;
 mod until;
+pub mod upstream;
 
 pub use until::until;

@@ -18,7 +18,9 @@ impl Page {
     /// Sum over the samples called `name` whose labels contain every one of `labels`, each written
     /// `name="value"`; `None` when there is no such sample.
     pub fn sum(&self, name: &str, labels: &[&str]) -> Option<f64> {
-        let wanted = self.samples(name).filter(|(found, _)| labels.iter().all(|label| found.contains(label)));
+        let wanted = self
+            .samples(name)
+            .filter(|(found, _)| labels.iter().all(|label| found.contains(label)));
         wanted.fold(None, |sum, (_, value)| Some(sum.unwrap_or(0.0) + value))
     }
 
@@ -31,8 +33,12 @@ impl Page {
     pub fn by_label(&self, name: &str, label: &str) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
         for (labels, value) in self.samples(name) {
-            let found = labels.split(',').find_map(|pair| pair.strip_prefix(label)?.strip_prefix("=\""));
-            *sums.entry(found.unwrap_or_default().trim_end_matches('"').to_owned()).or_default() += value;
+            let found = labels
+                .split(',')
+                .find_map(|pair| pair.strip_prefix(label)?.strip_prefix("=\""));
+            *sums
+                .entry(found.unwrap_or_default().trim_end_matches('"').to_owned())
+                .or_default() += value;
         }
         sums
     }
@@ -57,12 +63,18 @@ mod tests {
 
     #[test]
     fn samples_are_summed_by_name_and_label() {
-        let page = Page("# TYPE a counter\na_total{x=\"1\",y=\"b\"} 2\na_total{x=\"2\"} 3\na 7\nab 9\n".to_owned());
+        let page = Page(
+            "# TYPE a counter\na_total{x=\"1\",y=\"b\"} 2\na_total{x=\"2\"} 3\na 7\nab 9\n"
+                .to_owned(),
+        );
         assert_eq!(page.sum("a_total", &[]), Some(5.0));
         assert_eq!(page.sum("a_total", &["x=\"1\""]), Some(2.0));
         assert_eq!(page.sum("a", &[]), Some(7.0));
         assert_eq!(page.sum("a", &["x=\"1\""]), None);
         assert_eq!(page.count("c", &[]), 0);
-        assert_eq!(page.by_label("a_total", "x"), [("1".to_owned(), 2.0), ("2".to_owned(), 3.0)].into());
+        assert_eq!(
+            page.by_label("a_total", "x"),
+            [("1".to_owned(), 2.0), ("2".to_owned(), 3.0)].into()
+        );
     }
 }

@@ -22,7 +22,11 @@ pub struct Ports {
 impl Ports {
     /// Three free ones.
     pub fn free() -> Self {
-        Self { grpc: ports::free(), health: ports::free(), admin: ports::free() }
+        Self {
+            grpc: ports::free(),
+            health: ports::free(),
+            admin: ports::free(),
+        }
     }
 
     /// Where the admin server is.
@@ -46,7 +50,11 @@ impl Picker {
     /// # Panics
     /// When it ends instead: with what it said.
     pub async fn start(binary: &Path, config: &Path, ports: Ports, log: &Path) -> Self {
-        let out = File::options().create(true).append(true).open(log).expect("a log file");
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .expect("a log file");
         let child = Command::new(binary)
             .arg(config)
             .args([ports.grpc, ports.health, ports.admin].map(|port| port.to_string()))
@@ -55,7 +63,11 @@ impl Picker {
             .stderr(out)
             .spawn()
             .expect("the picker can be run");
-        let mut picker = Self { child, ports, log: log.to_owned() };
+        let mut picker = Self {
+            child,
+            ports,
+            log: log.to_owned(),
+        };
         until("the picker's admin server to answer", async || {
             assert!(picker.is_running(), "the picker ended: {}", picker.log());
             tokio::net::TcpStream::connect(ports.admin()).await.ok()

@@ -9,10 +9,12 @@ use epp::bootstrap::{self, BootstrapOptions};
 use epp_core::EndpointSpec;
 use tempfile::TempDir;
 
+use crate::client::Call;
 use crate::envoy::Envoy;
 use crate::metrics::Page;
 use crate::picker::{Picker, Ports};
-use crate::upstream::{Script, Upstream};
+use crate::script::Script;
+use crate::upstream::{Upstream, WARM_UP};
 use crate::{ports, until};
 
 /// Objectives that every stack knows: `gold` goes first, `batch` last and may be shed, `capped` may be shed
@@ -59,7 +61,12 @@ impl Setup {
 
     /// The picker's configuration: a queue, predictions, and refusal of what cannot be in time.
     fn config(&self, endpoints: &Path) -> String {
-        let Self { max_concurrency, max_queued, ttl, .. } = self;
+        let Self {
+            max_concurrency,
+            max_queued,
+            ttl,
+            ..
+        } = self;
         let endpoints = endpoints.display();
         format!(
             "\
@@ -108,7 +115,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts everything, and waits until Envoy knows that the picker is well.
+    /// Starts everything, and waits until requests go through the picker.
     pub async fn start(setup: Setup) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut servers = Vec::new();
@@ -116,15 +123,31 @@ impl Stack {
             servers.push(Upstream::start(setup.script.clone()).await);
         }
         let fallback = Upstream::start(Script::default()).await;
-        let listed = if setup.listed { servers.as_slice() } else { &[] };
+        let listed = if setup.listed {
+            servers.as_slice()
+        } else {
+            &[]
+        };
         let addresses: Vec<_> = listed.iter().map(Upstream::address).collect();
         let endpoints = folder.path().join("endpoints.yaml");
         replace(&endpoints, &endpoints_file(&addresses));
-        replace(&folder.path().join("picker.yaml"), &setup.config(&endpoints));
-        replace(&eds_file(&folder), &bootstrap::render_eds(&specs(&[fallback.address()])));
+        replace(
+            &folder.path().join("picker.yaml"),
+            &setup.config(&endpoints),
+        );
+        replace(
+            &eds_file(&folder),
+            &bootstrap::render_eds(&specs(&[fallback.address()])),
+        );
 
         let ports = Ports::free();
-        let picker = Picker::start(setup.picker.as_ref(), &folder.path().join("picker.yaml"), ports, &log(&folder)).await;
+        let picker = Picker::start(
+            setup.picker.as_ref(),
+            &folder.path().join("picker.yaml"),
+            ports,
+            &log(&folder),
+        )
+        .await;
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let options = BootstrapOptions {
             listener: local(ports::free()),
@@ -138,7 +161,16 @@ impl Stack {
         };
         let envoy = Envoy::start(&bootstrap::render(&options), options.admin.port()).await;
         let (proxy, binary) = (options.listener, setup.picker);
-        let stack = Self { proxy, servers, fallback, picker, envoy, binary, ports, folder };
+        let stack = Self {
+            proxy,
+            servers,
+            fallback,
+            picker,
+            envoy,
+            binary,
+            ports,
+            folder,
+        };
         stack.known(&addresses).await;
         stack.picked_again().await;
         stack
@@ -149,44 +181,70 @@ impl Stack {
     /// # Panics
     /// When the setup has none or several.
     pub fn server(&self) -> &Upstream {
-        let [server] = &self.servers[..] else { panic!("{} servers were set up", self.servers.len()) };
+        let [server] = &self.servers[..] else {
+            panic!("{} servers were set up", self.servers.len())
+        };
         server
     }
 
     /// Waits until the only server has got `count` requests.
     pub async fn server_received(&self, count: usize) {
         let what = format!("request {count} to reach the server");
-        until(&what, async || (self.server().received().len() >= count).then_some(())).await;
+        until(&what, async || {
+            (self.server().received().len() >= count).then_some(())
+        })
+        .await;
     }
 
     /// Tells the picker by its endpoints file that `servers` are there, and waits until it knows.
     pub async fn list(&self, servers: &[SocketAddr]) {
-        replace(&self.folder.path().join("endpoints.yaml"), &endpoints_file(servers));
+        replace(
+            &self.folder.path().join("endpoints.yaml"),
+            &endpoints_file(servers),
+        );
         self.known(servers).await;
     }
 
     /// Tells Envoy which servers to use while there is no picker.
     pub fn list_fallback(&self, servers: &[SocketAddr]) {
-        replace(&eds_file(&self.folder), &bootstrap::render_eds(&specs(servers)));
+        replace(
+            &eds_file(&self.folder),
+            &bootstrap::render_eds(&specs(servers)),
+        );
     }
 
     /// Starts the picker again on the same ports, and waits until Envoy sees it.
     pub async fn restart_picker(&mut self) {
         let config = self.folder.path().join("picker.yaml");
-        self.picker = Picker::start(self.binary.as_ref(), &config, self.ports, &log(&self.folder)).await;
+        self.picker = Picker::start(
+            self.binary.as_ref(),
+            &config,
+            self.ports,
+            &log(&self.folder),
+        )
+        .await;
         self.picked_again().await;
     }
 
+    /// Waits until requests go through the picker: that Envoy has found it well does not mean that its workers
+    /// know already.
     async fn picked_again(&self) {
-        until("Envoy to find the picker well", async || self.envoy.healthy("picker").await.then_some(())).await;
+        until("Envoy to ask the picker", async || {
+            let answer = Call::post(WARM_UP, "{}").send(self.proxy).await;
+            (answer.status == 400).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the picker knows exactly `servers`.
     async fn known(&self, servers: &[SocketAddr]) {
         until("the picker to read its endpoints file", async || {
             let page = self.picker.metrics().await;
-            let each = servers.iter().all(|server| page.sum(IN_FLIGHT, &[&format!("\"{server}\"")]).is_some());
-            (each && page.count("llm_d_epp_ready_endpoints", &[]) == servers.len() as u64).then_some(())
+            let each = servers
+                .iter()
+                .all(|server| page.sum(IN_FLIGHT, &[&format!("\"{server}\"")]).is_some());
+            (each && page.count("llm_d_epp_ready_endpoints", &[]) == servers.len() as u64)
+                .then_some(())
         })
         .await;
     }
@@ -199,6 +257,11 @@ impl Stack {
     /// Requests in the queue.
     pub async fn queued(&self) -> u64 {
         self.picker.metrics().await.count(QUEUED, &[])
+    }
+
+    /// ext_proc streams open.
+    pub async fn streams(&self) -> u64 {
+        self.picker.metrics().await.count(STREAMS, &[])
     }
 
     /// Requests by what became of them; those still going are not in it.
@@ -217,17 +280,24 @@ impl Stack {
     pub async fn idle(&self) {
         let page = until("the picker to have nothing in flight", async || {
             let page = self.picker.metrics().await;
-            let load = [IN_FLIGHT, QUEUED, "llm_d_epp_inflight_tokens", "llm_d_epp_extproc_streams_inflight"];
-            load.iter().all(|name| page.count(name, &[]) == 0).then_some(page)
+            let load = [IN_FLIGHT, QUEUED, STREAMS, "llm_d_epp_inflight_tokens"];
+            load.iter()
+                .all(|name| page.count(name, &[]) == 0)
+                .then_some(page)
         })
         .await;
         let offered = page.count(DEMAND, &["outcome=\"Offered\""]);
-        assert_eq!(outcomes(&page).values().sum::<u64>(), offered, "requests that came, by outcome: {page:?}");
+        assert_eq!(
+            outcomes(&page).values().sum::<u64>(),
+            offered,
+            "requests that came, by outcome: {page:?}"
+        );
     }
 }
 
 const IN_FLIGHT: &str = "llm_d_epp_inflight_requests";
 const QUEUED: &str = "llm_d_epp_flow_control_queue_size";
+const STREAMS: &str = "llm_d_epp_extproc_streams_inflight";
 const DEMAND: &str = "headroom_demand_requests_total";
 
 fn outcomes(page: &Page) -> BTreeMap<String, u64> {
@@ -265,7 +335,11 @@ fn endpoints_file(servers: &[SocketAddr]) -> String {
         text.push_str(" []");
     }
     for server in servers {
-        text.push_str(&format!("\n- {{name: \"{server}\", address: \"{}\", port: \"{}\"}}", server.ip(), server.port()));
+        text.push_str(&format!(
+            "\n- {{name: \"{server}\", address: \"{}\", port: \"{}\"}}",
+            server.ip(),
+            server.port()
+        ));
     }
     text.push('\n');
     text

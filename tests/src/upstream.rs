@@ -19,75 +19,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::answers::{self, NullUsage};
+use crate::answers;
+use crate::script::{Hold, Script};
 
-/// Between two frames of an answer, so that the proxy reads most of them one by one. No test waits for it to
-/// be so: read together they must give the same result.
-const FRAME_PAUSE: Duration = Duration::from_millis(2);
+/// Path that no picker serves: one that is there answers 400. A model server says 200, and forgets it.
+pub const WARM_UP: &str = "/warm-up";
 
-/// How completions are answered.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Script {
-    /// Status of the answer; anything but 200 is answered with an OpenAI-shaped error.
-    pub status: StatusCode,
-    /// When chunks carry `"usage":null`.
-    pub null_usage: NullUsage,
-    /// How a streamed answer is cut into frames.
-    pub framing: Framing,
-    /// How long tokens take.
-    pub pace: Pace,
-    /// Wait there until [`Upstream::release`].
-    pub hold: Hold,
-    /// Break the connection after that many frames of a streamed answer.
-    pub die_after: Option<usize>,
-}
-
-/// How a streamed answer is cut into frames, each flushed on its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Framing {
-    /// One event each.
-    #[default]
-    Events,
-    /// One event each, the last two (usage, if asked for, and `[DONE]`) together.
-    LastTwoTogether,
-    /// At these byte offsets of the whole answer, in ascending order.
-    CutAt(Vec<usize>),
-}
-
-/// How long the frames of a streamed answer take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pace {
-    /// [`FRAME_PAUSE`] each.
-    #[default]
-    Steady,
-    /// As long for bodies below 8,000 bytes; ten times that, and twenty to the first, for those above: a step
-    /// that no straight line fits, for a model to learn.
-    ByPromptSize,
-}
-
-impl Pace {
-    /// Time to the first frame and between frames, for a body of that many bytes.
-    fn pauses(self, bytes: usize) -> (Duration, Duration) {
-        match self {
-            Self::ByPromptSize if bytes > 8_000 => (20 * FRAME_PAUSE, 10 * FRAME_PAUSE),
-            Self::Steady | Self::ByPromptSize => (FRAME_PAUSE, FRAME_PAUSE),
-        }
-    }
-}
-
-/// Where an answer waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hold {
-    /// Nowhere.
-    #[default]
-    No,
-    /// Before the response's headers.
-    BeforeHeaders,
-    /// After that many frames of a streamed answer.
-    AfterFrames(usize),
-}
-
-/// A request as it arrived. Reads of `/metrics` and `/health` are not kept.
+/// A request as it arrived. Reads of `/metrics`, `/health` and [`WARM_UP`] are not kept.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// Method.
@@ -108,7 +46,9 @@ impl Received {
 
     /// Value of a header; `None` without it.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.to_str().expect("a header in ASCII"))
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("a header in ASCII"))
     }
 }
 
@@ -133,7 +73,9 @@ struct Shared {
 impl Upstream {
     /// Starts a server on a free loopback port.
     pub async fn start(script: Script) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let shared = Arc::new(Shared {
             script: Mutex::new(script),
@@ -142,7 +84,11 @@ impl Upstream {
             released: watch::channel(0).0,
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Self { address, shared, task }
+        Self {
+            address,
+            shared,
+            task,
+        }
     }
 
     /// Where it listens.
@@ -171,7 +117,11 @@ impl Upstream {
     /// When there were none or several.
     pub fn only_request(&self) -> Received {
         let mut received = self.received();
-        assert_eq!(received.len(), 1, "requests at the model server: {received:?}");
+        assert_eq!(
+            received.len(),
+            1,
+            "requests at the model server: {received:?}"
+        );
         received.remove(0)
     }
 
@@ -197,16 +147,21 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
         connections.spawn(async move {
             // A connection that breaks is part of what is tested.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Answer>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<Response<Answer>, Infallible> {
     let path = request.uri().path().to_owned();
     let response = match path.as_str() {
-        "/health" => whole("text/plain", String::new()),
+        "/health" | WARM_UP => whole("text/plain", String::new()),
         "/metrics" => whole("text/plain; version=0.0.4", exposition()),
         _ => {
             let Some(received) = receive(request).await else {
@@ -230,8 +185,16 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
 async fn receive(request: Request<Incoming>) -> Option<Received> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.ok()?.to_bytes();
-    let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    Some(Received { method: head.method, path, headers: head.headers, body })
+    let path = head
+        .uri
+        .path_and_query()
+        .map_or_else(String::new, ToString::to_string);
+    Some(Received {
+        method: head.method,
+        path,
+        headers: head.headers,
+        body,
+    })
 }
 
 async fn complete(
@@ -241,13 +204,17 @@ async fn complete(
     shared: &Arc<Shared>,
 ) -> Response<Answer> {
     let path = received.path.split('?').next().unwrap_or_default();
-    let unfinished = Unfinished { shared: Arc::clone(shared), finished: false };
+    let unfinished = Unfinished {
+        shared: Arc::clone(shared),
+        finished: false,
+    };
     if script.hold == Hold::BeforeHeaders {
         wait(hold.clone()).await;
     }
     if script.status != StatusCode::OK {
         unfinished.finish();
-        let error = r#"{"error":{"message":"scripted","type":"server_error","param":null,"code":null}}"#;
+        let error =
+            r#"{"error":{"message":"scripted","type":"server_error","param":null,"code":null}}"#;
         let mut response = whole("application/json", error.to_owned());
         *response.status_mut() = script.status;
         return response;
@@ -258,12 +225,20 @@ async fn complete(
         return whole("application/json", answers::document(path));
     }
     let usage_asked = request["stream_options"]["include_usage"] == true;
-    let frames = script.framing.cut(&answers::events(path, usage_asked, script.null_usage));
+    let frames = script
+        .framing
+        .cut(&answers::events(path, usage_asked, script.null_usage));
     let (frames_in, frames_out) = mpsc::channel(1);
     let pauses = script.pace.pauses(received.body.len());
     tokio::spawn(play(frames, pauses, script, hold, frames_in));
-    let body = Answer::Streamed { frames: frames_out, unfinished: Some(unfinished) };
-    Response::builder().header("content-type", "text/event-stream; charset=utf-8").body(body).unwrap()
+    let body = Answer::Streamed {
+        frames: frames_out,
+        unfinished: Some(unfinished),
+    };
+    Response::builder()
+        .header("content-type", "text/event-stream; charset=utf-8")
+        .body(body)
+        .unwrap()
 }
 
 /// Sends the frames until the script says stop or nobody listens any more.
@@ -284,7 +259,9 @@ async fn play(
             let _ = out.send(Err(Cut)).await;
             return;
         }
-        let Some(frame) = frames.get(sent) else { return };
+        let Some(frame) = frames.get(sent) else {
+            return;
+        };
         if out.send(Ok(frame.clone())).await.is_err() {
             return;
         }
@@ -295,27 +272,6 @@ async fn play(
 async fn wait(mut hold: watch::Receiver<usize>) {
     // An error means that the server is gone; so is whoever waits for it.
     let _ = hold.changed().await;
-}
-
-impl Framing {
-    fn cut(&self, events: &[String]) -> Vec<Bytes> {
-        let events = events.iter().map(|event| Bytes::copy_from_slice(event.as_bytes()));
-        match self {
-            Self::Events => events.collect(),
-            Self::LastTwoTogether => {
-                let mut frames: Vec<_> = events.collect();
-                let last = frames.split_off(frames.len() - 2);
-                frames.push(last.concat().into());
-                frames
-            }
-            Self::CutAt(offsets) => {
-                let whole = Bytes::from(events.collect::<Vec<_>>().concat());
-                let ends = offsets.iter().copied().chain([whole.len()]);
-                let begins = [0].into_iter().chain(offsets.iter().copied());
-                begins.zip(ends).map(|(begin, end)| whole.slice(begin..end)).collect()
-            }
-        }
-    }
 }
 
 /// Counts an answer as aborted unless it is told that it ended.
@@ -355,21 +311,29 @@ impl std::error::Error for Cut {}
 #[derive(Debug)]
 enum Answer {
     Whole(Option<Bytes>),
-    Streamed { frames: mpsc::Receiver<Result<Bytes, Cut>>, unfinished: Option<Unfinished> },
+    Streamed {
+        frames: mpsc::Receiver<Result<Bytes, Cut>>,
+        unfinished: Option<Unfinished>,
+    },
 }
 
 impl Body for Answer {
     type Data = Bytes;
     type Error = Cut;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match &mut *self {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Streamed { frames, unfinished } => {
                 let polled = frames.poll_recv(context);
                 if matches!(polled, Poll::Ready(None | Some(Err(Cut)))) {
                     // Ended by the script, not by the client.
-                    unfinished.take().map(Unfinished::finish);
+                    if let Some(unfinished) = unfinished.take() {
+                        unfinished.finish();
+                    }
                 }
                 polled.map(|frame| frame.map(|frame| frame.map(Frame::data)))
             }
@@ -391,7 +355,10 @@ fn whole(content_type: &str, body: String) -> Response<Answer> {
 }
 
 fn models() -> String {
-    format!(r#"{{"object":"list","data":[{{"id":"{}","object":"model"}}]}}"#, answers::MODEL)
+    format!(
+        r#"{{"object":"list","data":[{{"id":"{}","object":"model"}}]}}"#,
+        answers::MODEL
+    )
 }
 
 /// vLLM's gauges of an idle server.

@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use system_tests::answers::{self, NullUsage};
 use system_tests::client::{Call, Next};
 use system_tests::envoy::Envoy;
-use system_tests::upstream::{Framing, Hold, Script, Upstream};
+use system_tests::script::{Framing, Hold, Script};
+use system_tests::upstream::Upstream;
 use system_tests::{ports, until};
 
 const PATH: &str = "/v1/chat/completions";
@@ -37,7 +38,10 @@ static_resources:
 "#,
         port = upstream.port()
     );
-    (Envoy::start(&bootstrap, admin).await, (Ipv4Addr::LOCALHOST, listener).into())
+    (
+        Envoy::start(&bootstrap, admin).await,
+        (Ipv4Addr::LOCALHOST, listener).into(),
+    )
 }
 
 #[tokio::test]
@@ -45,20 +49,34 @@ async fn every_framing_carries_the_same_bytes() {
     let upstream = Upstream::start(Script::default()).await;
     let (envoy, proxy) = pass_through(upstream.address()).await;
     let whole = answers::events(PATH, false, NullUsage::Never).concat();
-    for framing in [Framing::Events, Framing::LastTwoTogether, Framing::CutAt(vec![1, 7, 100])] {
-        upstream.follow(Script { framing, ..Script::default() });
+    for framing in [
+        Framing::Events,
+        Framing::LastTwoTogether,
+        Framing::CutAt(vec![1, 7, 100]),
+    ] {
+        upstream.follow(Script {
+            framing,
+            ..Script::default()
+        });
         let answer = Call::post(PATH, STREAMED).send(proxy).await;
         assert_eq!(answer.text(), whole);
         assert!(!answer.cut);
     }
     assert!(envoy.healthy("servers").await);
-    assert_eq!(envoy.endpoints("servers").await, [upstream.address().to_string()]);
+    assert_eq!(
+        envoy.endpoints("servers").await,
+        [upstream.address().to_string()]
+    );
     assert_eq!(upstream.aborted(), 0);
 }
 
 #[tokio::test]
 async fn a_server_that_dies_and_a_client_that_leaves_are_seen() {
-    let upstream = Upstream::start(Script { die_after: Some(2), ..Script::default() }).await;
+    let upstream = Upstream::start(Script {
+        die_after: Some(2),
+        ..Script::default()
+    })
+    .await;
     let (_envoy, proxy) = pass_through(upstream.address()).await;
     let events = answers::events(PATH, false, NullUsage::Never);
 
@@ -67,9 +85,15 @@ async fn a_server_that_dies_and_a_client_that_leaves_are_seen() {
     assert_eq!(answer.text(), events[..2].concat());
     assert_eq!(upstream.aborted(), 0);
 
-    upstream.follow(Script { hold: Hold::AfterFrames(1), ..Script::default() });
+    upstream.follow(Script {
+        hold: Hold::AfterFrames(1),
+        ..Script::default()
+    });
     let mut reply = Call::post(PATH, STREAMED).open(proxy).await.unwrap();
     assert_eq!(reply.next().await, Next::Frame(events[0].clone().into()));
     drop(reply);
-    until("the server to see that the client left", async || (upstream.aborted() == 1).then_some(())).await;
+    until("the server to see that the client left", async || {
+        (upstream.aborted() == 1).then_some(())
+    })
+    .await;
 }

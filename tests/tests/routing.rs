@@ -3,9 +3,10 @@
 
 use names::header;
 use system_tests::client::{Call, Next};
+use system_tests::script::{Hold, Script};
 use system_tests::stack::{Setup, Stack};
 use system_tests::until;
-use system_tests::upstream::{Hold, Script, Upstream};
+use system_tests::upstream::Upstream;
 
 const PICKER: &str = env!("CARGO_BIN_EXE_picker");
 const PATH: &str = "/v1/completions";
@@ -15,7 +16,13 @@ fn document() -> Call {
 }
 
 fn large_document() -> Call {
-    Call::post(PATH, format!(r#"{{"model":"fake-model","prompt":"{}"}}"#, "x".repeat(1_200_000)))
+    Call::post(
+        PATH,
+        format!(
+            r#"{{"model":"fake-model","prompt":"{}"}}"#,
+            "x".repeat(1_200_000)
+        ),
+    )
 }
 
 /// The calls of a client that tries every routing header, alone and all at once, and without a body.
@@ -24,11 +31,23 @@ fn smuggling(decoy: &Upstream) -> Vec<Call> {
     let mut calls = Vec::new();
     for name in header::ROUTING {
         calls.push(document().header(name, address));
-        calls.push(document().header(&name.to_uppercase(), address).header(name, format!("{address},{address}")));
+        calls.push(
+            document()
+                .header(&name.to_uppercase(), address)
+                .header(name, format!("{address},{address}")),
+        );
         calls.push(Call::get("/v1/models").header(name, address));
     }
-    let all = |call: Call| header::ROUTING.iter().fold(call, |call, name| call.header(name, address));
-    calls.extend([all(document()), all(large_document()), all(Call::get("/v1/models"))]);
+    let all = |call: Call| {
+        header::ROUTING
+            .iter()
+            .fold(call, |call, name| call.header(name, address))
+    };
+    calls.extend([
+        all(document()),
+        all(large_document()),
+        all(Call::get("/v1/models")),
+    ]);
     calls
 }
 
@@ -36,9 +55,15 @@ fn smuggling(decoy: &Upstream) -> Vec<Call> {
 fn saw_no_smuggled_header(server: &Upstream, decoy: &Upstream) {
     let address = decoy.address().to_string();
     for received in server.received() {
-        let values = received.headers.iter().filter(|(name, _)| header::ROUTING.contains(&name.as_str()));
+        let values = received
+            .headers
+            .iter()
+            .filter(|(name, _)| header::ROUTING.contains(&name.as_str()));
         for (name, value) in values {
-            assert!(!value.to_str().unwrap().contains(&address), "{name} reached the server: {value:?}");
+            assert!(
+                !value.to_str().unwrap().contains(&address),
+                "{name} reached the server: {value:?}"
+            );
         }
     }
 }
@@ -67,9 +92,16 @@ async fn without_the_picker_requests_go_to_the_fallback_and_nowhere_else() {
     // Before the proxy has noticed, requests may fail; they must not follow the client's headers.
     for call in &calls {
         let answer = call.send(stack.proxy).await;
-        assert!([200, 500].contains(&answer.status.as_u16()), "{}", answer.status);
+        assert!(
+            [200, 500].contains(&answer.status.as_u16()),
+            "{}",
+            answer.status
+        );
     }
-    until("the proxy to notice", async || (!stack.envoy.healthy("picker").await).then_some(())).await;
+    until("the proxy to notice", async || {
+        (!stack.envoy.healthy("picker").await).then_some(())
+    })
+    .await;
     let before = stack.fallback.received().len();
     for call in &calls {
         let answer = call.send(stack.proxy).await;
@@ -82,20 +114,32 @@ async fn without_the_picker_requests_go_to_the_fallback_and_nowhere_else() {
 
     stack.restart_picker().await;
     assert_eq!(document().send(stack.proxy).await.status, 200);
-    assert_eq!(stack.server().received().len(), 1, "a picker that is back picks again");
+    assert_eq!(
+        stack.server().received().len(),
+        1,
+        "a picker that is back picks again"
+    );
 }
 
 #[tokio::test]
 async fn a_new_list_of_fallback_servers_is_taken_over() {
     let mut stack = Stack::start(Setup::new(PICKER)).await;
     let other = Upstream::start(Script::default()).await;
-    assert_eq!(stack.envoy.endpoints("fallback").await, [stack.fallback.address().to_string()]);
+    assert_eq!(
+        stack.envoy.endpoints("fallback").await,
+        [stack.fallback.address().to_string()]
+    );
     stack.list_fallback(&[other.address()]);
     let wanted = [other.address().to_string()];
-    until("the proxy to read the new list", async || (stack.envoy.endpoints("fallback").await == wanted).then_some(()))
-        .await;
+    until("the proxy to read the new list", async || {
+        (stack.envoy.endpoints("fallback").await == wanted).then_some(())
+    })
+    .await;
     stack.picker.kill();
-    until("the proxy to notice", async || (!stack.envoy.healthy("picker").await).then_some(())).await;
+    until("the proxy to notice", async || {
+        (!stack.envoy.healthy("picker").await).then_some(())
+    })
+    .await;
     assert_eq!(document().send(stack.proxy).await.status, 200);
     assert_eq!(other.received().len(), 1);
     assert!(stack.fallback.received().is_empty());
@@ -105,27 +149,50 @@ async fn a_new_list_of_fallback_servers_is_taken_over() {
 #[tokio::test]
 async fn a_picker_that_is_told_to_stop_loses_nothing() {
     let mut stack = Stack::start(Setup::new(PICKER)).await;
-    stack.server().follow(Script { hold: Hold::AfterFrames(1), ..Script::default() });
-    let streamed = Call::post(PATH, r#"{"model":"fake-model","prompt":"hi","stream":true}"#);
+    stack.server().follow(Script {
+        hold: Hold::AfterFrames(1),
+        ..Script::default()
+    });
+    let streamed = Call::post(
+        PATH,
+        r#"{"model":"fake-model","prompt":"hi","stream":true}"#,
+    );
     let mut under_way = streamed.open(stack.proxy).await.unwrap();
     assert!(matches!(under_way.next().await, Next::Frame(_)));
     stack.server().follow(Script::default());
 
     stack.picker.terminate();
     until("the proxy to notice", async || {
-        assert_eq!(document().send(stack.proxy).await.status, 200, "lost in the drain");
-        assert!(stack.picker.is_running(), "the stream under way was not waited for");
+        assert_eq!(
+            document().send(stack.proxy).await.status,
+            200,
+            "lost in the drain"
+        );
+        assert!(
+            stack.picker.is_running(),
+            "the stream under way was not waited for"
+        );
         (!stack.envoy.healthy("picker").await).then_some(())
     })
     .await;
     for _ in 0..3 {
         assert_eq!(document().send(stack.proxy).await.status, 200);
     }
-    assert!(stack.fallback.received().len() >= 3, "the drained picker was asked again");
+    assert!(
+        stack.fallback.received().len() >= 3,
+        "the drained picker was asked again"
+    );
 
     stack.server().release();
     let rest = under_way.read().await;
-    assert!(!rest.cut && rest.text().ends_with("data: [DONE]\n\n"), "{}", rest.text());
-    until("the picker to end", async || (!stack.picker.is_running()).then_some(())).await;
+    assert!(
+        !rest.cut && rest.text().ends_with("data: [DONE]\n\n"),
+        "{}",
+        rest.text()
+    );
+    until("the picker to end", async || {
+        (!stack.picker.is_running()).then_some(())
+    })
+    .await;
     assert!(stack.picker.succeeded(), "{}", stack.picker.log());
 }

@@ -276,6 +276,12 @@ impl Rates {
     pub(crate) fn span(&self) -> Duration {
         self.0.iter().map(|phase| phase.duration).sum()
     }
+
+    /// In words: `8/s for 25 s, then 24/s for 30 s`.
+    pub(crate) fn phrase(&self) -> String {
+        let phase = |phase: &Phase| format!("{}/s for {} s", phase.rate, phase.duration.as_secs_f64());
+        self.0.iter().map(phase).collect::<Vec<_>>().join(", then ")
+    }
 }
 
 impl std::fmt::Display for Rates {
@@ -376,6 +382,7 @@ mod tests {
         let args = parse(&[]).unwrap();
         let live = args.live.settings().unwrap();
         assert_eq!(live.rates.to_string(), "8:25s,24:30s,8:35s");
+        assert_eq!(live.rates.phrase(), "8/s for 25 s, then 24/s for 30 s, then 8/s for 35 s");
         assert_eq!((live.rates.span().as_secs(), live.shorten.get(), live.min, live.max), (90, 8, 1, 10));
         assert_eq!((live.startup.as_secs(), live.scale_down_guard.as_secs(), live.concurrency), (6, 10, 16));
         assert_eq!(live.slo, Slo { ttft_ms: 2000.0, tpot_ms: 150.0 });

@@ -10,6 +10,9 @@ const LEFT: f64 = 58.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 26.0;
+/// Flags that would lie on each other hang below each other instead, in so many rows.
+const FLAG_ROWS: usize = 3;
+const FLAG_RADIUS: f64 = 8.0;
 
 /// How values are laid out from the lower to the upper edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,14 +150,20 @@ impl Chart {
     }
 
     fn flags(&self, axis: &Axis, svg: &mut String) {
+        let mut ends = [f64::NEG_INFINITY; FLAG_ROWS];
         for mark in &self.marks {
             let x = axis.x(mark.at);
+            // The first row where it does not cover an earlier flag; in a crowd, the row whose last flag is farthest.
+            let farthest = (0..FLAG_ROWS).min_by(|a, b| ends[*a].total_cmp(&ends[*b])).unwrap_or(0);
+            let row = (0..FLAG_ROWS).find(|row| x - ends[*row] >= 2.0 * FLAG_RADIUS).unwrap_or(farthest);
+            ends[row] = x;
+            let y = TOP + row as f64 * 2.0 * FLAG_RADIUS;
             let _ = write!(
                 svg,
-                r#"<g class="mark"><title>{}</title><line x1="{x:.1}" x2="{x:.1}" y1="{TOP:.1}" y2="{:.1}"/><circle cx="{x:.1}" cy="{TOP:.1}" r="8"/><text x="{x:.1}" y="{:.1}" text-anchor="middle">{}</text></g>"#,
+                r#"<g class="mark"><title>{}</title><line x1="{x:.1}" x2="{x:.1}" y1="{y:.1}" y2="{:.1}"/><circle cx="{x:.1}" cy="{y:.1}" r="{FLAG_RADIUS:.0}"/><text x="{x:.1}" y="{:.1}" text-anchor="middle">{}</text></g>"#,
                 escaped(&mark.title),
                 axis.bottom,
-                TOP + 3.5,
+                y + 3.5,
                 escaped(&mark.label)
             );
         }
@@ -324,6 +333,15 @@ mod tests {
         let path = path(&[(0.0, Some(1.0)), (90.0, Some(2.0))], Stroke::Step, &axis);
         let (x0, x1, y1, y2) = (axis.x(0.0), axis.x(90.0), axis.y(1.0), axis.y(2.0));
         assert_eq!(path, format!("M{x0:.1} {y1:.1}L{x1:.1} {y1:.1}L{x1:.1} {y2:.1}"));
+    }
+
+    #[test]
+    fn flags_that_are_close_do_not_cover_each_other() {
+        let mut marked = chart(Scale::Linear, vec![(0.0, Some(1.0))]);
+        marked.marks = [10.0, 10.5, 30.0].map(|at| Mark { at, label: "1".into(), title: String::new() }).into();
+        let svg = marked.svg();
+        let rows: Vec<&str> = svg.split("cy=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert_eq!(rows, ["12.0", "28.0", "12.0"]);
     }
 
     #[test]

@@ -166,7 +166,7 @@ fn report(args: &Args, source: &Source, live: Option<Live>, replay: Option<Repla
 fn summary(findings: &Findings) -> String {
     let mut text = String::new();
     if let Some(live) = &findings.live {
-        let title = format!("Live, behind Envoy: {}, {} requests/s", live.settings.profile, live.settings.rates);
+        let title = format!("Live, behind Envoy: {}, {}", live.settings.profile, live.settings.rates.phrase());
         let (replicas, hits, bound) = (compare::replicas(live.mean_replicas), format::share(live.hit_share), format::share(live.hit_bound));
         text += &format!("\n{title}\n\n{}", compare::live(live).text());
         text += &format!("\n  {replicas} on average; {hits} of prompt tokens cached (infinite cache: {bound})\n");

@@ -91,33 +91,26 @@ pub(crate) fn render(findings: &Findings) -> Result<String, askama::Error> {
     page.render()
 }
 
-/// The outcome in one sentence; also the last line in the terminal.
+/// The outcome in a sentence for each part; also the last line in the terminal.
 pub(crate) fn headline(findings: &Findings) -> String {
-    match (&findings.live, &findings.replay) {
-        (Some(live), Some(replay)) => format!("{}; {}.", live_outcome(live), replay_outcome(replay)),
-        (Some(live), None) => format!("{}.", live_outcome(live)),
-        (None, Some(replay)) => {
-            let outcome = replay_outcome(replay);
-            let mut letters = outcome.chars();
-            let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
-            format!("{first}{}.", letters.as_str())
-        }
-        (None, None) => "Nothing was run.".into(),
-    }
+    let live = findings.live.as_ref().map(live_outcome);
+    let replay = findings.replay.as_ref().map(replay_outcome);
+    live.into_iter().chain(replay).collect::<Vec<_>>().join(" ")
 }
 
 fn live_outcome(live: &Live) -> String {
     let met = attainment(live.kinds.get(Kind::Interactive.name()));
-    let most = live.timeline.iter().map(|sample| sample.ready).max().unwrap_or(0);
-    format!("Behind Envoy {met} of interactive requests met both SLOs while the fleet followed the load between {} and {most} replicas", live.settings.min)
+    let ready = || live.timeline.iter().map(|sample| sample.ready);
+    let (least, most) = (ready().min().unwrap_or(0), ready().max().unwrap_or(0));
+    format!("Live, {met} of interactive requests met both SLOs while the fleet followed the load from {least} to {most} replicas and down to {}.", ready().next_back().unwrap_or(0))
 }
 
 fn replay_outcome(replay: &Replay) -> String {
     let met = |fleet: &Fleet| attainment(fleet.kind(Kind::Interactive.name()));
-    let Some((ours, others)) = replay.fleets.split_first() else { return "no fleet was replayed".into() };
-    let others: Vec<String> = others.iter().map(|fleet| format!("{} {}", fleet.policy, met(fleet))).collect();
+    let Some((ours, others)) = replay.fleets.split_first() else { return "No fleet was replayed.".into() };
+    let others: Vec<String> = others.iter().map(|fleet| format!("{} ({})", met(fleet), fleet.policy)).collect();
     format!(
-        "on a virtual clock {} did with {:.1} replicas on average, where a fixed fleet of that size reached {}",
+        "Replayed, {} of interactive requests met both SLOs with {:.1} replicas on average; fixed fleets of that size reached {}.",
         met(ours),
         ours.mean_replicas,
         others.join(" and ")
@@ -147,7 +140,7 @@ fn facts(findings: &Findings) -> Vec<Fact> {
     if let Some(live) = &findings.live {
         let settings = &live.settings;
         facts.push(plain("live profile", format!("{} ({})", settings.profile, settings.model)));
-        facts.push(plain("live load", format!("{} requests/s, lengths divided by {}", settings.rates, settings.shorten)));
+        facts.push(plain("live load", format!("{}; lengths divided by {}", settings.rates.phrase(), settings.shorten)));
         facts.push(plain("live fleet", fleet_phrase(settings.min, settings.max, settings.startup.as_secs_f64(), settings.concurrency)));
         facts.push(plain("live SLO", slo_phrase(settings.slo)));
         facts.push(plain("proxy", live.envoy.clone()));
@@ -166,11 +159,12 @@ fn fleet_phrase(min: u32, max: u32, startup: f64, concurrency: u32) -> String {
     format!("{min} to {max} replicas, start-up {startup} s, at most {concurrency} requests in flight on each")
 }
 
-/// A figure of `chart`, its legend taken from the series.
+/// A figure of `chart`, its legend taken from the series: what lies on top comes first.
 fn figure(title: &str, caption: &str, chart: &Chart) -> Figure {
     let legend = chart
         .series
         .iter()
+        .rev()
         .map(|series| Key { name: series.name.clone(), class: series.class, dashed: series.stroke == Stroke::Dashed })
         .collect();
     Figure { title: title.into(), legend, svg: chart.svg(), caption: caption.into() }

@@ -1,7 +1,7 @@
 //! How much one replica serves within its objective, asked of the learned model.
 //!
-//! For a rate λ the replica settles where what it holds is what λ puts there ([`operating`]); in that state the share
-//! of the mix that meets the SLO is predicted ([`attainment`]); the capacity is the highest λ at which that share is
+//! For a rate λ the replica settles where what it holds is what λ puts there (`operating`); in that state the share
+//! of the mix that meets the SLO is predicted (`attainment`); the capacity is the highest λ at which that share is
 //! still enough. All of it is monotone in λ, so λ is found by doubling and bisection.
 //!
 //! An idle replica misses some requests whatever the load (a prompt too long for the TTFT): no count of replicas cures

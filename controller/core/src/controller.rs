@@ -6,7 +6,7 @@ use std::time::Duration;
 use predictor::State;
 
 use crate::capacity::{self, Binding, Capacity};
-use crate::decision::{Basis, Decision, Hold, Reason};
+use crate::decision::{Basis, Decision, Hold, Infeasible, Need, Reason};
 use crate::demand::{Demand, Meter};
 use crate::forecast::{Forecast, forecast};
 use crate::guard::Guard;
@@ -107,14 +107,14 @@ impl Controller {
     fn size(&self, signals: &Signals, forecast: &Forecast, capacity: &Capacity) -> Sized {
         let policy = &self.policy;
         let plan = plan(policy, forecast, &signals.queued, capacity);
-        let mut reasons = vec![Reason::Forecast {
+        let mut reasons = vec![Reason::Forecast(Need {
             rate: forecast.upper,
             horizon: forecast.horizon,
             needed: plan.needed,
             per_replica: capacity.requests_per_second,
             binding: capacity.binding,
             percentile: policy.slo.percentile,
-        }];
+        })];
         if plan.backlog_rate > 0.0 {
             reasons.push(Reason::Backlog {
                 requests: signals.queued.requests,
@@ -129,12 +129,12 @@ impl Controller {
         };
         if capacity.infeasible {
             let (percentile, utilization) = (policy.slo.percentile, policy.utilization_fallback);
-            reasons.push(Reason::Infeasible {
+            reasons.push(Reason::Infeasible(Infeasible {
                 target,
                 reachable,
                 percentile,
                 utilization,
-            });
+            }));
         } else if reachable < 1.0 - WORTH_TELLING {
             reasons.push(Reason::Incurable {
                 share: 1.0 - reachable,

@@ -54,6 +54,39 @@ impl Basis {
     pub const ALL: [Self; 3] = [Self::Slo, Self::Utilization, Self::Held];
 }
 
+/// What the forecast makes of the capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Need {
+    /// Requests/s that replicas are counted for.
+    pub rate: f64,
+    /// How far ahead.
+    #[serde(rename = "horizonSeconds", with = "seconds")]
+    pub horizon: Duration,
+    /// Replicas' worth of it and of the backlog, not rounded.
+    pub needed: f64,
+    /// Requests/s per replica.
+    pub per_replica: f64,
+    /// What binds a replica.
+    pub binding: Binding,
+    /// The SLO's percentile, 0 to 1.
+    pub percentile: f32,
+}
+
+/// An SLO that one idle replica misses.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Infeasible {
+    /// TTFT or TPOT.
+    pub target: Binding,
+    /// Share of the requests that an idle replica serves in time.
+    pub reachable: f64,
+    /// Share that the SLO asks for.
+    pub percentile: f32,
+    /// Utilisation sized for instead.
+    pub utilization: f64,
+}
+
 /// One of the reasons for a count, in the order in which they took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
@@ -63,21 +96,7 @@ impl Basis {
 )]
 pub enum Reason {
     /// Forecast over capacity.
-    Forecast {
-        /// Requests/s that replicas are counted for.
-        rate: f64,
-        /// How far ahead.
-        #[serde(rename = "horizonSeconds", with = "seconds")]
-        horizon: Duration,
-        /// Replicas' worth of it and of the backlog, not rounded.
-        needed: f64,
-        /// Requests/s per replica.
-        per_replica: f64,
-        /// What binds a replica.
-        binding: Binding,
-        /// The SLO's percentile, 0 to 1.
-        percentile: f32,
-    },
+    Forecast(Need),
     /// The queue adds to the forecast.
     Backlog {
         /// Waiting requests.
@@ -89,16 +108,7 @@ pub enum Reason {
         drain: Duration,
     },
     /// One idle replica misses the SLO.
-    Infeasible {
-        /// `TTFT` or `TPOT`.
-        target: Binding,
-        /// Share of the requests that an idle replica serves in time.
-        reachable: f64,
-        /// Share that the SLO asks for.
-        percentile: f32,
-        /// Utilisation sized for instead.
-        utilization: f64,
-    },
+    Infeasible(Infeasible),
     /// Some requests miss the SLO at any count; the rest is sized for.
     Incurable {
         /// Share of the requests.
@@ -166,7 +176,7 @@ impl fmt::Display for Decision {
         if self.changes() {
             write!(f, "{} → {}: ", self.previous, self.replicas)?;
         } else {
-            write!(f, "{} stay: ", self.replicas)?;
+            write!(f, "stay at {}: ", self.replicas)?;
         }
         for (index, reason) in self.reasons.iter().enumerate() {
             if index > 0 {
@@ -181,55 +191,26 @@ impl fmt::Display for Decision {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Forecast {
-                rate,
-                horizon,
-                needed,
-                per_replica,
-                binding,
-                percentile,
-            } => {
-                write!(
-                    f,
-                    "forecast {rate:.1} req/s at +{} needs {needed:.1} replicas at {per_replica:.2} req/s each (",
-                    Span(horizon)
-                )?;
-                match binding {
-                    Binding::Ttft | Binding::Tpot => {
-                        write!(f, "{binding} p{} binds)", Percent(f64::from(percentile)))
-                    }
-                    _ => write!(f, "{binding} binds)"),
-                }
-            }
+            Self::Forecast(need) => need.fmt(f),
             Self::Backlog {
                 requests,
                 rate,
                 drain,
             } => {
+                let drain = Span(drain);
                 write!(
                     f,
-                    "{requests} queued add {rate:.1} req/s to be worked off in {}",
-                    Span(drain)
+                    "{requests} queued add {rate:.1} req/s to be worked off in {drain}"
                 )
             }
-            Self::Infeasible {
-                target,
-                reachable,
-                percentile,
-                utilization,
-            } => write!(
-                f,
-                "{target} p{} is infeasible: an idle replica serves only {}% of the requests in time; sized for {}% utilisation",
-                Percent(f64::from(percentile)),
-                Percent(reachable),
-                Percent(utilization)
-            ),
+            Self::Infeasible(infeasible) => infeasible.fmt(f),
             Self::Incurable { share } => {
+                let share = Percent(share);
                 write!(
                     f,
-                    "{}% of the requests miss the SLO even on an idle replica and are not sized for",
-                    Percent(share)
-                )
+                    "{share}% of the requests miss the SLO even on an idle replica "
+                )?;
+                f.write_str("and are not sized for")
             }
             Self::Extrapolated => {
                 f.write_str("capacity is extrapolated beyond the load seen so far")
@@ -247,6 +228,44 @@ impl fmt::Display for Reason {
             }
             Self::Guard(guarded) => guarded.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            rate,
+            needed,
+            per_replica,
+            binding,
+            ..
+        } = self;
+        let horizon = Span(self.horizon);
+        write!(
+            f,
+            "forecast {rate:.1} req/s at +{horizon} needs {needed:.1} replicas "
+        )?;
+        write!(f, "at {per_replica:.2} req/s each ({binding}")?;
+        if matches!(binding, Binding::Ttft | Binding::Tpot) {
+            write!(f, " p{}", Percent(f64::from(self.percentile)))?;
+        }
+        f.write_str(" binds)")
+    }
+}
+
+impl fmt::Display for Infeasible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (percentile, reachable) =
+            (Percent(f64::from(self.percentile)), Percent(self.reachable));
+        let (target, utilization) = (self.target, Percent(self.utilization));
+        write!(
+            f,
+            "{target} p{percentile} is infeasible: an idle replica serves only "
+        )?;
+        write!(
+            f,
+            "{reachable}% of the requests in time; sized for {utilization}% utilisation"
+        )
     }
 }
 
@@ -314,14 +333,14 @@ mod tests {
     use super::*;
 
     fn forecast() -> Reason {
-        Reason::Forecast {
+        Reason::Forecast(Need {
             rate: 21.4,
             horizon: Duration::from_secs(6),
             needed: 4.553,
             per_replica: 4.7,
             binding: Binding::Ttft,
             percentile: 0.9,
-        }
+        })
     }
 
     fn decision(previous: u32, replicas: u32, reasons: Vec<Reason>) -> Decision {
@@ -356,9 +375,9 @@ mod tests {
         );
         assert_eq!(
             decision(3, 3, vec![Reason::Extrapolated, Reason::Guard(guard)]).to_string(),
-            "3 stay: capacity is extrapolated beyond the load seen so far; 2 would do; more were needed lately, fewer in 7.5 s at the earliest"
+            "stay at 3: capacity is extrapolated beyond the load seen so far; 2 would do; more were needed lately, fewer in 7.5 s at the earliest"
         );
-        let infeasible = Reason::Infeasible {
+        let infeasible = Infeasible {
             target: Binding::Ttft,
             reachable: 0.6211,
             percentile: 0.95,

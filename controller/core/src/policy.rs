@@ -119,123 +119,83 @@ impl Policy {
     }
 
     /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// The first field that is out of it.
     pub fn validate(&self) -> Result<(), PolicyError> {
-        let number = |field, value: f64, ok: bool, expected| {
-            if ok {
-                Ok(())
-            } else {
-                Err(PolicyError {
-                    field,
-                    value: value.to_string(),
-                    expected,
-                })
-            }
-        };
+        const OPEN_SHARE: &str = "a share above 0 and below 1, such as 0.9";
+        const SHARE: &str = "a share from 0 to 1";
+        const ABOVE: &str = "above 0";
+        let inside = |value: f64| value > 0.0 && value < 1.0;
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let above = |value: f64| value.is_finite() && value > 0.0;
         let percentile = f64::from(self.slo.percentile);
-        number(
-            "slo.percentile",
-            percentile,
-            percentile > 0.0 && percentile < 1.0,
-            "a share above 0 and below 1, such as 0.9",
+        let (startup, drain) = (self.startup.as_secs_f64(), self.drain().as_secs_f64());
+        let (ttft, tpot) = (self.slo.ttft_ms, self.slo.tpot_ms);
+        let named = !self.model.is_empty();
+        let slots = self.max_in_flight.unwrap_or(1);
+        let band = (0.0..=10.0).contains(&self.band);
+        let margin = (0.0..=0.9).contains(&self.margin);
+
+        check(
+            "model",
+            &self.model,
+            named,
+            "the model's name as clients send it",
         )?;
-        number(
-            "slo.ttftMs",
-            self.slo.ttft_ms,
-            positive(self.slo.ttft_ms),
-            "milliseconds above 0",
-        )?;
-        number(
-            "slo.tpotMs",
-            self.slo.tpot_ms,
-            positive(self.slo.tpot_ms),
-            "milliseconds above 0",
-        )?;
-        number(
-            "min",
-            f64::from(self.min),
-            self.min >= 1,
-            "at least 1 replica",
-        )?;
-        number(
-            "max",
-            f64::from(self.max),
-            self.max >= self.min,
-            "at least min",
-        )?;
-        number(
-            "startupSeconds",
-            self.startup.as_secs_f64(),
-            !self.startup.is_zero(),
-            "seconds above 0",
-        )?;
+        check("slo.percentile", percentile, inside(percentile), OPEN_SHARE)?;
+        check("slo.ttftMs", ttft, above(ttft), ABOVE)?;
+        check("slo.tpotMs", tpot, above(tpot), ABOVE)?;
+        check("min", self.min, self.min >= 1, "at least 1")?;
+        check("max", self.max, self.max >= self.min, "at least min")?;
+        check("startupSeconds", startup, above(startup), ABOVE)?;
         let fallback = self.utilization_fallback;
-        number(
+        check(
             "utilizationFallback",
             fallback,
-            fallback > 0.0 && fallback < 1.0,
-            "a share above 0 and below 1, such as 0.8",
+            inside(fallback),
+            OPEN_SHARE,
         )?;
-        number(
-            "margin",
-            self.margin,
-            (0.0..=0.9).contains(&self.margin),
-            "a share from 0 to 0.9",
-        )?;
-        number(
-            "band",
-            self.band,
-            (0.0..=10.0).contains(&self.band),
-            "standard errors from 0 to 10",
-        )?;
-        number(
-            "hysteresis",
-            self.hysteresis,
-            (0.0..=1.0).contains(&self.hysteresis),
-            "a share from 0 to 1",
-        )?;
-        number(
+        check("margin", self.margin, margin, "a share from 0 to 0.9")?;
+        check("band", self.band, band, "between 0 and 10 standard errors")?;
+        check("hysteresis", self.hysteresis, share(self.hysteresis), SHARE)?;
+        check(
             "sheddableShare",
             self.sheddable_share,
-            (0.0..=1.0).contains(&self.sheddable_share),
-            "a share from 0 to 1",
+            share(self.sheddable_share),
+            SHARE,
         )?;
-        number(
-            "drainSeconds",
-            self.drain().as_secs_f64(),
-            !self.drain().is_zero(),
-            "seconds above 0",
-        )?;
-        let in_flight = self.max_in_flight.unwrap_or(1);
-        number(
+        check("drainSeconds", drain, above(drain), ABOVE)?;
+        check(
             "maxInFlight",
-            f64::from(in_flight),
-            in_flight >= 1,
-            "at least 1 request, or absent for no limit",
+            slots,
+            slots >= 1,
+            "at least 1, or absent for no limit",
         )?;
-        number(
-            "stepUp",
-            f64::from(self.step_up),
-            self.step_up >= 1,
-            "at least 1 replica",
-        )?;
-        if self.model.is_empty() {
-            return Err(PolicyError {
-                field: "model",
-                value: "\"\"".into(),
-                expected: "the model's name as clients send it",
-            });
-        }
-        Ok(())
+        check("stepUp", self.step_up, self.step_up >= 1, "at least 1")
     }
 }
 
-fn positive(value: f64) -> bool {
-    value.is_finite() && value > 0.0
+fn check(
+    field: &'static str,
+    value: impl ToString,
+    ok: bool,
+    expected: &'static str,
+) -> Result<(), PolicyError> {
+    if ok {
+        return Ok(());
+    }
+    let value = value.to_string();
+    Err(PolicyError {
+        field,
+        value,
+        expected,
+    })
 }
 
 /// A policy that cannot be followed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{field}: {value} is not {expected}")]
+#[error("{field}: `{value}` is not {expected}")]
 pub struct PolicyError {
     /// The field as the file spells it.
     pub field: &'static str,
@@ -360,7 +320,7 @@ mod tests {
         let message = wrong.validate().unwrap_err().to_string();
         assert_eq!(
             message,
-            "slo.percentile: 90 is not a share above 0 and below 1, such as 0.9"
+            "slo.percentile: `90` is not a share above 0 and below 1, such as 0.9"
         );
         let mut wrong = policy();
         wrong.max = 0;

@@ -1,5 +1,7 @@
 //! Capacity as the learned model tells it, against what the simulated engine then does at that rate.
 
+#![expect(clippy::unwrap_used, reason = "a test: what is missing should end it")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,11 @@ use rand::{RngExt, SeedableRng};
 use simulator_core::workload::{WorkloadSpec, generate};
 use simulator_core::{Engine, Event, EventKind, Prefix, Profile, Submission};
 
-const SLO: SloClass = SloClass { percentile: 0.9, ttft_ms: 2000.0, tpot_ms: 150.0 };
+const SLO: SloClass = SloClass {
+    percentile: 0.9,
+    ttft_ms: 2000.0,
+    tpot_ms: 150.0,
+};
 /// Prompts and answers of the conversation workload divided by this.
 const SCALE: u32 = 8;
 /// Rates that the model learns from: none beyond what the engine carries for long.
@@ -60,9 +66,16 @@ impl<'a> Bench<'a> {
     fn run(mut self, rates: &[f64], span: f64) -> Vec<(f64, f64)> {
         let (mut arrival, mut sent, mut events) = (0.0, 0, Vec::new());
         loop {
-            let step = self.engine.next_event().map_or(f64::INFINITY, |at| at.as_secs_f64());
+            let step = self
+                .engine
+                .next_event()
+                .map_or(f64::INFINITY, |at| at.as_secs_f64());
             let rate = rates.get((arrival / span) as usize);
-            let now = if rate.is_some() { step.min(arrival) } else { step };
+            let now = if rate.is_some() {
+                step.min(arrival)
+            } else {
+                step
+            };
             if now.is_infinite() {
                 return self.answers;
             }
@@ -73,14 +86,19 @@ impl<'a> Bench<'a> {
                 arrival += -(1.0 - self.rng.random::<f64>()).ln() / rate;
             }
             events.clear();
-            self.engine.advance(Duration::from_secs_f64(now), &mut events);
+            self.engine
+                .advance(Duration::from_secs_f64(now), &mut events);
             events.iter().for_each(|event| self.see(event));
         }
     }
 
     fn learn(&mut self, now: f64) {
         let at = Duration::from_secs_f64(now);
-        if let Some(learner) = self.learner.as_mut().filter(|_| now >= self.refreshed + 1.0) {
+        if let Some(learner) = self
+            .learner
+            .as_mut()
+            .filter(|_| now >= self.refreshed + 1.0)
+        {
             self.refreshed = now;
             if learner.due(at) {
                 let candidate = learner.fit(at);
@@ -107,15 +125,36 @@ impl<'a> Bench<'a> {
             learner.note_dispatch(Duration::from_secs_f64(now));
         }
         let predicted = self.model.predict_one(&features);
-        self.live.insert(id, Live { at: now, features, predicted, emitted: 0, first: 0.0 });
-        let prefix = Prefix { ids: Arc::from([]), tokens_per_id: 0 };
-        let submission = Submission { id, prompt_tokens: input, prefix, output_tokens: output };
-        self.engine.submit(Duration::from_secs_f64(now), submission).unwrap();
+        self.live.insert(
+            id,
+            Live {
+                at: now,
+                features,
+                predicted,
+                emitted: 0,
+                first: 0.0,
+            },
+        );
+        let prefix = Prefix {
+            ids: Arc::from([]),
+            tokens_per_id: 0,
+        };
+        let submission = Submission {
+            id,
+            prompt_tokens: input,
+            prefix,
+            output_tokens: output,
+        };
+        self.engine
+            .submit(Duration::from_secs_f64(now), submission)
+            .unwrap();
     }
 
     fn see(&mut self, event: &Event) {
         let at = event.at.as_secs_f64();
-        let Some(request) = self.live.get_mut(&event.id) else { return };
+        let Some(request) = self.live.get_mut(&event.id) else {
+            return;
+        };
         match event.kind {
             EventKind::FirstToken => {
                 (request.emitted, request.first) = (1, at);
@@ -126,19 +165,40 @@ impl<'a> Bench<'a> {
             }
             EventKind::Token => request.emitted += 1,
             EventKind::Finished { .. } => {
-                let Some(request) = self.live.remove(&event.id) else { return };
+                let Some(request) = self.live.remove(&event.id) else {
+                    return;
+                };
                 if request.emitted > 3 {
                     let tpot = (at - request.first) * 1000.0 / f64::from(request.emitted - 1);
-                    self.teach(Target::Tpot, request.features, tpot, event.at, request.predicted.tpot);
+                    self.teach(
+                        Target::Tpot,
+                        request.features,
+                        tpot,
+                        event.at,
+                        request.predicted.tpot,
+                    );
                 }
             }
             EventKind::Scheduled { .. } | EventKind::Preempted => {}
         }
     }
 
-    fn teach(&mut self, target: Target, features: Features, ms: f64, at: Duration, predicted: predictor::Quantiles) {
+    fn teach(
+        &mut self,
+        target: Target,
+        features: Features,
+        ms: f64,
+        at: Duration,
+        predicted: predictor::Quantiles,
+    ) {
         if let Some(learner) = &mut self.learner {
-            learner.observe(Observation { target, features, actual_ms: ms as f32, at, predicted: Some(predicted) });
+            learner.observe(Observation {
+                target,
+                features,
+                actual_ms: ms as f32,
+                at,
+                predicted: Some(predicted),
+            });
         }
     }
 }
@@ -149,7 +209,12 @@ fn lengths() -> Vec<(u32, u32)> {
         .requests
         .iter()
         .take(4000)
-        .map(|request| ((request.input_tokens / SCALE).max(1), (request.output_tokens / SCALE).max(1)))
+        .map(|request| {
+            (
+                (request.input_tokens / SCALE).max(1),
+                (request.output_tokens / SCALE).max(1),
+            )
+        })
         .collect()
 }
 
@@ -157,16 +222,30 @@ fn learned(lengths: &[(u32, u32)]) -> Capacity {
     let mut learner = Learner::new(LearnerConfig::default());
     Bench::new(lengths, 1, Some(&mut learner)).run(&LESSONS, LESSON);
     let model = learner.model(Duration::from_secs_f64(LESSON * LESSONS.len() as f64));
-    let sample = |&(input, output): &(u32, u32)| Sample { input: input as f32, cached: 0.0, output: Some(output as f32) };
+    let sample = |&(input, output): &(u32, u32)| Sample {
+        input: input as f32,
+        cached: 0.0,
+        output: Some(output as f32),
+    };
     let mut policy = Policy::new("m", SLO, 1, 10, Duration::from_secs(6));
     policy.margin = 0.0;
-    capacity(&model, &Mix::from_samples(lengths.iter().map(sample)), &policy, None).unwrap()
+    capacity(
+        &model,
+        &Mix::from_samples(lengths.iter().map(sample)),
+        &policy,
+        None,
+    )
+    .unwrap()
 }
 
 /// TTFT at the SLO's percentile when the engine is offered `rate`, after a minute of warm-up.
 fn measured(lengths: &[(u32, u32)], rate: f64) -> f64 {
     let answers = Bench::new(lengths, 7, None).run(&[rate], 300.0);
-    let mut ttft: Vec<f64> = answers.iter().filter(|(at, _)| *at >= 60.0).map(|(_, ttft)| *ttft).collect();
+    let mut ttft: Vec<f64> = answers
+        .iter()
+        .filter(|(at, _)| *at >= 60.0)
+        .map(|(_, ttft)| *ttft)
+        .collect();
     ttft.sort_by(f64::total_cmp);
     ttft[(ttft.len() as f64 * f64::from(SLO.percentile)) as usize]
 }
@@ -176,8 +255,15 @@ fn the_engine_meets_the_slo_just_below_the_capacity_and_misses_it_just_above() {
     let lengths = lengths();
     let found = learned(&lengths);
     let rate = found.requests_per_second;
-    assert_eq!((found.binding, found.infeasible), (Binding::Ttft, false), "{found:?}");
-    let (below, above) = (measured(&lengths, rate * 0.85), measured(&lengths, rate * 1.15));
+    assert_eq!(
+        (found.binding, found.infeasible),
+        (Binding::Ttft, false),
+        "{found:?}"
+    );
+    let (below, above) = (
+        measured(&lengths, rate * 0.85),
+        measured(&lengths, rate * 1.15),
+    );
     assert!(below <= SLO.ttft_ms, "p90 {below} ms at 0.85 of {found:?}");
     assert!(above > SLO.ttft_ms, "p90 {above} ms at 1.15 of {found:?}");
 }

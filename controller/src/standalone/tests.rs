@@ -11,25 +11,29 @@ use super::*;
 use crate::fake_server::{self, PATIENCE};
 use crate::publication::endpoints_document;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backlog_starts_servers_and_the_decision_says_so() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("endpoints.yaml");
-    let queued = Arc::new(AtomicU64::new(0));
-    let seen = Arc::clone(&queued);
-    let observe = move |now, replicas| Signals {
+/// Signals in which only the number of queued requests changes.
+fn observe(queued: &Arc<AtomicU64>) -> Observe {
+    let queued = Arc::clone(queued);
+    Box::new(move |now, replicas| Signals {
         now,
         demand: Totals::default(),
         mix: Mix::default(),
         queued: Backlog {
-            requests: seen.load(Ordering::Acquire),
+            requests: queued.load(Ordering::Acquire),
             ..Backlog::default()
         },
         in_flight: 4,
         replicas,
         kv_tokens: None,
         model: Arc::new(LatencyModel::prior()),
-    };
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_starts_servers_and_the_decision_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("endpoints.yaml");
+    let queued = Arc::new(AtomicU64::new(0));
     let slo = SloClass {
         percentile: 0.9,
         ttft_ms: 2000.0,
@@ -41,7 +45,7 @@ async fn a_backlog_starts_servers_and_the_decision_says_so() {
         initial: 0,
         publication: Publication::new()
             .document(&file, endpoints_document(serde_json::Value::Null)),
-        observe: Box::new(observe),
+        observe: observe(&queued),
         in_flight: Box::new(|_| 0),
         journal: Journal::new(),
     };

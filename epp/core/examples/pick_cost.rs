@@ -1,4 +1,4 @@
-//! CPU time per request through the whole core: hash a 4 KB prompt, submit, route, first token, finish.
+//! CPU time per request through the whole core: hash a prompt, submit, route, first token, finish.
 //!
 //! `cargo run --release -p epp-core --example pick_cost`. The number that matters is the first row (8 endpoints,
 //! llm-d's default profile): the picker's share of a request that should stay within twice a bare echo's.
@@ -11,32 +11,29 @@ use std::time::{Duration, Instant};
 use epp_core::{Config, Director, End, EndpointSpec, Pool, Request, Scraped, Verdict};
 
 const ROUNDS: u32 = 20_000;
-const PROMPT_BYTES: usize = 4 * 1024;
 /// Streams held open, so that counters and scores differ between endpoints.
 const HELD: usize = 64;
 
 fn main() {
-    println!("{:>10} {:>10} {:>12}", "endpoints", "profile", "us/request");
-    for endpoints in [8, 64, 256] {
+    println!("prompt kB  endpoints    profile   us/request");
+    for (kilobytes, endpoints) in [(4, 8), (4, 64), (4, 256), (50, 8), (50, 256)] {
         for (name, config) in [
             ("llm-d", Config::llmd_default()),
             ("headroom", Config::headroom_default()),
             ("rotation", Config::round_robin()),
         ] {
-            println!(
-                "{endpoints:>10} {name:>10} {:>12.2}",
-                cost(config, endpoints)
-            );
+            let cost = cost(config, endpoints, kilobytes * 1024);
+            println!("{kilobytes:>9} {endpoints:>10} {name:>10} {cost:>12.2}");
         }
     }
 }
 
 /// Microseconds per request.
-fn cost(config: Config, endpoints: usize) -> f64 {
+fn cost(config: Config, endpoints: usize, prompt_bytes: usize) -> f64 {
     let mut director = Director::new(config.with_max_concurrency(1_000), 1);
     director.set_pool(Duration::ZERO, pool(endpoints));
     let hashing = director.prefix_hashing();
-    let prompts: Vec<Vec<u8>> = (0..50_u8).map(prompt).collect();
+    let prompts: Vec<Vec<u8>> = (0..50_u8).map(|seed| prompt(seed, prompt_bytes)).collect();
     let mut held = Vec::with_capacity(HELD);
     let started = Instant::now();
     for round in 0..ROUNDS {
@@ -80,8 +77,8 @@ fn cost(config: Config, endpoints: usize) -> f64 {
 }
 
 /// Prompts share their first half with one in five others.
-fn prompt(seed: u8) -> Vec<u8> {
-    let (half, group) = (PROMPT_BYTES / 2, seed % 10);
+fn prompt(seed: u8, bytes: usize) -> Vec<u8> {
+    let (half, group) = (bytes / 2, seed % 10);
     let mut text = vec![b'a' + group; half];
     text.extend((0..half).map(|at| b'a' + (at as u8).wrapping_mul(seed) % 26));
     text

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
+use serde_saphyr::Spanned;
 use thiserror::Error;
 
 use crate::config::{ConfigError, from_yaml};
@@ -44,8 +45,10 @@ pub enum DiscoveryFileError {
     #[error(transparent)]
     Shape(#[from] ConfigError),
     /// A value that cannot be used.
-    #[error("endpoints file: {field}: `{value}` {wanted}")]
+    #[error("endpoints file line {line}: {field}: `{value}` {wanted}")]
     Value {
+        /// Line of the entry, from 1.
+        line: u64,
         /// Path of the field.
         field: String,
         /// The value given.
@@ -59,9 +62,9 @@ pub enum DiscoveryFileError {
 #[serde(deny_unknown_fields)]
 struct Document {
     #[serde(default)]
-    endpoints: Vec<EndpointEntry>,
+    endpoints: Vec<Spanned<EndpointEntry>>,
     #[serde(default)]
-    objectives: Vec<ObjectiveEntry>,
+    objectives: Vec<Spanned<ObjectiveEntry>>,
 }
 
 #[derive(Deserialize)]
@@ -113,109 +116,93 @@ impl DiscoveryFile {
         let mut file = Self::default();
         let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for (index, entry) in document.endpoints.into_iter().enumerate() {
-            let spec = endpoint(index, entry)?;
+            let place = Place::new("endpoints", index, &entry);
+            let spec = endpoint(&place, entry.value)?;
             if !names.insert(spec.name.clone()) {
-                return Err(wrong(
-                    index,
-                    "name",
-                    spec.name,
-                    "is given twice; each endpoint needs a name of its own",
-                ));
+                let wanted = "is given twice; each endpoint needs a name of its own";
+                return Err(place.wrong("name", spec.name, wanted));
             }
             if !addresses.insert(spec.address.clone()) {
-                return Err(wrong(
-                    index,
-                    "address",
-                    spec.address,
-                    "is given twice; list each server once",
-                ));
+                let wanted = "is given twice; list each server once";
+                return Err(place.wrong("address", spec.address, wanted));
             }
             file.endpoints.push(spec);
         }
         for (index, entry) in document.objectives.into_iter().enumerate() {
-            let (name, objective) = objective(index, entry)?;
-            if file.objectives.iter().any(|(other, _)| other == name) {
-                let field = format!("objectives[{index}].name");
-                return Err(DiscoveryFileError::Value {
-                    field,
-                    value: name,
-                    wanted: "is given twice; once is enough",
-                });
+            let place = Place::new("objectives", index, &entry);
+            let name = entry.value.name.clone();
+            let objective = objective(&place, &entry.value)?;
+            if file.objectives.insert(name.clone(), objective).is_some() {
+                return Err(place.wrong("name", name, "is given twice; once is enough"));
             }
-            file.objectives.insert(name, objective);
         }
         Ok(file)
     }
 }
 
-fn wrong(
+/// Where an entry stands.
+struct Place {
+    list: &'static str,
     index: usize,
-    field: &str,
-    value: impl ToString,
-    wanted: &'static str,
-) -> DiscoveryFileError {
-    DiscoveryFileError::Value {
-        field: format!("endpoints[{index}].{field}"),
-        value: value.to_string(),
-        wanted,
+    line: u64,
+}
+
+impl Place {
+    fn new<T>(list: &'static str, index: usize, entry: &Spanned<T>) -> Self {
+        Self {
+            list,
+            index,
+            line: entry.referenced.line(),
+        }
+    }
+
+    fn wrong(&self, field: &str, value: impl ToString, wanted: &'static str) -> DiscoveryFileError {
+        DiscoveryFileError::Value {
+            line: self.line,
+            field: format!("{}[{}].{field}", self.list, self.index),
+            value: value.to_string(),
+            wanted,
+        }
     }
 }
 
-fn endpoint(index: usize, entry: EndpointEntry) -> Result<EndpointSpec, DiscoveryFileError> {
+fn endpoint(place: &Place, entry: EndpointEntry) -> Result<EndpointSpec, DiscoveryFileError> {
     if entry.name.is_empty() {
-        return Err(wrong(index, "name", "", "must not be empty"));
+        return Err(place.wrong("name", "", "must not be empty"));
     }
     let bare = entry.address.trim_start_matches('[').trim_end_matches(']');
-    let ip: IpAddr = bare.parse().map_err(|_| {
-        wrong(
-            index,
-            "address",
-            &entry.address,
-            "is not an IPv4 or IPv6 address",
-        )
-    })?;
-    let port = match &entry.port {
-        Port::Number(number) => u16::try_from(*number).ok(),
-        Port::Text(text) => text.parse().ok(),
-    };
-    let shown = match &entry.port {
-        Port::Number(number) => number.to_string(),
-        Port::Text(text) => text.clone(),
+    let ip: IpAddr = bare
+        .parse()
+        .map_err(|_| place.wrong("address", &entry.address, "is not an IPv4 or IPv6 address"))?;
+    let (port, shown) = match entry.port {
+        Port::Number(number) => (u16::try_from(number).ok(), number.to_string()),
+        Port::Text(text) => (text.parse().ok(), text),
     };
     let port = port
         .filter(|&port| port > 0)
-        .ok_or_else(|| wrong(index, "port", shown, "must be a port from 1 to 65535"))?;
+        .ok_or_else(|| place.wrong("port", shown, "must be a port from 1 to 65535"))?;
+    let address = SocketAddr::new(ip, port).to_string();
     Ok(EndpointSpec {
         name: entry.name,
-        address: SocketAddr::new(ip, port).to_string(),
+        address,
         labels: entry.labels,
     })
 }
 
-fn objective(
-    index: usize,
-    entry: ObjectiveEntry,
-) -> Result<(String, Objective), DiscoveryFileError> {
+fn objective(place: &Place, entry: &ObjectiveEntry) -> Result<Objective, DiscoveryFileError> {
     let check = |field: &str, target: Option<f64>| match target {
-        Some(value) if !(value.is_finite() && value > 0.0) => Err(DiscoveryFileError::Value {
-            field: format!("objectives[{index}].{field}"),
-            value: value.to_string(),
-            wanted: "must be a number of milliseconds above 0",
-        }),
+        Some(value) if !(value.is_finite() && value > 0.0) => {
+            Err(place.wrong(field, value, "must be a number of milliseconds above 0"))
+        }
         _ => Ok(target),
     };
-    let slo = Slo {
-        ttft_ms: check("sloTtftMs", entry.slo_ttft_ms)?,
-        tpot_ms: check("sloTpotMs", entry.slo_tpot_ms)?,
-    };
-    Ok((
-        entry.name,
-        Objective {
-            priority: entry.priority,
-            shed: entry.shed,
-            slo,
-        },
-    ))
+    let ttft_ms = check("sloTtftMs", entry.slo_ttft_ms)?;
+    let tpot_ms = check("sloTpotMs", entry.slo_tpot_ms)?;
+    Ok(Objective {
+        priority: entry.priority,
+        shed: entry.shed,
+        slo: Slo { ttft_ms, tpot_ms },
+    })
 }
 
 #[cfg(test)]
@@ -282,6 +269,11 @@ objectives:
             let message = error(&format!("endpoints: [{entry}]"));
             assert!(message.contains(wanted), "{message}");
         }
+        let second_line = error("endpoints:\n  - {name: a, address: x, port: 80}");
+        assert!(
+            second_line.contains("line 2: endpoints[0].address"),
+            "{second_line}"
+        );
         let twice = "{name: a, address: 10.0.0.1, port: 80}";
         assert!(error(&format!("endpoints: [{twice}, {twice}]")).contains("given twice"));
         assert!(error("objectives: [{name: g, sloTtftMs: -1}]").contains("above 0"));

@@ -18,7 +18,7 @@ use crate::slo::Slo;
 pub struct InFlight {
     endpoint: Arc<Endpoint>,
     ledger: DemandLedger,
-    ticket: Booking,
+    booking: Booking,
     first_token_at: Option<Duration>,
     /// The label at the first token fell among the endpoint's first ten.
     cold_start: bool,
@@ -129,14 +129,14 @@ pub struct Completion {
 
 impl InFlight {
     /// Reserves the load at once.
-    pub(crate) fn reserve(endpoint: Arc<Endpoint>, ledger: DemandLedger, ticket: Booking) -> Self {
+    pub(crate) fn reserve(endpoint: Arc<Endpoint>, ledger: DemandLedger, booking: Booking) -> Self {
         endpoint
             .load
-            .dispatched(ticket.uncached_tokens(), ticket.tpot_target_ms());
+            .dispatched(booking.uncached_tokens(), booking.tpot_target_ms());
         Self {
             endpoint,
             ledger,
-            ticket,
+            booking,
             first_token_at: None,
             cold_start: false,
             resident: 0,
@@ -152,7 +152,7 @@ impl InFlight {
 
     /// What was predicted at dispatch.
     pub fn predicted(&self) -> Option<&Prediction> {
-        self.ticket.prediction.as_ref()
+        self.booking.prediction.as_ref()
     }
 
     /// The first event with a choice of a streamed 200 arrived: the request now decodes. Returns the TTFT label
@@ -162,17 +162,17 @@ impl InFlight {
             return None;
         }
         self.first_token_at = Some(now);
-        self.resident = u64::from(self.ticket.prompt_tokens);
+        self.resident = u64::from(self.booking.prompt_tokens);
         self.endpoint
             .load
-            .started(self.ticket.uncached_tokens(), self.resident);
+            .started(self.booking.uncached_tokens(), self.resident);
         self.cold_start = self.endpoint.load.label() < COLD_LABELS;
         if self.cold_start {
             return None;
         }
         self.observation(
             Target::Ttft,
-            milliseconds(now.saturating_sub(self.ticket.dispatched_at)),
+            milliseconds(now.saturating_sub(self.booking.dispatched_at)),
             now,
         )
     }
@@ -195,14 +195,14 @@ impl InFlight {
         let learned = self.lesson(end, tpot_ms, now);
         let ttft_ms = self
             .first_token_at
-            .map(|at| milliseconds(at.saturating_sub(self.ticket.dispatched_at)));
+            .map(|at| milliseconds(at.saturating_sub(self.booking.dispatched_at)));
         let slo_met = self
-            .ticket
+            .booking
             .slo
             .is_set()
             .then(|| self.met_slo(outcome, now, tpot_ms));
         if slo_met == Some(true) {
-            self.ticket.band.slo_met();
+            self.booking.band.slo_met();
         }
         self.record(
             outcome,
@@ -214,7 +214,7 @@ impl InFlight {
             },
         );
         if let (Outcome::Served, Some(output_tokens)) = (outcome, output_tokens) {
-            let (priority, slo) = (self.ticket.priority, self.ticket.slo);
+            let (priority, slo) = (self.booking.priority, self.booking.slo);
             let sample = MixSample {
                 at: now,
                 input_tokens: prompt_tokens,
@@ -229,22 +229,22 @@ impl InFlight {
             outcome,
             unlearned: learned.as_ref().err().copied(),
             observations: learned.into_iter().collect(),
-            waited: self.ticket.waited,
+            waited: self.booking.waited,
             ttft_ms,
             tpot_ms,
-            duration: now.saturating_sub(self.ticket.dispatched_at),
+            duration: now.saturating_sub(self.booking.dispatched_at),
             prompt_tokens,
             cached_tokens,
             output_tokens,
             slo_met,
-            predicted: self.ticket.prediction,
+            predicted: self.booking.prediction,
         }
     }
 
     /// (prompt, cached, output) tokens: as told, else as expected at dispatch; cached never above prompt.
     fn tokens(&self, end: End) -> (u32, u32, Option<u32>) {
         let (expected_prompt, expected_cached) =
-            (self.ticket.prompt_tokens, self.ticket.cached_tokens);
+            (self.booking.prompt_tokens, self.booking.cached_tokens);
         match end {
             End::Complete {
                 prompt_tokens,
@@ -306,11 +306,11 @@ impl InFlight {
     }
 
     fn observation(&self, target: Target, actual_ms: f64, at: Duration) -> Option<Observation> {
-        let predicted = self.ticket.prediction.map(|prediction| match target {
+        let predicted = self.booking.prediction.map(|prediction| match target {
             Target::Ttft => prediction.ttft,
             Target::Tpot => prediction.tpot,
         });
-        let features = self.ticket.features?;
+        let features = self.booking.features?;
         Some(Observation {
             target,
             features,
@@ -325,30 +325,30 @@ impl InFlight {
         let shown = self
             .first_token_at
             .unwrap_or(now)
-            .saturating_sub(self.ticket.dispatched_at);
+            .saturating_sub(self.booking.dispatched_at);
         outcome == Outcome::Served
             && self
-                .ticket
+                .booking
                 .slo
-                .met(milliseconds(self.ticket.waited + shown), tpot_ms)
+                .met(milliseconds(self.booking.waited + shown), tpot_ms)
     }
 
     fn record(&mut self, outcome: Outcome, tokens: Totals) {
         self.recorded = true;
-        self.ticket.band.ended(outcome, tokens);
+        self.booking.band.ended(outcome, tokens);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let (load, target) = (&self.endpoint.load, self.ticket.tpot_target_ms());
+        let (load, target) = (&self.endpoint.load, self.booking.tpot_target_ms());
         match self.first_token_at {
             Some(_) => load.ended_running(self.resident, target),
-            None => load.ended_waiting(self.ticket.uncached_tokens(), target),
+            None => load.ended_waiting(self.booking.uncached_tokens(), target),
         }
         if !self.recorded {
-            let prompt_tokens = u64::from(self.ticket.prompt_tokens);
-            let cached_tokens = u64::from(self.ticket.cached_tokens);
+            let prompt_tokens = u64::from(self.booking.prompt_tokens);
+            let cached_tokens = u64::from(self.booking.cached_tokens);
             self.record(
                 Outcome::ClientGone,
                 Totals {

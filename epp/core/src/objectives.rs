@@ -39,9 +39,9 @@ impl Objectives {
         request.slo = request.slo.or(objective.slo);
     }
 
-    /// Adds or replaces an objective.
-    pub fn insert(&mut self, name: String, objective: Objective) {
-        self.by_name.insert(name, objective);
+    /// Adds an objective, or replaces and returns the one of that name.
+    pub fn insert(&mut self, name: String, objective: Objective) -> Option<Objective> {
+        self.by_name.insert(name, objective)
     }
 
     /// All, by name.

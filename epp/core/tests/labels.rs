@@ -277,3 +277,10 @@ fn usage_wins_over_the_estimate() {
     let served = director.demand().totals().outcome(Outcome::Served);
     assert_eq!((served.prompt_tokens, served.output_tokens), (80, 5));
 }
+
+#[test]
+fn a_director_and_its_streams_may_move_between_threads() {
+    fn movable<T: Send>() {}
+    movable::<Director>();
+    movable::<Dispatch>();
+}

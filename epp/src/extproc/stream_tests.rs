@@ -32,7 +32,11 @@ fn rules() -> Rules {
 
 impl Bench {
     fn new(endpoints: usize) -> Self {
-        Self::with(Config::llmd_default().with_max_concurrency(1), endpoints, rules())
+        Self::with(
+            Config::llmd_default().with_max_concurrency(1),
+            endpoints,
+            rules(),
+        )
     }
 
     fn with(config: Config, endpoints: usize, rules: Rules) -> Self {
@@ -83,11 +87,18 @@ impl Bench {
                 self.deliver(actions);
             }
             Action::PickAny(_) => {
-                let any = self.pool.endpoints.first().map(|endpoint| Arc::clone(&endpoint.address));
+                let any = self
+                    .pool
+                    .endpoints
+                    .first()
+                    .map(|endpoint| Arc::clone(&endpoint.address));
                 self.stream.on(self.now, Event::Picked(any), actions);
             }
             Action::Withdraw => {
-                let ticket = self.ticket.take().expect("only what was submitted is withdrawn");
+                let ticket = self
+                    .ticket
+                    .take()
+                    .expect("only what was submitted is withdrawn");
                 self.director.cancel(self.now, ticket);
                 while self.director.poll().is_some() {}
             }
@@ -125,13 +136,21 @@ impl Bench {
     }
 
     fn in_flight(&self) -> u32 {
-        self.pool.endpoints.iter().map(|endpoint| endpoint.load.snapshot().in_flight).sum()
+        self.pool
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.load.snapshot().in_flight)
+            .sum()
     }
 
     fn outcomes(&self) -> Vec<(Outcome, u64)> {
         let totals = self.director.demand().totals();
         let count = |outcome| totals.outcome(outcome).requests;
-        Outcome::ALL.into_iter().map(|outcome| (outcome, count(outcome))).filter(|(_, count)| *count > 0).collect()
+        Outcome::ALL
+            .into_iter()
+            .map(|outcome| (outcome, count(outcome)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
     fn request_bytes(&self) -> Vec<u8> {
@@ -165,26 +184,49 @@ fn response_piece(reply: &Reply) -> Option<&Piece> {
 }
 
 fn bytes(replies: &[Reply], of: impl Fn(&Reply) -> Option<&Piece>) -> Vec<u8> {
-    replies.iter().filter_map(of).flat_map(|piece| piece.body.to_vec()).collect()
+    replies
+        .iter()
+        .filter_map(of)
+        .flat_map(|piece| piece.body.to_vec())
+        .collect()
 }
 
 fn request_headers(extra: &[(&str, &str)], end_of_stream: bool) -> Event {
-    let mut headers = vec![Header::new(":path", "/v1/completions"), Header::new("x-request-id", "r1")];
+    let mut headers = vec![
+        Header::new(":path", "/v1/completions"),
+        Header::new("x-request-id", "r1"),
+    ];
     headers.extend(extra.iter().map(|(name, value)| Header::new(name, value)));
-    Event::RequestHeaders { headers, end_of_stream, subset: None }
+    Event::RequestHeaders {
+        headers,
+        end_of_stream,
+        subset: None,
+    }
 }
 
 fn request_body(body: &str, end_of_stream: bool) -> Event {
-    Event::RequestBody { body: Bytes::copy_from_slice(body.as_bytes()), end_of_stream }
+    Event::RequestBody {
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        end_of_stream,
+    }
 }
 
 fn response_headers(status: &str, content_type: &str, end_of_stream: bool) -> Event {
-    let headers = vec![Header::new(":status", status), Header::new("content-type", content_type)];
-    Event::ResponseHeaders { headers, end_of_stream }
+    let headers = vec![
+        Header::new(":status", status),
+        Header::new("content-type", content_type),
+    ];
+    Event::ResponseHeaders {
+        headers,
+        end_of_stream,
+    }
 }
 
 fn response_body(body: &str, end_of_stream: bool) -> Event {
-    Event::ResponseBody { body: Bytes::copy_from_slice(body.as_bytes()), end_of_stream }
+    Event::ResponseBody {
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        end_of_stream,
+    }
 }
 
 const BODY: &str = r#"{"model":"m","prompt":"hello"}"#;
@@ -192,7 +234,8 @@ const STREAMED: &str = r#"{"model":"m","prompt":"hello","stream":true}"#;
 const JSON: &str = "application/json";
 const SSE: &str = "text/event-stream";
 const TOKEN: &str = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
-const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":3}}\n\n";
+const USAGE: &str =
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":3}}\n\n";
 
 #[test]
 fn nothing_is_said_before_the_body_is_complete_and_then_all_in_order() {
@@ -204,20 +247,41 @@ fn nothing_is_said_before_the_body_is_complete_and_then_all_in_order() {
     let [Reply::RequestHeaders(change), Reply::RequestBody(piece)] = &bench.replies[..] else {
         panic!("headers, then the body: {:?}", bench.replies)
     };
-    assert_eq!(change.destination.as_ref().map(|to| &*to.endpoints), Some("10.0.0.1:8000"));
-    assert_eq!(change.set, [("content-length", Bytes::from(BODY.len().to_string()))]);
-    assert_eq!((&piece.body[..], piece.end_of_stream), (BODY.as_bytes(), true));
+    assert_eq!(
+        change.destination.as_ref().map(|to| &*to.endpoints),
+        Some("10.0.0.1:8000")
+    );
+    assert_eq!(
+        change.set,
+        [("content-length", Bytes::from(BODY.len().to_string()))]
+    );
+    assert_eq!(
+        (&piece.body[..], piece.end_of_stream),
+        (BODY.as_bytes(), true)
+    );
     assert_eq!(bench.in_flight(), 1, "load is held while the stream lives");
 }
 
 #[test]
 fn a_whole_body_passes_uncopied_and_a_long_one_in_pieces() {
     let mut bench = Bench::new(1);
-    let body = Bytes::from(format!(r#"{{"model":"m","prompt":"{}"}}"#, "x".repeat(90_000)));
+    let body = Bytes::from(format!(
+        r#"{{"model":"m","prompt":"{}"}}"#,
+        "x".repeat(90_000)
+    ));
     bench.on(request_headers(&[], false));
-    bench.on(Event::RequestBody { body: body.clone(), end_of_stream: true });
+    bench.on(Event::RequestBody {
+        body: body.clone(),
+        end_of_stream: true,
+    });
     let pieces: Vec<&Piece> = bench.replies.iter().filter_map(request_piece).collect();
-    assert_eq!(pieces.iter().map(|piece| piece.end_of_stream).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(
+        pieces
+            .iter()
+            .map(|piece| piece.end_of_stream)
+            .collect::<Vec<_>>(),
+        [false, true]
+    );
     assert_eq!(pieces[0].body.as_ptr(), body.as_ptr());
     assert_eq!(pieces[0].body.len(), BODY_LIMIT);
     assert_eq!(bench.request_bytes(), body);
@@ -244,13 +308,25 @@ fn trailers_end_a_body_that_has_no_end_of_its_own() {
     bench.on(request_headers(&[], false));
     bench.on(request_body(BODY, false));
     bench.on(Event::RequestTrailers);
-    let [Reply::RequestHeaders(change), Reply::RequestBody(piece), Reply::RequestTrailers] = &bench.replies[..] else {
+    let [
+        Reply::RequestHeaders(change),
+        Reply::RequestBody(piece),
+        Reply::RequestTrailers,
+    ] = &bench.replies[..]
+    else {
         panic!("headers, body, trailers: {:?}", bench.replies)
     };
-    assert!(change.set.is_empty(), "a body with trailers has no announced length");
+    assert!(
+        change.set.is_empty(),
+        "a body with trailers has no announced length"
+    );
     assert!(!piece.end_of_stream);
     bench.on(Event::RequestTrailers);
-    assert_eq!(bench.replies.len(), 3, "trailers nobody expects are tolerated");
+    assert_eq!(
+        bench.replies.len(),
+        3,
+        "trailers nobody expects are tolerated"
+    );
     bench.on(response_headers("200", SSE, false));
     bench.on(response_body(TOKEN, false));
     bench.on(Event::ResponseTrailers);
@@ -263,7 +339,9 @@ fn trailers_end_a_body_that_has_no_end_of_its_own() {
 fn a_request_without_a_body_goes_to_any_endpoint_at_once() {
     let mut bench = Bench::new(1);
     bench.on(request_headers(&[], true));
-    assert!(matches!(&bench.replies[..], [Reply::RequestHeaders(change)] if change.destination.is_some()));
+    assert!(
+        matches!(&bench.replies[..], [Reply::RequestHeaders(change)] if change.destination.is_some())
+    );
     bench.on(response_headers("200", JSON, false));
     bench.on(response_body("{}", true));
     assert!(bench.finished);
@@ -281,7 +359,11 @@ fn refusals_carry_status_reason_and_openais_error() {
     bench.advance(Duration::from_secs(61));
     let immediate = bench.immediate();
     assert_eq!(immediate.status, 503);
-    assert!(immediate.headers.contains(&(header::DROPPED_REASON, "rejected-no-endpoints".into())));
+    assert!(
+        immediate
+            .headers
+            .contains(&(header::DROPPED_REASON, "rejected-no-endpoints".into()))
+    );
     let body: serde_json::Value = serde_json::from_slice(&immediate.body).unwrap();
     assert_eq!(body["error"]["code"], "rejected-no-endpoints");
     assert!(bench.finished);
@@ -295,8 +377,17 @@ fn refusals_carry_status_reason_and_openais_error() {
     busy.advance(Duration::from_secs(61));
     let immediate = busy.immediate();
     assert_eq!(immediate.status, 429);
-    assert!(immediate.headers.iter().any(|(name, value)| *name == "retry-after" && value.parse::<u32>().is_ok()));
-    assert!(immediate.headers.contains(&(header::DROPPED_REASON, "rejected-ttl-expired".into())));
+    assert!(
+        immediate
+            .headers
+            .iter()
+            .any(|(name, value)| *name == "retry-after" && value.parse::<u32>().is_ok())
+    );
+    assert!(
+        immediate
+            .headers
+            .contains(&(header::DROPPED_REASON, "rejected-ttl-expired".into()))
+    );
 }
 
 #[test]
@@ -305,18 +396,29 @@ fn what_a_client_did_wrong_is_a_400_that_names_it() {
         (&[], r#"{"model":"m"}"#, "prompt"),
         (&[], "not json", "not valid JSON at byte 0"),
         (&[("x-slo-ttft-ms", "soon")], BODY, "x-slo-ttft-ms"),
-        (&[("x-llm-d-inference-ttl", "later")], BODY, "x-llm-d-inference-ttl"),
+        (
+            &[("x-llm-d-inference-ttl", "later")],
+            BODY,
+            "x-llm-d-inference-ttl",
+        ),
     ];
     for (headers, body, said) in cases {
         let mut bench = Bench::new(1);
         bench.on(request_headers(headers, false));
         bench.on(request_body(body, true));
         assert_eq!(bench.immediate().status, 400);
-        assert!(String::from_utf8_lossy(&bench.immediate().body).contains(said), "{body}");
+        assert!(
+            String::from_utf8_lossy(&bench.immediate().body).contains(said),
+            "{body}"
+        );
         assert_eq!(bench.outcomes(), []);
     }
     let mut bench = Bench::new(1);
-    bench.on(Event::RequestHeaders { headers: vec![Header::new(":path", "/x")], end_of_stream: false, subset: None });
+    bench.on(Event::RequestHeaders {
+        headers: vec![Header::new(":path", "/x")],
+        end_of_stream: false,
+        subset: None,
+    });
     bench.on(request_body(BODY, true));
     assert!(String::from_utf8_lossy(&bench.immediate().body).contains("no parser for path"));
 }
@@ -339,15 +441,36 @@ fn usage_is_asked_for_and_kept_from_the_client() {
     bench.on(request_body(STREAMED, true));
     let sent: serde_json::Value = serde_json::from_slice(&bench.request_bytes()).unwrap();
     assert_eq!(sent["stream_options"]["include_usage"], true);
-    let Reply::RequestHeaders(change) = &bench.replies[0] else { panic!("headers first") };
-    assert_eq!(change.set, [("content-length", Bytes::from(bench.request_bytes().len().to_string()))]);
-    assert_eq!(change.remove, ["accept-encoding"], "a compressed answer could not be restored");
+    let Reply::RequestHeaders(change) = &bench.replies[0] else {
+        panic!("headers first")
+    };
+    assert_eq!(
+        change.set,
+        [(
+            "content-length",
+            Bytes::from(bench.request_bytes().len().to_string())
+        )]
+    );
+    assert_eq!(
+        change.remove,
+        ["accept-encoding"],
+        "a compressed answer could not be restored"
+    );
     bench.on(response_headers("200", SSE, false));
     bench.on(response_body(TOKEN, false));
-    bench.on(response_body(&format!("{TOKEN}{USAGE}data: [DONE]\n\n"), true));
-    assert_eq!(bench.response_bytes(), format!("{TOKEN}{TOKEN}data: [DONE]\n\n").as_bytes());
+    bench.on(response_body(
+        &format!("{TOKEN}{USAGE}data: [DONE]\n\n"),
+        true,
+    ));
+    assert_eq!(
+        bench.response_bytes(),
+        format!("{TOKEN}{TOKEN}data: [DONE]\n\n").as_bytes()
+    );
     let completion = &bench.ended[0].completion;
-    assert_eq!((completion.outcome, completion.output_tokens), (Outcome::Served, Some(3)));
+    assert_eq!(
+        (completion.outcome, completion.output_tokens),
+        (Outcome::Served, Some(3))
+    );
     assert_eq!(completion.ttft_ms, Some(20.0));
     assert_eq!(completion.tpot_ms, Some(5.0));
 }
@@ -355,7 +478,8 @@ fn usage_is_asked_for_and_kept_from_the_client() {
 #[test]
 fn a_client_that_asked_gets_everything() {
     let mut bench = Bench::new(1);
-    let asked = r#"{"model":"m","prompt":"x","stream":true,"stream_options":{"include_usage":true}}"#;
+    let asked =
+        r#"{"model":"m","prompt":"x","stream":true,"stream_options":{"include_usage":true}}"#;
     bench.request(asked);
     assert_eq!(bench.request_bytes(), asked.as_bytes());
     bench.on(response_headers("200", SSE, false));
@@ -376,37 +500,69 @@ fn exchange_with_nulls(bench: &mut Bench, always: bool) -> (bool, bool) {
     };
     bench.on(response_headers("200", SSE, false));
     let usage = if asked { USAGE } else { "" };
-    bench.on(response_body(&format!("{}{usage}", event(asked || always)), true));
+    bench.on(response_body(
+        &format!("{}{usage}", event(asked || always)),
+        true,
+    ));
     (asked, bench.response_bytes() == event(always).as_bytes())
 }
 
 #[test]
 fn how_a_server_writes_unasked_is_found_out_with_one_request() {
     let mut when_asked = Bench::new(1);
-    let seen: Vec<_> = (0..4).map(|_| exchange_with_nulls(&mut when_asked, false)).collect();
-    assert_eq!(seen, [(true, true), (false, true), (true, true), (true, true)]);
+    let seen: Vec<_> = (0..4)
+        .map(|_| exchange_with_nulls(&mut when_asked, false))
+        .collect();
+    assert_eq!(
+        seen,
+        [(true, true), (false, true), (true, true), (true, true)]
+    );
     let mut always = Bench::new(1);
-    let seen: Vec<_> = (0..4).map(|_| exchange_with_nulls(&mut always, true)).collect();
-    assert_eq!(seen, [(true, false), (false, true), (true, true), (true, true)]);
+    let seen: Vec<_> = (0..4)
+        .map(|_| exchange_with_nulls(&mut always, true))
+        .collect();
+    assert_eq!(
+        seen,
+        [(true, false), (false, true), (true, true), (true, true)]
+    );
 }
 
 #[test]
 fn a_rewritten_model_changes_nothing_else() {
     let mut bench = Bench::new(1);
-    bench.on(request_headers(&[("x-llm-d-model-name-rewrite", "m-\"v2\"")], false));
+    bench.on(request_headers(
+        &[("x-llm-d-model-name-rewrite", "m-\"v2\"")],
+        false,
+    ));
     bench.on(request_body(BODY, true));
-    assert_eq!(bench.request_bytes(), br#"{"model":"m-\"v2\"","prompt":"hello"}"#);
+    assert_eq!(
+        bench.request_bytes(),
+        br#"{"model":"m-\"v2\"","prompt":"hello"}"#
+    );
 }
 
 #[test]
 fn a_clients_routing_headers_are_removed_and_a_missing_id_is_made() {
     let mut bench = Bench::new(1);
-    let headers = vec![Header::new(":path", "/v1/completions"), Header::new("x-prefiller-host-port", "6.6.6.6:6")];
-    bench.on(Event::RequestHeaders { headers, end_of_stream: false, subset: None });
+    let headers = vec![
+        Header::new(":path", "/v1/completions"),
+        Header::new("x-prefiller-host-port", "6.6.6.6:6"),
+    ];
+    bench.on(Event::RequestHeaders {
+        headers,
+        end_of_stream: false,
+        subset: None,
+    });
     bench.on(request_body(BODY, true));
-    let Reply::RequestHeaders(change) = &bench.replies[0] else { panic!("headers first") };
+    let Reply::RequestHeaders(change) = &bench.replies[0] else {
+        panic!("headers first")
+    };
     assert_eq!(change.remove, ["x-prefiller-host-port"]);
-    assert!(change.set.contains(&(header::REQUEST_ID, Bytes::from_static(b"0000000000000007"))));
+    assert!(
+        change
+            .set
+            .contains(&(header::REQUEST_ID, Bytes::from_static(b"0000000000000007")))
+    );
 }
 
 #[test]
@@ -424,8 +580,16 @@ fn a_cut_in_every_phase_gives_everything_back() {
         events.iter().take(cut).for_each(|event| bench.on(event()));
         assert_eq!(bench.in_flight(), u32::from(cut >= 3), "cut after {cut}");
         bench.on(Event::Closed);
-        assert_eq!((bench.in_flight(), bench.stream.phase()), (0, Phase::Over), "cut after {cut}");
-        let counted: Vec<_> = if cut >= 3 { vec![(Outcome::ClientGone, 1)] } else { vec![] };
+        assert_eq!(
+            (bench.in_flight(), bench.stream.phase()),
+            (0, Phase::Over),
+            "cut after {cut}"
+        );
+        let counted: Vec<_> = if cut >= 3 {
+            vec![(Outcome::ClientGone, 1)]
+        } else {
+            vec![]
+        };
         assert_eq!(bench.outcomes(), counted, "cut after {cut}");
     }
 }
@@ -454,19 +618,42 @@ fn an_answer_of_the_proxys_own_ends_the_waiting() {
 #[test]
 fn the_wrong_order_closes_the_stream_with_an_error() {
     let cases: [(&[fn() -> Event], &str); 5] = [
-        (&[|| request_body(BODY, true)], "request body while waiting for request headers"),
-        (&[|| request_headers(&[], false), || request_headers(&[], false)], "request headers while reading"),
-        (&[|| response_headers("200", JSON, true)], "response headers while waiting for request headers"),
         (
-            &[|| request_headers(&[], false), || request_body(BODY, true), || response_body("x", true)],
+            &[|| request_body(BODY, true)],
+            "request body while waiting for request headers",
+        ),
+        (
+            &[
+                || request_headers(&[], false),
+                || request_headers(&[], false),
+            ],
+            "request headers while reading",
+        ),
+        (
+            &[|| response_headers("200", JSON, true)],
+            "response headers while waiting for request headers",
+        ),
+        (
+            &[
+                || request_headers(&[], false),
+                || request_body(BODY, true),
+                || response_body("x", true),
+            ],
             "response body while waiting for response headers",
         ),
-        (&[|| Event::ResponseTrailers], "response trailers while waiting for request headers"),
+        (
+            &[|| Event::ResponseTrailers],
+            "response trailers while waiting for request headers",
+        ),
     ];
     for (events, said) in cases {
         let mut bench = Bench::new(1);
         events.iter().for_each(|event| bench.on(event()));
-        assert!(bench.failed.as_ref().unwrap().to_string().contains(said), "{:?}", bench.failed);
+        assert!(
+            bench.failed.as_ref().unwrap().to_string().contains(said),
+            "{:?}",
+            bench.failed
+        );
         assert_eq!(bench.in_flight(), 0);
     }
 }

@@ -39,7 +39,7 @@ impl Default for Params {
             bins: 64,
             min_leaf_weight: 20.0,
             l2: 2.0,
-            subsample: 0.7,
+            subsample: 1.0,
             seed: 1,
         }
     }

@@ -103,7 +103,6 @@ impl Replay {
         self.learner.note_dispatch(at);
         let predicted = self.model.predict_target(&request.features, self.target);
         let actual = request.actual_ms(self.target);
-        if std::env::var("DBG").is_ok() { eprintln!("{},{},{},{},{},{},{},{},{},{},{},{}",request.users,request.start_ms,actual,predicted.p50,predicted.p90,self.model.extrapolates(&request.features,self.target),request.features.input_tokens,request.features.waiting,request.features.waiting_tokens,request.features.running,request.features.resident_tokens,self.model.version()); }
         self.scored.push(Scored::new(row, request.users, actual, &predicted));
         self.labels.push(Reverse(Label {
             at: start + milliseconds(request.label_ms(self.target)),

@@ -35,8 +35,8 @@ pub(crate) async fn run(plan: LivePlan, seed: u64, shutdown: &Shutdown) -> Resul
     let LivePlan { settings, part, envoy, ports } = plan;
     let progress = Progress::new(settings.slo);
     progress.note(&format!(
-        "Live, about {} s: {} behind {}, {} requests/s, {} to {} replicas, ports from {} on",
-        settings.rates.span().as_secs(), settings.profile, envoy.version, settings.rates, settings.min, settings.max, ports.proxy
+        "Live, about {} s: {} behind {}, ports from {} on; {} to {} replicas, {}",
+        settings.rates.span().as_secs(), settings.profile, envoy.version, ports.proxy, settings.min, settings.max, settings.rates.phrase()
     ));
     let started = tokio::select! {
         started = Stack::start(&settings, &envoy, ports, seed) => started,

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use super::preflight::Envoy;
+use crate::controller::tied;
 use crate::story::Trouble;
 
 /// How long Envoy gets to become ready.
@@ -33,19 +34,12 @@ pub(super) struct Proxy {
     log: PathBuf,
 }
 
-/// The words that run `program` (or this program itself) as a child that the kernel kills when this process dies.
+/// The words that run `command` as a child that the kernel kills when this process dies; `{headroom}` is this program.
 ///
 /// # Errors
-/// When this program does not know where it lies, or a path is not text.
-pub(super) fn tethered(program: Option<&Path>) -> Result<Vec<String>, Trouble> {
-    let text = |path: &Path| {
-        let refused = || Trouble::failed(format!("the path {} is not UTF-8", path.display())).advice("move the program to a folder with a plain name");
-        path.to_str().map(str::to_owned).ok_or_else(refused)
-    };
-    let this = std::env::current_exe().map_err(|error| Trouble::failed("this program cannot find itself").because(error))?;
-    let parent = std::process::id().to_string();
-    let words = [text(&this)?, "tether".into(), "--parent".into(), parent, "--".into(), text(program.unwrap_or(&this))?];
-    Ok(words.into())
+/// When this program does not know where it lies.
+pub(super) fn tethered(command: &[String]) -> Result<Vec<String>, Trouble> {
+    tied(command).map_err(|error| Trouble::failed("children cannot be tied to this process").because(error))
 }
 
 impl Proxy {
@@ -56,7 +50,7 @@ impl Proxy {
     pub(super) async fn start(envoy: &Envoy, bootstrap: &Path, admin: u16, log: PathBuf) -> Result<Self, Trouble> {
         let unstarted = |error: std::io::Error| Trouble::failed(format!("{} could not be started", envoy.version)).because(error);
         let output = File::create(&log).map_err(unstarted)?;
-        let words = tethered(Some(&envoy.path))?;
+        let words = tethered(&[envoy.path.to_string_lossy().into_owned()])?;
         let (program, rest) = words.split_first().ok_or_else(|| Trouble::failed("there is no program to start"))?;
         let child = Command::new(program)
             .args(rest)

@@ -1,20 +1,16 @@
 //! Everything that runs in the live part: picker and controller as tasks of this process, Envoy and the simulated
 //! servers as its children.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::publication::endpoints_document;
-use controller::{Journal, Listed, Publication, ServerOptions, Standalone, StandaloneOptions};
+use controller::{Journal, ServerOptions, Standalone, StandaloneOptions};
 use controller_core::fleet::client::Kind;
-use controller_core::signals::Replicas;
-use controller_core::{Policy, Signals, SloClass};
+use controller_core::{Policy, SloClass};
 use epp::bootstrap::{self, BootstrapOptions};
-use epp_core::{Config, EndpointSpec, Load};
-use parking_lot::Mutex;
+use epp_core::Config;
 use predictor::LearnerConfig;
 use runtime::{Clock, Shutdown, Tasks};
 use serde_json::json;
@@ -22,6 +18,7 @@ use tempfile::TempDir;
 
 use super::preflight::{Envoy, Ports};
 use super::proxy::{Proxy, tethered};
+use crate::controller::{ENDPOINTS, FALLBACK, in_flight, observe, publication};
 use crate::demo::args::LiveSettings;
 use crate::story::Trouble;
 
@@ -60,7 +57,7 @@ impl Stack {
             .map_err(|error| Trouble::failed("no folder for temporary files can be made").because(error).advice("point TMPDIR to a folder that you may write to"))?;
         let (clock, shutdown, tasks) = (Clock::start(), Shutdown::new(), Tasks::new());
         let journal = Journal::new();
-        let publication = publication(files.path());
+        let publication = publication(files.path(), objectives());
         publication.write(&[]).map_err(|error| Trouble::failed("the endpoints file cannot be written").because(error))?;
         let picker = epp::start(config(settings), options(&files, ports, &journal, seed), clock, shutdown.clone())
             .await
@@ -165,20 +162,9 @@ fn last_words(log: &Path) -> String {
     format!("the first one's log ends with {:?}", text.lines().last().unwrap_or(""))
 }
 
-/// Names of the files that the controller writes and others read.
-const ENDPOINTS: &str = "endpoints.yaml";
-const FALLBACK: &str = "fallback.yaml";
-
-fn publication(folder: &Path) -> Publication {
-    let objectives = Kind::ALL.map(|kind| json!({"name": kind.name(), "priority": kind.priority()}));
-    Publication::new()
-        .document(folder.join(ENDPOINTS), endpoints_document(json!(objectives)))
-        .document(folder.join(FALLBACK), Box::new(|listed| bootstrap::render_eds(&specs(listed))))
-}
-
-fn specs(listed: &[Listed]) -> Vec<EndpointSpec> {
-    let spec = |replica: &Listed| EndpointSpec { name: replica.name.clone(), address: replica.address.to_string(), labels: BTreeMap::new() };
-    listed.iter().map(spec).collect()
+/// The objectives that clients name, as the endpoints file lists them.
+fn objectives() -> serde_json::Value {
+    json!(Kind::ALL.map(|kind| json!({"name": kind.name(), "priority": kind.priority()})))
 }
 
 fn config(settings: &LiveSettings) -> Config {
@@ -210,36 +196,14 @@ fn policy(settings: &LiveSettings) -> Policy {
 fn servers(settings: &LiveSettings, folder: &Path, ports: Ports, seed: u64) -> Result<ServerOptions, Trouble> {
     let logs = folder.join("logs");
     std::fs::create_dir(&logs).map_err(|error| Trouble::failed("no folder for logs can be made").because(error))?;
-    let mut command = tethered(None)?;
     let (startup, drain) = (format!("{}ms", settings.startup.as_millis()), format!("{}s", DRAIN.as_secs()));
     let seed = seed.to_string();
-    let words = ["simulate", "server", "--profile", &settings.profile, "--model", &settings.model, "--port", "{port}"];
+    let words = ["{headroom}", "simulate", "server", "--profile", &settings.profile, "--model", &settings.model, "--port", "{port}"];
     let more = ["--startup", &startup, "--drain", &drain, "--seed", &seed, "--log", "warn"];
-    command.extend(words.into_iter().chain(more).map(str::to_owned));
-    let mut options = ServerOptions::new(command, ports.servers..=ports.servers + (ports.server_count - 1));
+    let command: Vec<String> = words.into_iter().chain(more).map(str::to_owned).collect();
+    let mut options = ServerOptions::new(tethered(&command)?, ports.servers..=ports.servers + (ports.server_count - 1));
     options.start_limit = settings.startup + START_MARGIN;
     options.drain_limit = DRAIN;
     options.logs = Some(logs);
     Ok(options)
-}
-
-fn observe(picker: &Arc<epp::Handle>) -> Box<dyn FnMut(Duration, Replicas) -> Signals + Send> {
-    let picker = Arc::clone(picker);
-    Box::new(move |now, replicas| {
-        let (queued, pool, model) = (picker.queued(), picker.pool(), picker.trainer().model());
-        Signals::observe(now, picker.demand(), &queued, &pool, replicas, model)
-    })
-}
-
-/// Requests on a server, also after it has left the picker's pool: its counters are kept from when it was in it.
-fn in_flight(picker: &Arc<epp::Handle>) -> controller::local::InFlight {
-    let picker = Arc::clone(picker);
-    let known: Mutex<BTreeMap<String, Arc<Load>>> = Mutex::default();
-    Box::new(move |server| {
-        let (mut known, server) = (known.lock(), server.to_string());
-        if let Some(endpoint) = picker.pool().endpoints.iter().find(|endpoint| *endpoint.address == *server) {
-            known.insert(server.clone(), Arc::clone(&endpoint.load));
-        }
-        known.get(&server).map_or(0, |load| u64::from(load.snapshot().in_flight))
-    })
 }

@@ -42,7 +42,7 @@ fn timeline(live: &Live) -> Section {
         intro: vec![intro(live)],
         grid: None,
         first_is_ours: false,
-        figures: vec![load(live), ttft(live), tpot(live), queue(live), error(live)],
+        figures: vec![load(live), replicas(live), ttft(live), tpot(live), queue(live), error(live)],
         decisions_title: "Scaling decisions, as numbered in the charts, and why".into(),
         decisions: decision_lines(&live.scalings),
     }
@@ -54,8 +54,8 @@ fn intro(live: &Live) -> String {
         None => "The latency model was not trained in time.".into(),
     };
     format!(
-        "Open-loop clients sent {} requests/s through Envoy to simulated {} servers that took {} s to start. {trained} Latencies are what the clients saw, over the last five seconds.",
-        live.settings.rates,
+        "Open-loop clients sent requests through Envoy ({}) to simulated {} servers that took {} s to start. {trained} Latencies are what the clients saw, over the last five seconds.",
+        live.settings.rates.phrase(),
         live.settings.profile,
         live.settings.startup.as_secs_f64()
     )
@@ -83,20 +83,18 @@ fn table(live: &Live) -> Section {
 }
 
 fn load(live: &Live) -> super::Figure {
-    let chart = Chart {
-        marks: flags(&live.scalings),
-        ..chart(
-            live,
-            "Offered requests per second, and ready and starting replicas, over time",
-            "",
-            vec![
-                series(live, "requests/s offered", "c3", Stroke::Line, &|sample| Some(sample.offered)),
-                series(live, "replicas, starting ones included", "c2", Stroke::Step, &|sample| Some(f64::from(sample.ready + sample.starting))),
-                series(live, "replicas ready", "c1", Stroke::Area, &|sample| Some(f64::from(sample.ready))),
-            ],
-        )
-    };
-    figure("Load and replicas", "", &chart)
+    let offered = series(live, "requests per second, over five seconds", "c3", Stroke::Area, &|sample| Some(sample.offered));
+    let chart = Chart { height: 120.0, ..chart(live, "Offered requests per second over time", "", vec![offered]) };
+    figure("Offered load", "", &chart)
+}
+
+fn replicas(live: &Live) -> super::Figure {
+    let series = vec![
+        series(live, "starting ones included", "c2", Stroke::Step, &|sample| Some(f64::from(sample.ready + sample.starting))),
+        series(live, "ready", "c1", Stroke::Area, &|sample| Some(f64::from(sample.ready))),
+    ];
+    let chart = Chart { marks: flags(&live.scalings), ..chart(live, "Ready and starting replicas over time, with the scaling decisions", "", series) };
+    figure("Replicas", "", &chart)
 }
 
 fn ttft(live: &Live) -> super::Figure {

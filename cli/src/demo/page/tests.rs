@@ -181,16 +181,16 @@ fn the_page_needs_nothing_else_and_escapes_what_it_shows() {
         assert_eq!(page.matches(foreign).count(), allowed, "{foreign}");
     }
     assert!(page.contains("&#38; &#60;SLO&#62;") || page.contains("&amp; &lt;SLO&gt;"));
-    assert_eq!(page.matches("<svg").count(), 8);
+    assert_eq!(page.matches("<svg").count(), 9);
 }
 
 #[test]
 fn the_headline_says_how_it_went() {
     let mut findings = findings();
     let both = headline(&findings);
-    assert!(both.contains("95.0 %") && both.contains("97.0 %") && both.contains("llm-d default 96.0 %"), "{both}");
+    assert!(both.contains("Live, 95.0 %") && both.contains("Replayed, 97.0 %") && both.contains("96.0 % (llm-d default)"), "{both}");
     findings.live = None;
-    assert!(headline(&findings).starts_with("On a virtual clock 97.0 %"));
+    assert!(headline(&findings).starts_with("Replayed, 97.0 % of interactive requests met both SLOs"));
 }
 
 #[test]

@@ -323,6 +323,9 @@ fn a_backlog_adds_to_the_forecast() {
 }
 
 proptest! {
+    // A case is a minute or two of ticks.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn decisions_stay_within_bounds_and_repeat(
         ticks in prop::collection::vec((0..200_u64, 0..500_u64, 0..100_u64, 0..12_u32, 0..12_u32, 0..4_usize), 1..60),

@@ -31,13 +31,14 @@ impl DrainRate {
         let since = now.saturating_sub(self.last).as_secs_f64();
         self.last = self.last.max(now);
         if queued {
-            self.slot(now).queued_seconds += since;
+            self.slot().queued_seconds += since;
         }
     }
 
     /// One request left the queue for an endpoint after having waited.
     pub(crate) fn dispatched(&mut self, now: Duration) {
-        self.slot(now).dispatched += 1;
+        self.last = self.last.max(now);
+        self.slot().dispatched += 1;
     }
 
     /// Expected time until `ahead` requests have left; `None` = too little has been seen to say.
@@ -62,8 +63,9 @@ impl DrainRate {
         (seconds >= ENOUGH).then(wait)
     }
 
-    fn slot(&mut self, now: Duration) -> &mut Slot {
-        let index = index(now);
+    /// The slot of the latest instant seen.
+    fn slot(&mut self) -> &mut Slot {
+        let index = index(self.last);
         let slot = &mut self.slots[(index % SLOTS as u128) as usize];
         if slot.index != index {
             *slot = Slot {

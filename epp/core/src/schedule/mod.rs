@@ -1,6 +1,6 @@
 //! Hot path: from candidates to a pick: filters, weighted scores, picker.
 //!
-//! No allocation per endpoint, no lock, no text: the buffers live in the [`Profile`] between requests.
+//! No allocation per endpoint, no lock, no text: the buffers live in the profile between requests.
 
 pub mod filter;
 pub mod pick;
