@@ -70,7 +70,6 @@ impl Limits {
         let now = features.resident_tokens + features.input_tokens;
         joined(now, features.waiting_tokens, self.resident_tokens)
     }
-
 }
 
 /// `now` and as much of `waiting` as fits under `limit`; unknown (NaN) if either is.
@@ -120,8 +119,11 @@ impl Base {
         let scale = base.scale(rows);
         let drawn = base.coefficients.map(|prior| prior * scale);
         base.coefficients = drawn;
-        let mean_weight =
-            rows.iter().map(|(_, weight)| f64::from(*weight)).sum::<f64>() / rows.len() as f64;
+        let mean_weight = rows
+            .iter()
+            .map(|(_, weight)| f64::from(*weight))
+            .sum::<f64>()
+            / rows.len() as f64;
         for _ in 0..STEPS {
             base.coefficients = base.step(rows, mean_weight, &drawn);
         }
@@ -134,7 +136,11 @@ impl Base {
     }
 
     fn ms(&self, terms: &[f64; TERMS]) -> f64 {
-        let sum: f64 = terms.iter().zip(&self.coefficients).map(|(a, b)| a * b).sum();
+        let sum: f64 = terms
+            .iter()
+            .zip(&self.coefficients)
+            .map(|(a, b)| a * b)
+            .sum();
         sum.max(LEAST_MS)
     }
 

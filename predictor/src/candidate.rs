@@ -1,7 +1,5 @@
 //! A refit that is not yet in force.
 
-use std::time::Duration;
-
 use gbdt::{Dataset, Forest};
 
 use crate::Target;
@@ -24,7 +22,8 @@ pub(crate) struct Challenger {
     pub(crate) fitted: Fitted,
     /// Rows of the newest fifth that were kept from the fit.
     pub(crate) held_out: Vec<Row>,
-    pub(crate) fitted_at: Duration,
+    /// All rows there were, held out or not.
+    pub(crate) rows: usize,
 }
 
 /// Fewer rows than this teach a forest nothing that the base does not say better.
@@ -36,19 +35,15 @@ const HELD_OUT_EVERY: usize = 2;
 
 impl Challenger {
     /// Fits base and forest to `rows`, which are in order of arrival.
-    pub(crate) fn fit(
-        target: Target,
-        rows: Vec<(Row, f32)>,
-        params: &gbdt::Params,
-        now: Duration,
-    ) -> Self {
-        let newest = rows.len() - rows.len() / 5;
-        let mut kept = Vec::with_capacity(rows.len());
+    pub(crate) fn fit(target: Target, rows: Vec<(Row, f32)>, params: &gbdt::Params) -> Self {
+        let count = rows.len();
+        let newest = count - count / 5;
+        let mut kept = Vec::with_capacity(count);
         let mut held_out = Vec::new();
         let mut support = Support::default();
         for (at, (row, weight)) in rows.into_iter().enumerate() {
             support.include(&row.features);
-            if at >= newest && (at - newest) % HELD_OUT_EVERY == 0 {
+            if at >= newest && (at - newest).is_multiple_of(HELD_OUT_EVERY) {
                 held_out.push(row);
             } else {
                 kept.push((row, weight));
@@ -66,7 +61,7 @@ impl Challenger {
                 support,
             },
             held_out,
-            fitted_at: now,
+            rows: count,
         }
     }
 }

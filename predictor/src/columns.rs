@@ -16,7 +16,8 @@ pub(crate) const COLUMNS: usize = 8;
 pub(crate) fn directions(target: Target) -> [Monotone; COLUMNS] {
     match target {
         Target::Ttft => [
-            Increasing, Increasing, Increasing, Increasing, Increasing, Increasing, Increasing, Free,
+            Increasing, Increasing, Increasing, Increasing, Increasing, Increasing, Increasing,
+            Free,
         ],
         Target::Tpot => [
             Increasing, Increasing, Increasing, Increasing, Free, Free, Free, Free,

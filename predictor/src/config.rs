@@ -101,7 +101,11 @@ impl LearnerConfig {
             if ok {
                 Ok(())
             } else {
-                Err(ConfigError::Range { field, value, right })
+                Err(ConfigError::Range {
+                    field,
+                    value,
+                    right,
+                })
             }
         };
         range(
@@ -115,7 +119,12 @@ impl LearnerConfig {
             ("max_age", self.max_age),
             ("stale_after", self.stale_after),
         ] {
-            range(!value.is_zero(), field, value.as_secs_f64(), "longer than 0 s")?;
+            range(
+                !value.is_zero(),
+                field,
+                value.as_secs_f64(),
+                "longer than 0 s",
+            )?;
         }
         range(
             self.min_new_rows > 0.0,

@@ -44,7 +44,9 @@ impl Learner {
     /// Whether a refit is worth its cost: for either target, new rows enough and time enough since
     /// the last.
     pub fn due(&self, now: Duration) -> bool {
-        self.targets.iter().any(|target| target.due(now, &self.config))
+        self.targets
+            .iter()
+            .any(|target| target.due(now, &self.config))
     }
 
     /// Fits base and forest of each target that is due; heavy and deterministic. A target that is
@@ -52,21 +54,20 @@ impl Learner {
     pub fn fit(&mut self, now: Duration) -> Candidate {
         let config = &self.config;
         Candidate {
-            challengers: self.targets.each_mut().map(|target| {
-                target
-                    .due(now, config)
-                    .then(|| target.fit(now, config))
-            }),
+            challengers: self
+                .targets
+                .each_mut()
+                .map(|target| target.due(now, config).then(|| target.fit(now, config))),
         }
     }
 
     /// Lets a candidate replace the model in force where it is not worse on the newest rows; false
     /// if every target refused it.
-    pub fn install(&mut self, candidate: Candidate, _now: Duration) -> bool {
+    pub fn install(&mut self, candidate: Candidate, now: Duration) -> bool {
         let mut installed = false;
         for (target, challenger) in self.targets.iter_mut().zip(candidate.challengers) {
             if let Some(challenger) = challenger {
-                installed |= target.install(challenger, &self.config);
+                installed |= target.install(challenger, now, &self.config);
             }
         }
         self.version += u64::from(installed);
@@ -84,7 +85,10 @@ impl Learner {
 
     /// Counters and scores as of `now`.
     pub fn report(&self, now: Duration) -> Report {
-        let [ttft, tpot] = self.targets.each_ref().map(|target| target.report(now, &self.config));
+        let [ttft, tpot] = self
+            .targets
+            .each_ref()
+            .map(|target| target.report(now, &self.config));
         Report {
             ttft,
             tpot,

@@ -24,8 +24,8 @@ mod quantiles;
 mod scores;
 mod store;
 mod support;
-mod tracker;
 mod target_learner;
+mod tracker;
 pub mod trainer;
 
 pub use candidate::Candidate;

@@ -22,8 +22,8 @@ impl<const N: usize> Normal<N> {
     pub(crate) fn add(&mut self, row: &[f64; N], value: f64, weight: f64) {
         for i in 0..N {
             let weighted = weight * row[i];
-            for j in 0..N {
-                self.a[i][j] += weighted * row[j];
+            for (cell, other) in self.a[i].iter_mut().zip(row) {
+                *cell += weighted * other;
             }
             self.b[i] += weighted * value;
         }
@@ -71,7 +71,10 @@ mod tests {
             normal.add(&[1.0, f64::from(x)], 3.0 + 2.0 * f64::from(x), 1.0);
         }
         let x = normal.solve([0.0; 2]);
-        assert!((x[0] - 3.0).abs() < 1e-3 && (x[1] - 2.0).abs() < 1e-3, "{x:?}");
+        assert!(
+            (x[0] - 3.0).abs() < 1e-3 && (x[1] - 2.0).abs() < 1e-3,
+            "{x:?}"
+        );
     }
 
     #[test]
@@ -91,6 +94,9 @@ mod tests {
         normal.add(&[1.0, 0.0], 5.0, 10.0);
         normal.draw(1, 0.7, 1e-3);
         let x = normal.solve([1.0, 1.0]);
-        assert!((x[0] - 5.0).abs() < 1e-9 && (x[1] - 0.7).abs() < 1e-9, "{x:?}");
+        assert!(
+            (x[0] - 5.0).abs() < 1e-9 && (x[1] - 0.7).abs() < 1e-9,
+            "{x:?}"
+        );
     }
 }

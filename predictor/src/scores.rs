@@ -2,6 +2,7 @@
 //! its dispatch, before it could teach the model (prequential).
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,8 @@ pub struct TargetReport {
     pub refused: u64,
     /// Drift alarms raised since the start.
     pub alarms: u64,
+    /// When the model in force was installed; none before the first refit.
+    pub in_force_since: Option<Duration>,
     /// Labels in the window of the four scores below; 0 leaves them NaN (JSON `null`).
     pub scored: usize,
     /// Mean absolute error of p50, percent of the actual.

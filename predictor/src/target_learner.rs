@@ -29,12 +29,15 @@ pub(crate) struct TargetLearner {
     alarms: u64,
     /// Whether the forest in force had the smaller error on the newest fifth.
     beats_base: bool,
-    /// Since the drift alarm, until a refit on newer rows is in force.
+    /// Since the drift alarm, until a refit on enough newer rows is in force.
     alarmed: bool,
     /// Labels when the base was last fitted by itself.
     base_labels: u64,
     /// Label count and time of the last refit.
     last_fit: Option<(u64, Duration)>,
+    /// When the model in force was installed.
+    in_force_since: Option<Duration>,
+    last_label: Option<Duration>,
     /// First dispatch since the last label.
     unanswered_since: Option<Duration>,
 }
@@ -57,12 +60,17 @@ impl TargetLearner {
             alarmed: false,
             base_labels: 0,
             last_fit: None,
+            in_force_since: None,
+            last_label: None,
             unanswered_since: None,
         }
     }
 
     pub(crate) fn note_dispatch(&mut self, now: Duration) {
-        self.unanswered_since.get_or_insert(now);
+        // A dispatch that is noted late must not open a wait that its label has already ended.
+        if self.last_label.is_none_or(|at| now > at) {
+            self.unanswered_since.get_or_insert(now);
+        }
     }
 
     pub(crate) fn observe(&mut self, observation: &Observation, config: &LearnerConfig) {
@@ -78,8 +86,9 @@ impl TargetLearner {
             return;
         }
         self.unanswered_since = None;
-        let model = self.model_at(at, config);
-        let predicted = predicted.unwrap_or_else(|| model.predict_one(&features));
+        self.last_label = Some(at);
+        let predicted =
+            predicted.unwrap_or_else(|| self.model_at(at, config).predict_one(&features));
         self.scores.add(&predicted, actual_ms);
         if self.labels >= config.prior_labels {
             self.follow(observation, &predicted, config);
@@ -95,12 +104,7 @@ impl TargetLearner {
     }
 
     /// Trackers and drift alarm.
-    fn follow(
-        &mut self,
-        observation: &Observation,
-        predicted: &Quantiles,
-        config: &LearnerConfig,
-    ) {
+    fn follow(&mut self, observation: &Observation, predicted: &Quantiles, config: &LearnerConfig) {
         let raw = self.fitted.raw_one(&observation.features);
         let error = observation.actual_ms.ln() - raw.levels[0];
         let known = !self.fitted.support.is_left_by(&observation.features);
@@ -163,17 +167,23 @@ impl TargetLearner {
             seed: config.seed,
             ..config.forest.clone()
         };
-        Challenger::fit(self.target, self.store.weighted(now), &params, now)
+        Challenger::fit(self.target, self.store.weighted(now), &params)
     }
 
     /// Champion against challenger on the rows that the challenger has not seen.
-    pub(crate) fn install(&mut self, challenger: Challenger, config: &LearnerConfig) -> bool {
+    pub(crate) fn install(
+        &mut self,
+        challenger: Challenger,
+        now: Duration,
+        config: &LearnerConfig,
+    ) -> bool {
         let Challenger {
             mut fitted,
             held_out,
-            ..
+            rows,
         } = challenger;
-        let error = |model: &Fitted| mean_error(&held_out, |row| model.raw_one(&row.features).levels[0]);
+        let error =
+            |model: &Fitted| mean_error(&held_out, |row| model.raw_one(&row.features).levels[0]);
         let base_error = mean_error(&held_out, |row| fitted.base.ln_ms(&row.features));
         let mut challenger_error = error(&fitted);
         let beats_base = fitted.forest.is_some() && challenger_error < base_error;
@@ -182,7 +192,8 @@ impl TargetLearner {
             challenger_error = base_error;
         }
         let champion_error = error(&self.fitted);
-        if !self.alarmed && challenger_error > champion_error * (1.0 + config.challenger_tolerance) {
+        if !self.alarmed && challenger_error > champion_error * (1.0 + config.challenger_tolerance)
+        {
             self.refused += 1;
             return false;
         }
@@ -195,7 +206,9 @@ impl TargetLearner {
         self.beats_base = beats_base;
         self.fitted = Arc::new(fitted);
         self.base_labels = self.labels;
-        self.alarmed = false;
+        // Rows from before an alarm are gone; few rows since are no model to trust.
+        self.alarmed &= (rows as u64) < config.trained_labels;
+        self.in_force_since = Some(now);
         self.refits += 1;
         true
     }
@@ -233,6 +246,7 @@ impl TargetLearner {
             refits: self.refits,
             refused: self.refused,
             alarms: self.alarms,
+            in_force_since: self.in_force_since,
             scored: summary.scored,
             mape: summary.mape,
             median_ape: summary.median_ape,

@@ -160,6 +160,27 @@ impl Reply {
         }
     }
 
+    /// Waits until the body has gone on for `count` bytes, in however many frames.
+    ///
+    /// # Panics
+    /// When it ends before, or a frame brings more.
+    pub async fn next_bytes(&mut self, count: usize) -> Bytes {
+        let mut body = Vec::new();
+        while body.len() < count {
+            match self.next().await {
+                Next::Frame(frame) => body.extend_from_slice(&frame),
+                ended => panic!("{ended:?} after {} of {count} bytes", body.len()),
+            }
+        }
+        assert_eq!(
+            body.len(),
+            count,
+            "more than was waited for: {}",
+            String::from_utf8_lossy(&body)
+        );
+        body.into()
+    }
+
     /// Reads to the end, whichever it is.
     pub async fn read(mut self) -> Answer {
         let mut body = Vec::new();

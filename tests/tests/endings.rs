@@ -140,21 +140,23 @@ async fn a_client_that_leaves_while_queued_is_never_sent_on() {
 #[tokio::test]
 async fn a_server_that_dies_in_the_middle_of_its_stream() {
     let stack = Stack::start(Setup::new(PICKER)).await;
-    stack.server().follow(Script {
+    let script = Script {
+        hold: Hold::AfterFrames(2),
         die_after: Some(2),
         ..Script::default()
-    });
-    let answer = streamed().send(stack.proxy).await;
-    assert_eq!(answer.status, 200);
-    assert!(
-        answer.cut,
-        "the client must not take half an answer for a whole one"
-    );
+    };
+    stack.server().follow(script);
+    let mut reply = streamed().open(stack.proxy).await.unwrap();
+    let half = answers::events(PATH, false, NullUsage::Never)[..2].concat();
+    assert_eq!(reply.next_bytes(half.len()).await, half);
+    stack.server().release();
     assert_eq!(
-        answer.text(),
-        answers::events(PATH, false, NullUsage::Never)[..2].concat()
+        reply.next().await,
+        Next::Cut,
+        "half an answer must not be taken for a whole one"
     );
     stack.idle().await;
+    // The proxy ends the picker's stream alike whoever broke off.
     let outcome = only_outcome(&stack).await;
     assert!(
         ["UpstreamCut", "ClientGone"].contains(&&*outcome),

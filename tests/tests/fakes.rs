@@ -72,17 +72,20 @@ async fn every_framing_carries_the_same_bytes() {
 
 #[tokio::test]
 async fn a_server_that_dies_and_a_client_that_leaves_are_seen() {
-    let upstream = Upstream::start(Script {
+    let dying = Script {
+        hold: Hold::AfterFrames(2),
         die_after: Some(2),
         ..Script::default()
-    })
-    .await;
+    };
+    let upstream = Upstream::start(dying).await;
     let (_envoy, proxy) = pass_through(upstream.address()).await;
     let events = answers::events(PATH, false, NullUsage::Never);
+    let half = events[..2].concat();
 
-    let answer = Call::post(PATH, STREAMED).send(proxy).await;
-    assert!(answer.cut);
-    assert_eq!(answer.text(), events[..2].concat());
+    let mut reply = Call::post(PATH, STREAMED).open(proxy).await.unwrap();
+    assert_eq!(reply.next_bytes(half.len()).await, half);
+    upstream.release();
+    assert_eq!(reply.next().await, Next::Cut);
     assert_eq!(upstream.aborted(), 0);
 
     upstream.follow(Script {
@@ -90,7 +93,7 @@ async fn a_server_that_dies_and_a_client_that_leaves_are_seen() {
         ..Script::default()
     });
     let mut reply = Call::post(PATH, STREAMED).open(proxy).await.unwrap();
-    assert_eq!(reply.next().await, Next::Frame(events[0].clone().into()));
+    assert_eq!(reply.next_bytes(events[0].len()).await, events[0]);
     drop(reply);
     until("the server to see that the client left", async || {
         (upstream.aborted() == 1).then_some(())

@@ -3,6 +3,7 @@
 mod args;
 mod arrivals;
 mod chart;
+mod command;
 mod compare;
 mod format;
 mod live;
@@ -123,7 +124,7 @@ async fn stop(stack: &mut Option<live::Stack>) {
 
 /// Replays on a thread of its own, so that Ctrl-C is heard meanwhile.
 async fn replay_aside(settings: ReplaySettings, part: Part, seed: u64, shutdown: &Shutdown) -> Result<Replay, Trouble> {
-    note(&format!("Replaying {} requests three times on a virtual clock; the whole hour takes a few minutes.\n", part.offers.len()));
+    note(&format!("Replaying {} requests three times on a virtual clock; a whole hour takes a minute or two.\n", part.offers.len()));
     let (send, receive) = oneshot::channel();
     std::thread::spawn(move || {
         let progress = |text: &str| note(&format!("  … {text}\n"));
@@ -141,7 +142,7 @@ fn report(args: &Args, source: &Source, live: Option<Live>, replay: Option<Repla
     let findings = Findings {
         schema: SCHEMA,
         version: env!("CARGO_PKG_VERSION"),
-        command: command(args, source),
+        command: command::reproducing(std::env::args().skip(1), args.seed),
         seed: args.seed,
         kinds_percent: [args.kinds.interactive, args.kinds.plain, sheddable],
         trace: source.facts.clone(),
@@ -193,25 +194,6 @@ fn summary(findings: &Findings) -> String {
         );
     }
     text + &format!("\n{}\n", page::headline(findings))
-}
-
-/// The command that finds the same again, wherever it is typed: without the paths of this run.
-fn command(args: &Args, source: &Source) -> String {
-    let mut words = vec!["headroom demo".to_owned()];
-    if args.trace.is_some() {
-        words.push(format!("--trace {}", source.facts.name));
-    }
-    words.push(format!("--seed {}", args.seed));
-    if args.live_only {
-        words.push("--live-only".into());
-    }
-    if args.replay_only {
-        words.push("--replay-only".into());
-    }
-    if let Some(minutes) = args.replay.replay_minutes {
-        words.push(format!("--replay-minutes {minutes}"));
-    }
-    words.join(" ")
 }
 
 /// Standard error may be closed; the demo goes on without it.

@@ -102,7 +102,11 @@ fn live_outcome(live: &Live) -> String {
     let met = attainment(live.kinds.get(Kind::Interactive.name()));
     let ready = || live.timeline.iter().map(|sample| sample.ready);
     let (least, most) = (ready().min().unwrap_or(0), ready().max().unwrap_or(0));
-    format!("Live, {met} of interactive requests met both SLOs while the fleet followed the load from {least} to {most} replicas and down to {}.", ready().next_back().unwrap_or(0))
+    let fleet = match ready().next_back() {
+        Some(last) if least < most => format!("while the fleet followed the load from {least} to {most} replicas and back to {last}"),
+        _ => format!("on {}", super::compare::replicas(f64::from(most))),
+    };
+    format!("Live, {met} of interactive requests met both SLOs {fleet}.")
 }
 
 fn replay_outcome(replay: &Replay) -> String {

@@ -1,8 +1,9 @@
 //! Reads the engines' metrics, one keep-alive connection per endpoint.
 //!
-//! Each endpoint has a task with its own place in the interval, so that reads spread out. A failing
-//! endpoint is asked less and less often; while no requests come at all, everybody is. What was read
-//! stays with its age: nothing here turns an old value into a zero.
+//! All of it happens on one thread of its own: reads come in batches, so that one wake-up serves many,
+//! and no read wakes another thread. A failing endpoint is asked less and less often; while no requests
+//! come at all, everybody is. What was read stays with its age: nothing here turns an old value into a
+//! zero.
 
 pub mod connection;
 pub mod parse;
@@ -19,6 +20,8 @@ use tokio::task::JoinHandle;
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// Longest time between reads while no requests come.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
+/// Endpoints read at the same instant. Batches are spread over the interval.
+const BATCH: usize = 32;
 
 /// What is read, and how often.
 #[derive(Clone, Debug)]
@@ -41,8 +44,22 @@ impl Drop for Reader {
     }
 }
 
-/// Reads all endpoints of the hub's pool, as it changes, until `shutdown` is stopped.
+/// Reads on a thread of its own, until `shutdown` is stopped.
 pub(crate) async fn run(hub: Arc<Hub>, schedule: Schedule, shutdown: Shutdown) {
+    let reading = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(read_all(hub, schedule, shutdown));
+        Ok::<_, std::io::Error>(())
+    });
+    if let Ok(Err(error)) = reading.await {
+        tracing::error!(%error, "metrics are not read: no event loop for them");
+    }
+}
+
+/// Reads all endpoints of the hub's pool, as it changes.
+async fn read_all(hub: Arc<Hub>, schedule: Schedule, shutdown: Shutdown) {
     let mut pools = hub.watch_pool();
     let mut readers: Vec<Reader> = Vec::new();
     let mut check = tokio::time::interval(IDLE_INTERVAL);
@@ -69,8 +86,8 @@ fn follow(
     hub: &Arc<Hub>,
     schedule: &Schedule,
 ) -> Vec<Reader> {
-    let count = pool.endpoints.len().max(1) as u32;
-    let place = |index: usize| schedule.interval * (index as u32) / count;
+    let batches = pool.endpoints.len().div_ceil(BATCH).max(1) as u32;
+    let place = |index: usize| schedule.interval * (index / BATCH) as u32 / batches;
     let reader = |(index, endpoint): (usize, &Arc<Endpoint>)| {
         if let Some(known) = readers
             .iter()
@@ -92,47 +109,62 @@ fn follow(
     pool.endpoints.iter().enumerate().map(reader).collect()
 }
 
-/// Reads one endpoint for ever.
+/// Reads one endpoint for ever, at `place` within every period.
 async fn read(endpoint: Arc<Endpoint>, hub: Arc<Hub>, schedule: Schedule, place: Duration) {
     let mut connection = Connection::new(&endpoint.address, &schedule.path);
     let mut failures: u32 = 0;
-    let mut due = hub.clock.now() + place;
     loop {
-        tokio::time::sleep_until(hub.clock.instant(due)).await;
-        let wait = match connection
+        let now = hub.clock.now();
+        let backoff =
+            (schedule.interval * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_BACKOFF);
+        let idle = failures == 0 && endpoint.scraped().is_some() && hub.idle(now);
+        let period = backoff.max(if idle {
+            IDLE_INTERVAL
+        } else {
+            schedule.interval
+        });
+        tokio::select! {
+            () = tokio::time::sleep_until(hub.clock.instant(next(now, place, period))) => {}
+            () = hub.woken(), if idle => {}
+        }
+        match connection
             .fetch(|page| parse::parse(page, hub.clock.now()))
             .await
         {
             Ok(scraped) => {
                 endpoint.set_scraped(scraped);
                 failures = 0;
-                schedule.interval
             }
             Err(error) => {
-                failures += 1;
+                failures = failures.saturating_add(1);
                 complain(&endpoint, &hub, failures, &error);
-                (schedule.interval * 2_u32.saturating_pow(failures.min(16)))
-                    .min(LONGEST_BACKOFF)
-                    .max(schedule.interval)
             }
-        };
-        let now = hub.clock.now();
-        if hub.idle(now) && wait < IDLE_INTERVAL {
-            tokio::select! {
-                () = tokio::time::sleep(IDLE_INTERVAL) => {}
-                () = hub.woken() => {}
-            }
-            due = hub.clock.now();
-        } else {
-            // Behind by more than one interval, reads are skipped, not made up for.
-            due = (due + wait).max(now);
         }
     }
+}
+
+/// The first instant after `now` at `place` within a period. What was missed is skipped, not made up for.
+fn next(now: Duration, place: Duration, period: Duration) -> Duration {
+    let periods = now.saturating_sub(place).as_nanos() / period.as_nanos().max(1) + 1;
+    place + period * u32::try_from(periods).unwrap_or(u32::MAX)
 }
 
 fn complain(endpoint: &Endpoint, hub: &Hub, failures: u32, error: &ScrapeError) {
     hub.telemetry.poll_failed("metrics-data-source");
     if failures == 1 {
         tracing::warn!(endpoint = %endpoint.name, address = %endpoint.address, %error, "metrics cannot be read; trying again less often");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_keep_their_place_and_skip_what_was_missed() {
+        let ms = Duration::from_millis;
+        assert_eq!(next(ms(0), ms(10), ms(50)), ms(60));
+        assert_eq!(next(ms(60), ms(10), ms(50)), ms(110));
+        assert_eq!(next(ms(999), ms(10), ms(50)), ms(1010));
     }
 }

@@ -71,7 +71,11 @@ fn normalised(weights: &[f32]) -> Vec<f32> {
 }
 
 fn start(targets: &[f32], weights: &[f32]) -> Outputs {
-    let pairs: Vec<(f32, f32)> = targets.iter().copied().zip(weights.iter().copied()).collect();
+    let pairs: Vec<(f32, f32)> = targets
+        .iter()
+        .copied()
+        .zip(weights.iter().copied())
+        .collect();
     let mut sketch = Sketch::new();
     LEVELS.map(|level| sketch.quantile(&pairs, level))
 }

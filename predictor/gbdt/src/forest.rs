@@ -163,8 +163,16 @@ mod tests {
 
     #[test]
     fn missing_goes_where_the_shift_says() {
-        let to_left = Node { feature: 1, code: 3, shift: 0 };
-        let to_right = Node { feature: 1, code: 2, shift: 1 };
+        let to_left = Node {
+            feature: 1,
+            code: 3,
+            shift: 0,
+        };
+        let to_right = Node {
+            feature: 1,
+            code: 2,
+            shift: 1,
+        };
         let mut code = Code::default();
         for (value, right) in [(1, false), (3, false), (4, true), (254, true)] {
             code[1] = value;

@@ -84,8 +84,7 @@ impl<'a> Grower<'a> {
 
     fn root(&mut self, order: &[u32]) -> Leaf {
         let rows = &self.rows;
-        let histogram =
-            Histogram::of(order, rows.codes, rows.gradients, rows.features, rows.width);
+        let histogram = Histogram::of(order, rows.codes, rows.gradients, rows.features, rows.width);
         let sums = histogram
             .of_feature(0)
             .iter()
@@ -144,8 +143,8 @@ impl<'a> Grower<'a> {
                 Monotone::Decreasing => (&mut right_bounds[output], &mut left_bounds[output]),
             };
             // Whatever either side becomes later, it stays on its side of the midpoint.
-            let midpoint = parent.bounds[output]
-                .clamp((left_values[output] + right_values[output]) / 2.0);
+            let midpoint =
+                parent.bounds[output].clamp((left_values[output] + right_values[output]) / 2.0);
             low.most = midpoint;
             high.least = midpoint;
             left_values[output] = left_bounds[output].clamp(left_values[output]);
@@ -162,12 +161,28 @@ impl<'a> Grower<'a> {
             split: None,
         };
         let mut children = [
-            child(0, left_rows, split.left, left_histogram, left_bounds, left_values),
-            child(1, right_rows, split.right, right_histogram, right_bounds, right_values),
+            child(
+                0,
+                left_rows,
+                split.left,
+                left_histogram,
+                left_bounds,
+                left_values,
+            ),
+            child(
+                1,
+                right_rows,
+                split.right,
+                right_histogram,
+                right_bounds,
+                right_values,
+            ),
         ];
         if parent.depth + 1 < self.params.max_depth {
             for child in &mut children {
-                child.split = self.rules.best(child.sums, &child.histogram, child.bounds[0]);
+                child.split = self
+                    .rules
+                    .best(child.sums, &child.histogram, child.bounds[0]);
             }
         }
         children
@@ -193,12 +208,7 @@ impl<'a> Grower<'a> {
 
     /// A leaf's values: the in-leaf quantile of each output's residual, drawn towards zero the
     /// more, the fewer rows lie beyond it.
-    fn values_of(
-        &mut self,
-        rows: &[u32],
-        sums: Cell,
-        bounds: &[Bounds; LEVELS.len()],
-    ) -> Outputs {
+    fn values_of(&mut self, rows: &[u32], sums: Cell, bounds: &[Bounds; LEVELS.len()]) -> Outputs {
         let mut out = Outputs::default();
         for (output, &level) in LEVELS.iter().enumerate() {
             self.values.clear();

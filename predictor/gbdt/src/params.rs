@@ -174,7 +174,9 @@ pub enum FitError {
         weights: usize,
     },
     /// A value that cannot be learnt from.
-    #[error("{field} of row {row} is {value}, it must be finite (a weight positive; a feature may be NaN)")]
+    #[error(
+        "{field} of row {row} is {value}, it must be finite (a weight positive; a feature may be NaN)"
+    )]
     Value {
         /// Which of the three.
         field: &'static str,

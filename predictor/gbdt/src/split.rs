@@ -68,7 +68,10 @@ impl Rules<'_> {
             let cells = histogram.of_feature(feature);
             let missing = cells[usize::from(MISSING)];
             let mut known = Cell::default();
-            let last = cells.iter().rposition(|cell| cell.weight > 0.0).unwrap_or(0);
+            let last = cells
+                .iter()
+                .rposition(|cell| cell.weight > 0.0)
+                .unwrap_or(0);
             // Code 0 parts missing from known; the last used code would leave the right side empty.
             for (code, &cell) in cells.iter().enumerate().take(last) {
                 if code > 0 {

@@ -27,9 +27,7 @@ pub fn prequential(
         .enumerate()
         .collect();
     // The sort is stable: requests of one instant keep their order in the file.
-    rows.sort_by(|(_, a), (_, b)| {
-        (a.users.cmp(&b.users)).then(a.start_ms.total_cmp(&b.start_ms))
-    });
+    rows.sort_by(|(_, a), (_, b)| (a.users.cmp(&b.users)).then(a.start_ms.total_cmp(&b.start_ms)));
     let mut replay = Replay {
         target,
         learner: Learner::new(config),
@@ -103,7 +101,8 @@ impl Replay {
         self.learner.note_dispatch(at);
         let predicted = self.model.predict_target(&request.features, self.target);
         let actual = request.actual_ms(self.target);
-        self.scored.push(Scored::new(row, request.users, actual, &predicted));
+        self.scored
+            .push(Scored::new(row, request.users, actual, &predicted));
         self.labels.push(Reverse(Label {
             at: start + milliseconds(request.label_ms(self.target)),
             order: self.scored.len(),

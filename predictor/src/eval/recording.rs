@@ -146,7 +146,13 @@ impl<'a> Layout<'a> {
                     path: path.to_owned(),
                     column,
                     needed: COLUMNS.join(", "),
-                    found: text(headers.iter().collect::<Vec<_>>().join(&b", "[..]).as_slice()),
+                    found: text(
+                        headers
+                            .iter()
+                            .collect::<Vec<_>>()
+                            .join(&b", "[..])
+                            .as_slice(),
+                    ),
                 })?;
         }
         Ok(Self { path, at })
