@@ -24,7 +24,8 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 it worked, 1 it failed, 2 it was asked for wrongly, 130 it was interrupted.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 it worked, 1 it failed, 2 it was asked for wrongly, 130 it was interrupted.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -14,7 +14,7 @@ use anyhow::Context;
 /// The data is CSV (.csv or .csv.gz) with the columns model, gpu, n_gpus, users, status, start_ms, ttft_ms, e2e_ms,
 /// n_in, n_out, tpot_ms and the server's state at each submission: st_waiting, st_running, st_prefill_tok, st_ctx_tok.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Recorded requests with the server's state at each submission
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -56,7 +56,7 @@ enum Protocol {
 ///
 /// # Errors
 /// If the data cannot be read, lacks a column or the setup, or the predictions cannot be written.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let target = match args.target {
         TargetName::Ttft => Target::Ttft,
         TargetName::Tpot => Target::Tpot,

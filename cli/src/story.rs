@@ -36,17 +36,28 @@ pub(crate) struct Trouble {
 impl Trouble {
     /// Something failed; `what` is one sentence without its full stop.
     pub(crate) fn failed(what: impl Into<String>) -> Self {
-        Self { what: what.into(), advice: None, ending: Ending::Failed, cause: None }
+        Self {
+            what: what.into(),
+            advice: None,
+            ending: Ending::Failed,
+            cause: None,
+        }
     }
 
     /// The command line asks for something that cannot be.
     pub(crate) fn usage(what: impl Into<String>) -> Self {
-        Self { ending: Ending::Usage, ..Self::failed(what) }
+        Self {
+            ending: Ending::Usage,
+            ..Self::failed(what)
+        }
     }
 
     /// Ctrl-C or SIGTERM.
     pub(crate) fn interrupted() -> Self {
-        Self { ending: Ending::Interrupted, ..Self::failed("interrupted") }
+        Self {
+            ending: Ending::Interrupted,
+            ..Self::failed("interrupted")
+        }
     }
 
     /// What the person can do, as an imperative sentence.
@@ -94,16 +105,25 @@ pub(crate) fn tell(error: &anyhow::Error) -> String {
 }
 
 fn troubles(error: &anyhow::Error) -> impl Iterator<Item = &Trouble> {
-    error.chain().filter_map(|cause| cause.downcast_ref::<Trouble>())
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<Trouble>())
 }
 
 fn ending(error: &anyhow::Error) -> Ending {
-    troubles(error).map(|trouble| trouble.ending).next().unwrap_or(Ending::Failed)
+    troubles(error)
+        .map(|trouble| trouble.ending)
+        .next()
+        .unwrap_or(Ending::Failed)
 }
 
 fn sentence(text: &str) -> String {
     let text = text.trim_end();
-    if text.ends_with(['.', '!', '?', ':']) { text.to_owned() } else { format!("{text}.") }
+    if text.ends_with(['.', '!', '?', ':']) {
+        text.to_owned()
+    } else {
+        format!("{text}.")
+    }
 }
 
 #[cfg(test)]
@@ -114,8 +134,14 @@ mod tests {
     #[test]
     fn a_story_says_what_why_and_what_to_do() {
         let cause = std::io::Error::other("permission denied");
-        let trouble = Trouble::failed("cannot write the report out/demo.html").because(cause).advice("choose another file with --report");
-        let story = tell(&Err::<(), _>(trouble).context("the demo could not start").unwrap_err());
+        let trouble = Trouble::failed("cannot write the report out/demo.html")
+            .because(cause)
+            .advice("choose another file with --report");
+        let story = tell(
+            &Err::<(), _>(trouble)
+                .context("the demo could not start")
+                .unwrap_err(),
+        );
         let expected = "headroom: the demo could not start.\n  because: cannot write the report out/demo.html.\n  because: permission denied.\n  what to do: choose another file with --report.\n";
         assert_eq!(story, expected);
     }
@@ -128,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_ending_is_found_under_any_context() {
-        let error = anyhow::Error::from(Trouble::usage("--max is 1, less than --min 2")).context("wrong arguments");
+        let error = anyhow::Error::from(Trouble::usage("--max is 1, less than --min 2"))
+            .context("wrong arguments");
         assert_eq!(ending(&error), Ending::Usage);
         assert_eq!(ending(&Trouble::interrupted().into()), Ending::Interrupted);
         assert_eq!(ending(&anyhow::anyhow!("other")), Ending::Failed);

@@ -28,7 +28,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the line above.
-    if args.parent.is_some_and(|parent| getppid().as_raw() != parent) {
+    if args
+        .parent
+        .is_some_and(|parent| getppid().as_raw() != parent)
+    {
         return Err(Trouble::failed("the parent is gone").into());
     }
     let Some((program, rest)) = args.command.split_first() else {
@@ -36,5 +39,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     };
     let error = Command::new(program).args(rest).exec();
     let what = format!("cannot start {}", program.to_string_lossy());
-    Err(Trouble::failed(what).because(error).advice("check that the file exists and is executable").into())
+    Err(Trouble::failed(what)
+        .because(error)
+        .advice("check that the file exists and is executable")
+        .into())
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// from --profile or from a fit to the first half.
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("costs").required(true).args(["profile", "fit"])))]
-pub struct Args {
+pub(crate) struct Args {
     /// Engine configuration of the recorded run (JSON)
     #[arg(long, value_name = "FILE")]
     meta: PathBuf,
@@ -49,7 +49,7 @@ enum FitPart {
 ///
 /// # Errors
 /// If a file cannot be read or makes no sense. Missing the limits is a result, not an error.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let meta = read(&args.meta)?;
     let requests = read(&args.requests)?;
     let timeseries = args.timeseries.as_deref().map(read).transpose()?;

@@ -21,24 +21,53 @@ fn told(output: &Output) -> String {
 fn five_minutes_replayed_twice_are_byte_identical() {
     let runs = [(); 2].map(|()| {
         let folder = tempfile::tempdir().expect("a folder");
-        let output = demo(folder.path(), &["--replay-only", "--replay-minutes", "5", "--seed", "7", "--json", "results.json"]).expect("the binary runs");
+        let output = demo(
+            folder.path(),
+            &[
+                "--replay-only",
+                "--replay-minutes",
+                "5",
+                "--seed",
+                "7",
+                "--json",
+                "results.json",
+            ],
+        )
+        .expect("the binary runs");
         assert!(output.status.success(), "{}", told(&output));
         let read = |name: &str| fs::read(folder.path().join(name)).expect("the demo wrote it");
         (output.stdout, read("out/demo.html"), read("results.json"))
     });
     let [(text, page, json), (text_again, page_again, json_again)] = runs;
-    assert!(text == text_again, "{}\n{}", String::from_utf8_lossy(&text), String::from_utf8_lossy(&text_again));
+    assert!(
+        text == text_again,
+        "{}\n{}",
+        String::from_utf8_lossy(&text),
+        String::from_utf8_lossy(&text_again)
+    );
     assert!(page == page_again, "the pages differ");
     assert!(json == json_again, "the results differ");
 
     let results: serde_json::Value = serde_json::from_slice(&json).expect("the results are JSON");
     assert_eq!(results["schema"], "headroom.demo/v1");
     let fleets = results["replay"]["fleets"].as_array().expect("fleets");
-    let policies: Vec<_> = fleets.iter().map(|fleet| fleet["policy"].as_str().expect("a name")).collect();
+    let policies: Vec<_> = fleets
+        .iter()
+        .map(|fleet| fleet["policy"].as_str().expect("a name"))
+        .collect();
     assert_eq!(policies, ["headroom", "round-robin", "llm-d default"]);
     for fleet in fleets {
-        let offered: u64 = fleet["kinds"].as_object().expect("kinds").values().map(|kind| kind["offered"].as_u64().expect("a count")).sum();
-        assert_eq!(Some(offered), results["replay"]["requests"].as_u64(), "every request has its fate");
+        let offered: u64 = fleet["kinds"]
+            .as_object()
+            .expect("kinds")
+            .values()
+            .map(|kind| kind["offered"].as_u64().expect("a count"))
+            .sum();
+        assert_eq!(
+            Some(offered),
+            results["replay"]["requests"].as_u64(),
+            "every request has its fate"
+        );
         assert!(fleet["hit_share"].as_f64() <= Some(1.0));
     }
     let page = String::from_utf8(page).expect("the page is text");
@@ -48,25 +77,65 @@ fn five_minutes_replayed_twice_are_byte_identical() {
 #[test]
 fn another_seed_is_another_replay() {
     let folder = tempfile::tempdir().expect("a folder");
-    let run = |seed| demo(folder.path(), &["--replay-only", "--replay-minutes", "1", "--seed", seed]).expect("the binary runs").stdout;
+    let run = |seed| {
+        demo(
+            folder.path(),
+            &["--replay-only", "--replay-minutes", "1", "--seed", seed],
+        )
+        .expect("the binary runs")
+        .stdout
+    };
     assert_ne!(run("1"), run("2"));
 }
 
 #[test]
 fn what_cannot_work_ends_at_once_with_a_sentence_that_says_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
-    fs::write(folder.path().join("bad.jsonl"), "{\"timestamp\": 0, \"input_length\": -4}\n").expect("written");
+    fs::write(
+        folder.path().join("bad.jsonl"),
+        "{\"timestamp\": 0, \"input_length\": -4}\n",
+    )
+    .expect("written");
     let cases: [(&[&str], i32, &str); 5] = [
-        (&["--live-only", "--envoy", "/nowhere/envoy"], 1, "make tools"),
-        (&["--replay-only", "--trace", "missing.jsonl"], 1, "missing.jsonl"),
-        (&["--replay-only", "--trace", "bad.jsonl"], 1, "input_length"),
-        (&["--replay-only", "--report", "bad.jsonl/x.html"], 1, "--report"),
-        (&["--replay-only", "--replay-min", "9", "--replay-max", "3"], 2, "--replay-max is 3"),
+        (
+            &["--live-only", "--envoy", "/nowhere/envoy"],
+            1,
+            "make tools",
+        ),
+        (
+            &["--replay-only", "--trace", "missing.jsonl"],
+            1,
+            "missing.jsonl",
+        ),
+        (
+            &["--replay-only", "--trace", "bad.jsonl"],
+            1,
+            "input_length",
+        ),
+        (
+            &["--replay-only", "--report", "bad.jsonl/x.html"],
+            1,
+            "--report",
+        ),
+        (
+            &["--replay-only", "--replay-min", "9", "--replay-max", "3"],
+            2,
+            "--replay-max is 3",
+        ),
     ];
     for (flags, code, says) in cases {
         let output = demo(folder.path(), flags).expect("the binary runs");
-        assert_eq!(output.status.code(), Some(code), "{flags:?}: {}", told(&output));
-        assert!(told(&output).starts_with("headroom: ") && told(&output).contains(says), "{flags:?}: {}", told(&output));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{flags:?}: {}",
+            told(&output)
+        );
+        assert!(
+            told(&output).starts_with("headroom: ") && told(&output).contains(says),
+            "{flags:?}: {}",
+            told(&output)
+        );
         assert!(output.stdout.is_empty());
     }
 }

@@ -25,8 +25,10 @@ pub struct DriftConfig {
 impl Default for DriftConfig {
     fn default() -> Self {
         Self {
-            allowance: 0.15,
-            threshold: 25.0,
+            // A change of load moves the error by up to 0.3 for a while; twice the latency (0.7) is
+            // an alarm after some 150 labels.
+            allowance: 0.3,
+            threshold: 60.0,
             clip: 1.0,
         }
     }
@@ -102,5 +104,48 @@ impl Drift {
             self.reset();
         }
         alarm
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels_to_alarm(error: impl Fn(u64) -> f32) -> Option<(u64, Duration)> {
+        let mut drift = Drift::new(DriftConfig::default());
+        (0..5_000).find_map(|label| {
+            drift
+                .add(error(label), Duration::from_secs(label))
+                .map(|since| (label, since))
+        })
+    }
+
+    #[test]
+    fn noise_and_a_small_bias_raise_no_alarm() {
+        assert_eq!(
+            labels_to_alarm(|label| if label % 2 == 0 { 0.8 } else { -0.5 }),
+            None
+        );
+    }
+
+    #[test]
+    fn a_doubling_either_way_is_found_and_dated() {
+        for sign in [1.0, -1.0] {
+            let noise = |label: u64| if label % 2 == 0 { 0.2 } else { -0.2 };
+            let (label, since) =
+                labels_to_alarm(|label| noise(label) + if label < 300 { 0.0 } else { sign * 0.69 })
+                    .unwrap();
+            assert!((301..550).contains(&label), "{label}");
+            let since = since.as_secs();
+            assert!((295..=305).contains(&since), "{since}");
+        }
+    }
+
+    #[test]
+    fn one_absurd_label_is_not_a_change() {
+        assert_eq!(
+            labels_to_alarm(|label| if label == 7 { 1e9 } else { 0.0 }),
+            None
+        );
     }
 }

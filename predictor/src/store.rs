@@ -98,3 +98,82 @@ fn stratum(features: &Features) -> usize {
         .min(SIZES as u32 - 1);
     load as usize * SIZES + size as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(number: u64, running: f32) -> Row {
+        Row {
+            features: Features {
+                running,
+                ..Features::idle(100.0)
+            },
+            actual_ms: 1.0,
+            at: Duration::from_secs(number),
+            number,
+        }
+    }
+
+    fn store(capacity: usize) -> Store {
+        Store::new(
+            capacity,
+            Duration::from_secs(100),
+            Duration::from_secs(1_000),
+        )
+    }
+
+    #[test]
+    fn never_holds_more_than_its_capacity_and_keeps_the_rare() {
+        let mut store = store(100);
+        for number in 0..10 {
+            store.push(row(number, 64.0));
+        }
+        for number in 10..900 {
+            store.push(row(number, 0.0));
+            assert!(store.len() <= 100);
+        }
+        let rows = store.weighted(Duration::from_secs(900));
+        assert_eq!(rows.len(), 100);
+        let rare = rows.iter().filter(|(row, _)| row.features.running > 0.0);
+        assert_eq!(rare.count(), 10);
+        // Of the common ones the newest stay.
+        assert_eq!(rows[10].0.number, 810);
+    }
+
+    #[test]
+    fn weights_halve_with_each_half_life_and_old_rows_go() {
+        let mut store = store(100);
+        store.push(row(0, 0.0));
+        store.push(row(900, 0.0));
+        store.push(row(1_000, 64.0));
+        let weights = |rows: Vec<(Row, f32)>| rows.iter().map(|of| of.1).collect::<Vec<_>>();
+        let rows = weights(store.weighted(Duration::from_secs(1_000)));
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[1..], [0.5, 1.0]);
+        assert_eq!(
+            weights(store.weighted(Duration::from_secs(1_100))),
+            [0.25, 0.5]
+        );
+        assert_eq!(store.len(), 2);
+    }
+
+    #[test]
+    fn rows_come_out_in_order_of_arrival() {
+        let mut store = store(1_000);
+        for number in 0..200 {
+            store.push(row(number, (number * 7 % 50) as f32));
+        }
+        let rows = store.weighted(Duration::from_secs(200));
+        assert!(rows.is_sorted_by_key(|(row, _)| row.number));
+    }
+
+    #[test]
+    fn unknown_features_have_a_place() {
+        let mut store = store(10);
+        let mut unknown = row(1, f32::NAN);
+        unknown.features.input_tokens = f32::NAN;
+        store.push(unknown);
+        assert_eq!(store.len(), 1);
+    }
+}

@@ -145,3 +145,114 @@ fn regime(ln_base: f32) -> (usize, f32) {
     let at = (ln_base / SPACING).clamp(0.0, (REGIMES - 1) as f32 - 1e-3);
     (at as usize, at.fract())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reproducible uniform sequence in 0..1.
+    fn uniform(seed: &mut u64) -> f32 {
+        *seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (*seed >> 40) as f32 / (1_u64 << 24) as f32
+    }
+
+    fn given(tracker: &Tracker, ln_base: f32) -> Quantiles {
+        let [p50, p90, p99] = tracker
+            .offsets(ln_base)
+            .map(|offset| (ln_base + offset).exp());
+        Quantiles { p50, p90, p99 }
+    }
+
+    /// Share of labels at or below p90, by halves of the run, with labels `delay` requests late and
+    /// a load (base and spread) that goes on rising.
+    fn coverage(delay: usize) -> [f32; 2] {
+        let mut tracker = Tracker::PRIOR;
+        let (mut seed, mut under_way) = (7, std::collections::VecDeque::new());
+        let mut covered = [0.0_f32; 2];
+        const LABELS: usize = 4_000;
+        for label in 0..LABELS {
+            let load = label as f32 / LABELS as f32;
+            let ln_base = 3.0 + 3.0 * load;
+            let spread = 0.3 + 0.5 * load;
+            let actual = (ln_base + spread * (uniform(&mut seed) * 2.0 - 0.7)).exp();
+            let predicted = given(&tracker, ln_base);
+            covered[label * 2 / LABELS] += f32::from(u8::from(actual <= predicted.p90));
+            under_way.push_back((ln_base, actual, predicted));
+            if under_way.len() > delay
+                && let Some((ln_base, actual, predicted)) = under_way.pop_front()
+            {
+                tracker.follow(
+                    ln_base,
+                    (actual / ln_base.exp()).ln(),
+                    &predicted,
+                    actual,
+                    0.04,
+                );
+            }
+        }
+        covered.map(|covered| covered / (LABELS / 2) as f32)
+    }
+
+    #[test]
+    fn covers_nine_in_ten_while_load_and_spread_rise_and_labels_lag() {
+        for delay in [0, 30] {
+            for half in coverage(delay) {
+                assert!((0.87..=0.93).contains(&half), "delay {delay}: {half}");
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_keep_the_order_of_the_base() {
+        let mut tracker = Tracker::PRIOR;
+        // Pull neighbouring regimes apart as far as they go.
+        for label in 0..5_000 {
+            let (ln_base, error) = if label % 2 == 0 {
+                (3.5, 2.0)
+            } else {
+                (4.2, -2.0)
+            };
+            let predicted = given(&tracker, ln_base);
+            tracker.follow(ln_base, error, &predicted, (ln_base + error).exp(), 0.04);
+        }
+        let values: Vec<[f32; 3]> = (0..1_500)
+            .map(|at| at as f32 * 0.01 - 1.0)
+            .map(|ln_base| tracker.offsets(ln_base).map(|offset| ln_base + offset))
+            .collect();
+        for level in 0..3 {
+            assert!(
+                values
+                    .windows(2)
+                    .all(|pair| pair[1][level] >= pair[0][level] - 1e-4)
+            );
+        }
+        let spread = tracker.offsets(3.5)[0] - tracker.offsets(4.2)[0];
+        assert!(spread > 0.3, "the regimes were not pulled apart: {spread}");
+    }
+
+    #[test]
+    fn calibration_finds_the_quantiles_and_distrusts_few_labels() {
+        let errors: Vec<Offsets> = (0..20_000).map(|at| [at as f32 / 20_000.0; 3]).collect();
+        let offsets = Tracker::NONE.calibrated(&errors).offsets(4.0);
+        for (offset, level) in offsets.iter().zip(LEVELS) {
+            assert!((offset - level).abs() < 0.04, "{offset} {level}");
+        }
+        let few = Tracker::NONE.calibrated(&errors[19_995..]).offsets(4.0);
+        assert!(few[2] < 0.05, "{few:?}");
+        assert_eq!(Tracker::PRIOR.calibrated(&[]), Tracker::PRIOR);
+    }
+
+    #[test]
+    fn a_refit_keeps_what_is_owed_on_the_upper_quantiles() {
+        let mut old = Tracker::NONE;
+        for _ in 0..20 {
+            let predicted = given(&old, 4.0);
+            old.follow(4.0, 3.0, &predicted, f32::MAX, 0.04);
+        }
+        let new = Tracker::NONE.after(&old);
+        assert_eq!(new.offsets(4.0)[1], old.offsets(4.0)[1]);
+        assert_eq!(new.offsets(4.0)[0], old.offsets(4.0)[0] / 2.0);
+    }
+}

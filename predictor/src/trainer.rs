@@ -160,24 +160,39 @@ impl Worker {
             self.refit();
             self.publish();
         }
+        // What was handed over before the stop still counts.
+        self.learn_batch(usize::MAX);
         self.next_report = Duration::ZERO;
         self.publish();
     }
 
     /// Waits for labels and learns a batch; false when no more can come.
     fn learn(&mut self) -> bool {
-        let first = match self.receiver.recv_timeout(TICK) {
-            Ok(message) => message,
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        };
-        let batch = std::iter::once(first).chain(self.receiver.try_iter().take(BATCH));
-        for message in batch {
-            if let Message::Label(observation) = message {
-                self.learner.observe(*observation);
+        match self.receiver.recv_timeout(TICK) {
+            Ok(message) => {
+                self.learn_one(message);
+                self.learn_batch(BATCH);
+                true
             }
+            Err(RecvTimeoutError::Timeout) => true,
+            Err(RecvTimeoutError::Disconnected) => false,
         }
-        true
+    }
+
+    /// Learns up to `most` of the labels that are already there.
+    fn learn_batch(&mut self, most: usize) {
+        for _ in 0..most {
+            let Ok(message) = self.receiver.try_recv() else {
+                break;
+            };
+            self.learn_one(message);
+        }
+    }
+
+    fn learn_one(&mut self, message: Message) {
+        if let Message::Label(observation) = message {
+            self.learner.observe(*observation);
+        }
     }
 
     /// Refits if it is due and within the budget: a refit that took t is followed by a pause in
@@ -204,5 +219,51 @@ impl Worker {
             report.dropped = self.shared.dropped.load(Ordering::Relaxed);
             self.shared.report.store(Arc::new(report));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Features, State, Target};
+
+    fn label(number: u64) -> Observation {
+        let input_tokens = 50.0 + (number * 37 % 400) as f32;
+        Observation {
+            target: Target::Ttft,
+            features: Features::idle(input_tokens),
+            actual_ms: 10.0 + input_tokens * 0.2,
+            at: Duration::from_millis(number),
+            predicted: None,
+        }
+    }
+
+    #[test]
+    fn learns_what_it_is_given_and_stops() {
+        let config = LearnerConfig::default();
+        let trainer = Trainer::spawn(config, 1.0, Box::new(|| Duration::from_secs(1)));
+        assert_eq!(trainer.model().state(Target::Ttft), State::Prior);
+        for number in 0..300 {
+            trainer.note_dispatch(Duration::from_millis(number));
+            trainer.observe(label(number));
+        }
+        trainer.shutdown();
+        assert_eq!(trainer.report().ttft.labels, 300);
+        assert_eq!(trainer.report().dropped, 0);
+        let predicted = trainer.model().predict_one(&Features::idle(200.0)).ttft.p50;
+        assert!((45.0..55.0).contains(&predicted), "{predicted}");
+    }
+
+    #[test]
+    fn labels_that_nobody_takes_are_dropped_and_counted() {
+        let trainer = Trainer::spawn(
+            LearnerConfig::default(),
+            0.5,
+            Box::new(|| Duration::from_secs(1)),
+        );
+        trainer.shutdown();
+        trainer.observe(label(1));
+        assert_eq!(trainer.shared.dropped.load(Ordering::Relaxed), 1);
+        trainer.shutdown();
     }
 }

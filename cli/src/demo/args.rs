@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use controller_core::fleet::Slo;
@@ -10,6 +9,7 @@ use controller_core::fleet::client::KindMix;
 use serde::Serialize;
 use simulator_core::Profile;
 
+use super::rates::{Rates, parse_duration, seconds};
 use crate::story::Trouble;
 
 /// Arguments of `headroom demo`.
@@ -112,13 +112,13 @@ pub(crate) struct ReplayArgs {
     #[arg(long, default_value_t = 24, value_name = "N")]
     pub(crate) replay_max: u32,
     /// Replicas of the autoscaled fleet that are ready when the replay starts.
-    #[arg(long, default_value_t = 4, value_name = "N")]
+    #[arg(long, default_value_t = 6, value_name = "N")]
     pub(crate) replay_initial: u32,
     /// Requests in flight on one replica before the next ones queue.
-    #[arg(long, default_value_t = 64, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N")]
     pub(crate) replay_concurrency: u32,
     /// A lower count must have been enough for this long before a replica is removed.
-    #[arg(long, default_value = "120s", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, default_value = "300s", value_name = "TIME", value_parser = parse_duration)]
     pub(crate) replay_scale_down_guard: Duration,
     /// Replay only the first minutes of the trace.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -198,7 +198,12 @@ impl LiveArgs {
             startup: self.startup,
             scale_down_guard: self.scale_down_guard,
             concurrency: self.concurrency,
-            slo: slo("--slo-ttft-ms", self.slo_ttft_ms, "--slo-tpot-ms", self.slo_tpot_ms)?,
+            slo: slo(
+                "--slo-ttft-ms",
+                self.slo_ttft_ms,
+                "--slo-tpot-ms",
+                self.slo_tpot_ms,
+            )?,
         })
     }
 }
@@ -209,9 +214,24 @@ impl ReplayArgs {
     /// # Errors
     /// Names the flag, its value and what would be right.
     pub(crate) fn settings(&self) -> Result<ReplaySettings, Trouble> {
-        check_bounds("--replay-min", self.replay_min, "--replay-max", self.replay_max)?;
-        check_bounds("--replay-min", self.replay_min, "--replay-initial", self.replay_initial)?;
-        check_bounds("--replay-initial", self.replay_initial, "--replay-max", self.replay_max)?;
+        check_bounds(
+            "--replay-min",
+            self.replay_min,
+            "--replay-max",
+            self.replay_max,
+        )?;
+        check_bounds(
+            "--replay-min",
+            self.replay_min,
+            "--replay-initial",
+            self.replay_initial,
+        )?;
+        check_bounds(
+            "--replay-initial",
+            self.replay_initial,
+            "--replay-max",
+            self.replay_max,
+        )?;
         check_positive("--replay-concurrency", f64::from(self.replay_concurrency))?;
         check_positive("--replay-startup", self.replay_startup.as_secs_f64())?;
         let (ttft, tpot) = (self.replay_slo_ttft_ms, self.replay_slo_tpot_ms);
@@ -230,7 +250,8 @@ impl ReplayArgs {
 }
 
 fn profile(flag: &str, name: &str) -> Result<Profile, Trouble> {
-    Profile::builtin(name).map_err(|error| Trouble::usage(format!("{flag} {name} cannot be used")).because(error))
+    Profile::builtin(name)
+        .map_err(|error| Trouble::usage(format!("{flag} {name} cannot be used")).because(error))
 }
 
 fn slo(ttft_flag: &str, ttft_ms: f64, tpot_flag: &str, tpot_ms: f64) -> Result<Slo, Trouble> {
@@ -243,119 +264,44 @@ fn check_positive(flag: &str, value: f64) -> Result<(), Trouble> {
     if value.is_finite() && value > 0.0 {
         return Ok(());
     }
-    Err(Trouble::usage(format!("{flag} is {value}, it must be above 0")))
+    Err(Trouble::usage(format!(
+        "{flag} is {value}, it must be above 0"
+    )))
 }
 
 fn check_bounds(low_flag: &str, low: u32, high_flag: &str, high: u32) -> Result<(), Trouble> {
     if low == 0 {
-        return Err(Trouble::usage(format!("{low_flag} is 0, it must be at least 1")));
+        return Err(Trouble::usage(format!(
+            "{low_flag} is 0, it must be at least 1"
+        )));
     }
     if low > high {
-        return Err(Trouble::usage(format!("{high_flag} is {high}, it must be at least {low_flag}, which is {low}")));
+        return Err(Trouble::usage(format!(
+            "{high_flag} is {high}, it must be at least {low_flag}, which is {low}"
+        )));
     }
     Ok(())
 }
 
-/// Offered load over time: phases of constant rate.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(transparent)]
-pub(crate) struct Rates(pub(crate) Vec<Phase>);
-
-/// A while of constant rate.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Phase {
-    /// Requests per second.
-    pub(crate) rate: f64,
-    /// For how long.
-    #[serde(rename = "seconds", serialize_with = "seconds")]
-    pub(crate) duration: Duration,
-}
-
-impl Rates {
-    /// From the first to the last arrival that may be.
-    pub(crate) fn span(&self) -> Duration {
-        self.0.iter().map(|phase| phase.duration).sum()
-    }
-
-    /// In words: `8/s for 25 s, then 24/s for 30 s`.
-    pub(crate) fn phrase(&self) -> String {
-        let phase = |phase: &Phase| format!("{}/s for {} s", phase.rate, phase.duration.as_secs_f64());
-        self.0.iter().map(phase).collect::<Vec<_>>().join(", then ")
-    }
-}
-
-impl std::fmt::Display for Rates {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, phase) in self.0.iter().enumerate() {
-            let comma = if index == 0 { "" } else { "," };
-            write!(f, "{comma}{}:{}s", phase.rate, phase.duration.as_secs_f64())?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Rates {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let phases: Result<Vec<Phase>, String> = text.split(',').map(parse_phase).collect();
-        Ok(Self(phases?))
-    }
-}
-
-/// A second of the highest rate that clients on one machine can honestly offer.
-const MAX_RATE: f64 = 10_000.0;
-/// A day.
-const MAX_SECONDS: f64 = 86_400.0;
-
-fn parse_phase(text: &str) -> Result<Phase, String> {
-    let wrong = || format!("{text:?} is not RATE:TIME, such as 8:25s (8 requests a second for 25 seconds)");
-    let (rate, duration) = text.trim().split_once(':').ok_or_else(wrong)?;
-    let rate: f64 = rate.trim().parse().map_err(|_| wrong())?;
-    if !(rate > 0.0 && rate <= MAX_RATE) {
-        return Err(format!("the rate {rate} must be above 0 and at most {MAX_RATE} requests a second"));
-    }
-    let duration = parse_duration(duration)?;
-    if duration.is_zero() {
-        return Err(wrong());
-    }
-    Ok(Phase { rate, duration })
-}
-
-/// A time such as `6s`, `1.5m` or `500ms`; a bare number is seconds.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let digits = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => f64::NAN,
-    };
-    let seconds = number.trim().parse::<f64>().unwrap_or(f64::NAN) * scale;
-    if (0.0..=MAX_SECONDS).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err(format!("{text:?} is not a time of at most a day, such as 6s, 500ms or 2m"))
-    }
-}
-
 fn parse_kinds(text: &str) -> Result<KindMix, String> {
-    let shares: Option<Vec<u32>> = text.split('/').map(|share| share.trim().parse().ok()).collect();
+    let shares: Option<Vec<u32>> = text
+        .split('/')
+        .map(|share| share.trim().parse().ok())
+        .collect();
     match shares.as_deref() {
         Some(&[interactive, plain, sheddable])
-            if [interactive, plain, sheddable].iter().map(|share| u64::from(*share)).sum::<u64>() == 100 =>
+            if [interactive, plain, sheddable]
+                .iter()
+                .map(|share| u64::from(*share))
+                .sum::<u64>()
+                == 100 =>
         {
             Ok(KindMix { interactive, plain })
         }
-        _ => Err(format!("{text:?} is not three percentages that sum to 100, such as 50/30/20")),
+        _ => Err(format!(
+            "{text:?} is not three percentages that sum to 100, such as 50/30/20"
+        )),
     }
-}
-
-fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 fn profile_name<S: serde::Serializer>(profile: &Profile, serializer: S) -> Result<S::Ok, S::Error> {
@@ -382,26 +328,51 @@ mod tests {
         let args = parse(&[]).unwrap();
         let live = args.live.settings().unwrap();
         assert_eq!(live.rates.to_string(), "8:25s,24:30s,8:35s");
-        assert_eq!(live.rates.phrase(), "8/s for 25 s, then 24/s for 30 s, then 8/s for 35 s");
-        assert_eq!((live.rates.span().as_secs(), live.shorten.get(), live.min, live.max), (90, 8, 1, 10));
-        assert_eq!((live.startup.as_secs(), live.scale_down_guard.as_secs(), live.concurrency), (6, 10, 16));
-        assert_eq!(live.slo, Slo { ttft_ms: 2000.0, tpot_ms: 150.0 });
-        assert_eq!(args.kinds, KindMix { interactive: 50, plain: 30 });
+        assert_eq!(
+            live.rates.phrase(),
+            "8/s for 25 s, then 24/s for 30 s, then 8/s for 35 s"
+        );
+        assert_eq!(
+            (
+                live.rates.span().as_secs(),
+                live.shorten.get(),
+                live.min,
+                live.max
+            ),
+            (90, 8, 1, 10)
+        );
+        assert_eq!(
+            (
+                live.startup.as_secs(),
+                live.scale_down_guard.as_secs(),
+                live.concurrency
+            ),
+            (6, 10, 16)
+        );
+        assert_eq!(
+            live.slo,
+            Slo {
+                ttft_ms: 2000.0,
+                tpot_ms: 150.0
+            }
+        );
+        assert_eq!(
+            args.kinds,
+            KindMix {
+                interactive: 50,
+                plain: 30
+            }
+        );
         let replay = args.replay.settings().unwrap();
-        assert_eq!((replay.startup.as_secs(), replay.slo.ttft_ms, replay.slo.tpot_ms), (100, 5000.0, 150.0));
+        assert_eq!(
+            (
+                replay.startup.as_secs(),
+                replay.slo.ttft_ms,
+                replay.slo.tpot_ms
+            ),
+            (100, 5000.0, 150.0)
+        );
         assert_eq!(replay.profile.name, "qwen3-32b-h100-tp2");
-    }
-
-    #[test]
-    fn times_come_in_four_units() {
-        let ms = |text| parse_duration(text).map(|time| time.as_millis());
-        assert_eq!(ms("6"), Ok(6_000));
-        assert_eq!(ms("500ms"), Ok(500));
-        assert_eq!(ms("1.5m"), Ok(90_000));
-        assert_eq!(ms(" 1h "), Ok(3_600_000));
-        for wrong in ["", "s", "6 days", "-1s", "inf", "25h"] {
-            assert!(parse_duration(wrong).unwrap_err().contains("such as 6s"), "{wrong}");
-        }
     }
 
     #[test]
@@ -424,10 +395,27 @@ mod tests {
         assert!(parse(&["--live-only", "--replay-only"]).is_err());
         assert!(parse(&["--keep", "--replay-only"]).is_err());
         let inverted = parse(&["--min", "4", "--max", "3"]).unwrap();
-        assert_eq!(inverted.live.settings().unwrap_err().to_string(), "--max is 3, it must be at least --min, which is 4");
+        assert_eq!(
+            inverted.live.settings().unwrap_err().to_string(),
+            "--max is 3, it must be at least --min, which is 4"
+        );
         let unknown = parse(&["--profile", "llama"]).unwrap();
-        assert!(unknown.live.settings().unwrap_err().to_string().contains("--profile llama"));
+        assert!(
+            unknown
+                .live
+                .settings()
+                .unwrap_err()
+                .to_string()
+                .contains("--profile llama")
+        );
         let timeless = parse(&["--slo-ttft-ms", "nan"]).unwrap();
-        assert!(timeless.live.settings().unwrap_err().to_string().contains("--slo-ttft-ms"));
+        assert!(
+            timeless
+                .live
+                .settings()
+                .unwrap_err()
+                .to_string()
+                .contains("--slo-ttft-ms")
+        );
     }
 }

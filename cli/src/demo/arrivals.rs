@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::args::Rates;
+use super::rates::Rates;
 
 /// Instants of arrival since the start, ascending.
 ///
@@ -43,10 +43,20 @@ mod tests {
         let slow = arrivals.iter().filter(|at| at.as_secs() < 1000).count();
         // Counts are Poisson: five standard deviations around 8,000 and 24,000.
         assert!(slow.abs_diff(8_000) < 450, "{slow}");
-        assert!((arrivals.len() - slow).abs_diff(24_000) < 780, "{}", arrivals.len() - slow);
+        assert!(
+            (arrivals.len() - slow).abs_diff(24_000) < 780,
+            "{}",
+            arrivals.len() - slow
+        );
         // An exponential gap exceeds its mean with probability 1/e.
-        let long = arrivals[..slow].windows(2).filter(|pair| (pair[1] - pair[0]).as_secs_f64() > 1.0 / 8.0).count();
-        assert!((long as f64 / slow as f64 - (-1.0_f64).exp()).abs() < 0.03, "{long}");
+        let long = arrivals[..slow]
+            .windows(2)
+            .filter(|pair| (pair[1] - pair[0]).as_secs_f64() > 1.0 / 8.0)
+            .count();
+        assert!(
+            (long as f64 / slow as f64 - (-1.0_f64).exp()).abs() < 0.03,
+            "{long}"
+        );
     }
 
     #[test]

@@ -139,13 +139,27 @@ impl Chart {
     fn draw(&self, series: &Series, axis: &Axis, svg: &mut String) {
         for run in runs(&series.points) {
             let path = path(run, series.stroke, axis);
-            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let (Some(first), Some(last)) = (run.first(), run.last()) else {
+                continue;
+            };
             if series.stroke == Stroke::Area {
                 let (begin, end, floor) = (axis.x(first.0), axis.x(last.0), axis.bottom);
-                let _ = write!(svg, r#"<path class="area {}" d="{path}L{end:.1} {floor:.1}L{begin:.1} {floor:.1}Z"/>"#, series.class);
+                let _ = write!(
+                    svg,
+                    r#"<path class="area {}" d="{path}L{end:.1} {floor:.1}L{begin:.1} {floor:.1}Z"/>"#,
+                    series.class
+                );
             }
-            let dashed = if series.stroke == Stroke::Dashed { " dashed" } else { "" };
-            let _ = write!(svg, r#"<path class="line{dashed} {}" d="{path}"/>"#, series.class);
+            let dashed = if series.stroke == Stroke::Dashed {
+                " dashed"
+            } else {
+                ""
+            };
+            let _ = write!(
+                svg,
+                r#"<path class="line{dashed} {}" d="{path}"/>"#,
+                series.class
+            );
         }
     }
 
@@ -154,8 +168,12 @@ impl Chart {
         for mark in &self.marks {
             let x = axis.x(mark.at);
             // The first row where it does not cover an earlier flag; in a crowd, the row whose last flag is farthest.
-            let farthest = (0..FLAG_ROWS).min_by(|a, b| ends[*a].total_cmp(&ends[*b])).unwrap_or(0);
-            let row = (0..FLAG_ROWS).find(|row| x - ends[*row] >= 2.0 * FLAG_RADIUS).unwrap_or(farthest);
+            let farthest = (0..FLAG_ROWS)
+                .min_by(|a, b| ends[*a].total_cmp(&ends[*b]))
+                .unwrap_or(0);
+            let row = (0..FLAG_ROWS)
+                .find(|row| x - ends[*row] >= 2.0 * FLAG_RADIUS)
+                .unwrap_or(farthest);
             ends[row] = x;
             let y = TOP + row as f64 * 2.0 * FLAG_RADIUS;
             let _ = write!(
@@ -182,15 +200,35 @@ struct Axis {
 
 impl Axis {
     fn of(chart: &Chart) -> Self {
-        let values = chart.series.iter().flat_map(|series| &series.points).filter_map(|(_, value)| *value);
+        let values = chart
+            .series
+            .iter()
+            .flat_map(|series| &series.points)
+            .filter_map(|(_, value)| *value);
         let limit = chart.limit.as_ref().map(|(value, _)| *value);
-        let shown: Vec<f64> = values.chain(limit).filter(|value| value.is_finite()).collect();
+        let shown: Vec<f64> = values
+            .chain(limit)
+            .filter(|value| value.is_finite())
+            .collect();
         let greatest = shown.iter().copied().fold(0.0, f64::max);
         let (low, high, ticks) = match chart.scale {
             Scale::Linear => linear_ticks(greatest),
-            Scale::Log => log_ticks(shown.into_iter().filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min), greatest),
+            Scale::Log => log_ticks(
+                shown
+                    .into_iter()
+                    .filter(|value| *value > 0.0)
+                    .fold(f64::INFINITY, f64::min),
+                greatest,
+            ),
         };
-        Self { scale: chart.scale, low, high, end: chart.end.max(1.0), bottom: chart.height - BOTTOM, ticks }
+        Self {
+            scale: chart.scale,
+            low,
+            high,
+            end: chart.end.max(1.0),
+            bottom: chart.height - BOTTOM,
+            ticks,
+        }
     }
 
     fn x(&self, at: f64) -> f64 {
@@ -211,32 +249,65 @@ fn linear_ticks(greatest: f64) -> (f64, f64, Vec<f64>) {
     let greatest = if greatest > 0.0 { greatest * 1.04 } else { 1.0 };
     let rough = greatest / 4.0;
     let magnitude = 10_f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|factor| factor * magnitude).find(|step| *step >= rough).unwrap_or(rough);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .into_iter()
+        .map(|factor| factor * magnitude)
+        .find(|step| *step >= rough)
+        .unwrap_or(rough);
     let steps = (greatest / step).ceil() as u32;
-    (0.0, step * f64::from(steps), (0..=steps).map(|index| step * f64::from(index)).collect())
+    (
+        0.0,
+        step * f64::from(steps),
+        (0..=steps).map(|index| step * f64::from(index)).collect(),
+    )
 }
 
 /// Whole decades that hold `least` and `greatest`, with 2 and 5 between where there is room.
 fn log_ticks(least: f64, greatest: f64) -> (f64, f64, Vec<f64>) {
-    let (least, greatest) = if least <= greatest { (least, greatest) } else { (1.0, 10.0) };
+    let (least, greatest) = if least <= greatest {
+        (least, greatest)
+    } else {
+        (1.0, 10.0)
+    };
     let first = least.log10().floor() as i32;
     let last = (greatest.log10().ceil() as i32).max(first + 1);
-    let factors: &[f64] = if last - first <= 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let factors: &[f64] = if last - first <= 2 {
+        &[1.0, 2.0, 5.0]
+    } else {
+        &[1.0]
+    };
     let high = 10_f64.powi(last);
-    let ticks = (first..=last).flat_map(|decade| factors.iter().map(move |factor| factor * 10_f64.powi(decade)));
-    (10_f64.powi(first), high, ticks.filter(|tick| *tick <= high * 1.001).collect())
+    let ticks = (first..=last).flat_map(|decade| {
+        factors
+            .iter()
+            .map(move |factor| factor * 10_f64.powi(decade))
+    });
+    (
+        10_f64.powi(first),
+        high,
+        ticks.filter(|tick| *tick <= high * 1.001).collect(),
+    )
 }
 
 /// Round times from 0 to `end`, at most ten steps.
 fn time_ticks(end: f64) -> Vec<f64> {
-    const STEPS: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0];
-    let step = STEPS.into_iter().find(|step| end / step <= 10.0).unwrap_or(3_600.0);
+    const STEPS: [f64; 11] = [
+        1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0,
+    ];
+    let step = STEPS
+        .into_iter()
+        .find(|step| end / step <= 10.0)
+        .unwrap_or(3_600.0);
     let steps = ((end / step).floor() as u32).min(100);
     (0..=steps).map(|index| step * f64::from(index)).collect()
 }
 
 fn time_name(at: f64, end: f64) -> String {
-    if end <= 180.0 { format!("{at:.0} s") } else { format!("{} min", trimmed(at / 60.0, 1)) }
+    if end <= 180.0 {
+        format!("{at:.0} s")
+    } else {
+        format!("{} min", trimmed(at / 60.0, 1))
+    }
 }
 
 fn tick_name(value: f64, unit: &str) -> String {
@@ -249,7 +320,9 @@ fn tick_name(value: f64, unit: &str) -> String {
 
 /// The stretches of `points` without a gap, as they can be drawn.
 fn runs(points: &[(f64, Option<f64>)]) -> impl Iterator<Item = &[(f64, Option<f64>)]> {
-    points.split(|(_, value)| value.is_none()).filter(|run| !run.is_empty())
+    points
+        .split(|(_, value)| value.is_none())
+        .filter(|run| !run.is_empty())
 }
 
 fn path(run: &[(f64, Option<f64>)], stroke: Stroke, axis: &Axis) -> String {
@@ -259,7 +332,9 @@ fn path(run: &[(f64, Option<f64>)], stroke: Stroke, axis: &Axis) -> String {
         let (x, y) = (axis.x(*at), axis.y(value.unwrap_or(axis.low)));
         let _ = match (previous, stroke) {
             (None, _) => write!(path, "M{x:.1} {y:.1}"),
-            (Some(level), Stroke::Step | Stroke::Area) => write!(path, "L{x:.1} {level:.1}L{x:.1} {y:.1}"),
+            (Some(level), Stroke::Step | Stroke::Area) => {
+                write!(path, "L{x:.1} {level:.1}L{x:.1} {y:.1}")
+            }
             (Some(_), Stroke::Line | Stroke::Dashed) => write!(path, "L{x:.1} {y:.1}"),
         };
         previous = Some(y);
@@ -287,8 +362,22 @@ mod tests {
     use super::*;
 
     fn chart(scale: Scale, points: Vec<(f64, Option<f64>)>) -> Chart {
-        let series = Series { name: "a".into(), class: "s1", stroke: Stroke::Line, points };
-        Chart { description: "a < b".into(), unit: "ms", scale, height: 150.0, end: 90.0, series: vec![series], limit: None, marks: vec![] }
+        let series = Series {
+            name: "a".into(),
+            class: "s1",
+            stroke: Stroke::Line,
+            points,
+        };
+        Chart {
+            description: "a < b".into(),
+            unit: "ms",
+            scale,
+            height: 150.0,
+            end: 90.0,
+            series: vec![series],
+            limit: None,
+            marks: vec![],
+        }
     }
 
     #[test]
@@ -298,7 +387,10 @@ mod tests {
         assert_eq!(linear_ticks(0.0).1, 1.0);
         for greatest in [0.003, 0.7, 9.7, 10.0, 99.0, 1_234.0, 7e6] {
             let (_, high, ticks) = linear_ticks(greatest);
-            assert!(high > greatest && high <= greatest * 2.5 && (3..=6).contains(&ticks.len()), "{greatest}: {ticks:?}");
+            assert!(
+                high > greatest && high <= greatest * 2.5 && (3..=6).contains(&ticks.len()),
+                "{greatest}: {ticks:?}"
+            );
         }
     }
 
@@ -313,16 +405,31 @@ mod tests {
 
     #[test]
     fn points_lie_in_order_inside_the_frame() {
-        let axis = Axis::of(&chart(Scale::Log, vec![(0.0, Some(20.0)), (90.0, Some(2_000.0))]));
+        let axis = Axis::of(&chart(
+            Scale::Log,
+            vec![(0.0, Some(20.0)), (90.0, Some(2_000.0))],
+        ));
         assert!(axis.y(20.0) > axis.y(200.0) && axis.y(200.0) > axis.y(2_000.0));
         assert!((axis.y(100.0) - (axis.y(10.0) + axis.y(1_000.0)) / 2.0).abs() < 1e-9);
-        assert_eq!((axis.x(0.0), axis.x(90.0), axis.x(1e9)), (LEFT, WIDTH - RIGHT, WIDTH - RIGHT));
+        assert_eq!(
+            (axis.x(0.0), axis.x(90.0), axis.x(1e9)),
+            (LEFT, WIDTH - RIGHT, WIDTH - RIGHT)
+        );
         assert_eq!(axis.y(f64::MAX), TOP);
     }
 
     #[test]
     fn a_gap_interrupts_the_line() {
-        let svg = chart(Scale::Linear, vec![(0.0, Some(1.0)), (10.0, None), (20.0, Some(2.0)), (30.0, Some(3.0))]).svg();
+        let svg = chart(
+            Scale::Linear,
+            vec![
+                (0.0, Some(1.0)),
+                (10.0, None),
+                (20.0, Some(2.0)),
+                (30.0, Some(3.0)),
+            ],
+        )
+        .svg();
         assert_eq!(svg.matches("<path").count(), 2);
         assert!(svg.contains("a &lt; b") && !svg.contains("NaN"));
     }
@@ -332,22 +439,43 @@ mod tests {
         let axis = Axis::of(&chart(Scale::Linear, vec![(0.0, Some(4.0))]));
         let path = path(&[(0.0, Some(1.0)), (90.0, Some(2.0))], Stroke::Step, &axis);
         let (x0, x1, y1, y2) = (axis.x(0.0), axis.x(90.0), axis.y(1.0), axis.y(2.0));
-        assert_eq!(path, format!("M{x0:.1} {y1:.1}L{x1:.1} {y1:.1}L{x1:.1} {y2:.1}"));
+        assert_eq!(
+            path,
+            format!("M{x0:.1} {y1:.1}L{x1:.1} {y1:.1}L{x1:.1} {y2:.1}")
+        );
     }
 
     #[test]
     fn flags_that_are_close_do_not_cover_each_other() {
         let mut marked = chart(Scale::Linear, vec![(0.0, Some(1.0))]);
-        marked.marks = [10.0, 10.5, 30.0].map(|at| Mark { at, label: "1".into(), title: String::new() }).into();
+        marked.marks = [10.0, 10.5, 30.0]
+            .map(|at| Mark {
+                at,
+                label: "1".into(),
+                title: String::new(),
+            })
+            .into();
         let svg = marked.svg();
-        let rows: Vec<&str> = svg.split("cy=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        let rows: Vec<&str> = svg
+            .split("cy=\"")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
         assert_eq!(rows, ["12.0", "28.0", "12.0"]);
     }
 
     #[test]
     fn times_are_named_in_the_unit_of_the_whole() {
-        assert_eq!(time_ticks(90.0), (0..=9).map(|step| f64::from(step) * 10.0).collect::<Vec<_>>());
-        assert_eq!((time_name(30.0, 90.0), time_name(600.0, 3_600.0)), ("30 s".into(), "10 min".into()));
+        assert_eq!(
+            time_ticks(90.0),
+            (0..=9)
+                .map(|step| f64::from(step) * 10.0)
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(
+            (time_name(30.0, 90.0), time_name(600.0, 3_600.0)),
+            ("30 s".into(), "10 min".into())
+        );
         assert_eq!(time_ticks(3_600.0).len(), 7);
     }
 }

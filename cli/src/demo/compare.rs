@@ -41,7 +41,10 @@ enum Better {
 
 /// The live part, one column per kind of client.
 pub(crate) fn live(live: &Live) -> Grid {
-    let kinds: Vec<&Scores> = Kind::ALL.iter().filter_map(|kind| live.kinds.get(kind.name())).collect();
+    let kinds: Vec<&Scores> = Kind::ALL
+        .iter()
+        .filter_map(|kind| live.kinds.get(kind.name()))
+        .collect();
     let row = |label: &str, cell: &dyn Fn(&Scores) -> String| Row {
         label: label.into(),
         cells: kinds.iter().map(|scores| cell(scores)).collect(),
@@ -56,10 +59,18 @@ pub(crate) fn live(live: &Live) -> Grid {
         row("offered", &|scores| count(scores.score.offered)),
         row("served", &|scores| count(scores.score.served)),
         row("refused", &refusals),
-        row("expired in the queue", &|scores| count(scores.score.expired)),
+        row("expired in the queue", &|scores| {
+            count(scores.score.expired)
+        }),
     ];
-    let head = Kind::ALL.iter().filter(|kind| live.kinds.contains_key(kind.name())).map(|kind| kind.name().into());
-    Grid { head: head.collect(), rows }
+    let head = Kind::ALL
+        .iter()
+        .filter(|kind| live.kinds.contains_key(kind.name()))
+        .map(|kind| kind.name().into());
+    Grid {
+        head: head.collect(),
+        rows,
+    }
 }
 
 /// The replay, one column per policy.
@@ -68,16 +79,35 @@ pub(crate) fn replay(replay: &Replay) -> Grid {
     let interactive = |fleet: &Fleet, value: &dyn Fn(&Scores) -> f64| {
         fleet.kind(Kind::Interactive.name()).map_or(f64::NAN, value)
     };
-    let figure = |label: &str, better, value: &dyn Fn(&Fleet) -> f64, shown: &dyn Fn(f64) -> String| {
-        let values: Vec<f64> = fleets.iter().map(value).collect();
-        Row { label: label.into(), cells: values.iter().map(|value| shown(*value)).collect(), best: best(&values, better) }
+    let figure =
+        |label: &str, better, value: &dyn Fn(&Fleet) -> f64, shown: &dyn Fn(f64) -> String| {
+            let values: Vec<f64> = fleets.iter().map(value).collect();
+            Row {
+                label: label.into(),
+                cells: values.iter().map(|value| shown(*value)).collect(),
+                best: best(&values, better),
+            }
+        };
+    let text = |label: String, cell: &dyn Fn(&Fleet) -> String| Row {
+        label,
+        cells: fleets.iter().map(cell).collect(),
+        best: None,
     };
-    let text = |label: String, cell: &dyn Fn(&Fleet) -> String| Row { label, cells: fleets.iter().map(cell).collect(), best: None };
     let latency = |label: &str, value: &dyn Fn(&Scores) -> f64| {
-        figure(label, Better::Lower, &|fleet| interactive(fleet, value), &milliseconds)
+        figure(
+            label,
+            Better::Lower,
+            &|fleet| interactive(fleet, value),
+            &milliseconds,
+        )
     };
     let mut rows = vec![
-        figure("interactive that met both SLOs", Better::Higher, &|fleet| interactive(fleet, &|scores| scores.attainment.unwrap_or(f64::NAN)), &share),
+        figure(
+            "interactive that met both SLOs",
+            Better::Higher,
+            &|fleet| interactive(fleet, &|scores| scores.attainment.unwrap_or(f64::NAN)),
+            &share,
+        ),
         latency("TTFT p50, interactive", &|scores| scores.ttft().p50),
         latency("TTFT p90, interactive", &|scores| scores.ttft().p90),
         latency("TTFT p99, interactive", &|scores| scores.ttft().p99),
@@ -85,31 +115,77 @@ pub(crate) fn replay(replay: &Replay) -> Grid {
     ];
     for kind in Kind::ALL {
         let label = format!("{}: served / refused / expired", kind.name());
-        rows.push(text(label, &|fleet| fleet.kind(kind.name()).map_or(NOTHING.into(), fates)));
+        rows.push(text(label, &|fleet| {
+            fleet.kind(kind.name()).map_or(NOTHING.into(), fates)
+        }));
     }
-    let hits = format!("prompt tokens cached (infinite cache: {})", share(replay.hit_bound));
-    rows.push(figure(&hits, Better::Higher, &|fleet| fleet.hit_share, &share));
-    rows.push(figure("replicas, mean", Better::Lower, &|fleet| fleet.mean_replicas, &|value| format!("{value:.2}")));
-    rows.push(text("replica-seconds".into(), &|fleet| count(fleet.replica_seconds.round() as u64)));
+    let hits = format!(
+        "prompt tokens cached (infinite cache: {})",
+        share(replay.hit_bound)
+    );
+    rows.push(figure(
+        &hits,
+        Better::Higher,
+        &|fleet| fleet.hit_share,
+        &share,
+    ));
+    rows.push(figure(
+        "replicas, mean",
+        Better::Lower,
+        &|fleet| fleet.mean_replicas,
+        &|value| format!("{value:.2}"),
+    ));
+    rows.push(text("replica-seconds".into(), &|fleet| {
+        count(fleet.replica_seconds.round() as u64)
+    }));
     for (index, name) in ["TTFT", "TPOT"].into_iter().enumerate() {
         let label = format!("{name} prediction: MAPE / median APE / under p90");
-        rows.push(text(label, &|fleet| fleet.predictor.get(index).map_or(NOTHING.into(), prediction)));
+        rows.push(text(label, &|fleet| {
+            fleet
+                .predictor
+                .get(index)
+                .map_or(NOTHING.into(), prediction)
+        }));
     }
-    Grid { head: fleets.iter().map(|fleet| fleet.policy.clone()).collect(), rows }
+    Grid {
+        head: fleets.iter().map(|fleet| fleet.policy.clone()).collect(),
+        rows,
+    }
 }
 
 /// The predictor at the end of the live part, in words.
 pub(crate) fn prediction(scores: &PredictorScores) -> String {
-    format!("{} / {} / {}", percent(scores.mape), percent(scores.median_ape), share(scores.coverage_p90))
+    format!(
+        "{} / {} / {}",
+        percent(scores.mape),
+        percent(scores.median_ape),
+        share(scores.coverage_p90)
+    )
 }
 
 fn fates(scores: &Scores) -> String {
-    format!("{} / {} / {}", count(scores.score.served), count(scores.refused()), count(scores.score.expired))
+    format!(
+        "{} / {} / {}",
+        count(scores.score.served),
+        count(scores.refused()),
+        count(scores.score.expired)
+    )
 }
 
 /// `9 slo-unattainable, 3 saturated`.
 fn refusals(scores: &Scores) -> String {
-    let reasons: Vec<String> = scores.score.refused.iter().map(|(reason, times)| format!("{} {}", count(*times), reason.trim_start_matches("rejected-"))).collect();
+    let reasons: Vec<String> = scores
+        .score
+        .refused
+        .iter()
+        .map(|(reason, times)| {
+            format!(
+                "{} {}",
+                count(*times),
+                reason.trim_start_matches("rejected-")
+            )
+        })
+        .collect();
     match reasons.as_slice() {
         [] => "0".into(),
         reasons => reasons.join(", "),
@@ -118,12 +194,16 @@ fn refusals(scores: &Scores) -> String {
 
 /// A share of requests that met both SLOs.
 pub(crate) fn attainment(scores: Option<&Scores>) -> String {
-    scores.and_then(|scores| scores.attainment).map_or(NOTHING.into(), share)
+    scores
+        .and_then(|scores| scores.attainment)
+        .map_or(NOTHING.into(), share)
 }
 
 /// The column that stands out; none where all show the same or nothing.
 fn best(values: &[f64], better: Better) -> Option<usize> {
-    let mut order: Vec<usize> = (0..values.len()).filter(|index| !values[*index].is_nan()).collect();
+    let mut order: Vec<usize> = (0..values.len())
+        .filter(|index| !values[*index].is_nan())
+        .collect();
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
     if better == Better::Higher {
         order.reverse();
@@ -137,13 +217,22 @@ fn best(values: &[f64], better: Better) -> Option<usize> {
 impl Grid {
     /// The grid as lines of text, columns aligned; the best of a row is marked.
     pub(crate) fn text(&self) -> String {
-        let label = self.rows.iter().map(|row| width(&row.label)).max().unwrap_or(0);
+        let label = self
+            .rows
+            .iter()
+            .map(|row| width(&row.label))
+            .max()
+            .unwrap_or(0);
         let marked = |row: &Row, index: usize| {
             let mark = if row.is_best(&index) { "*" } else { " " };
             format!("{}{mark}", row.cells.get(index).map_or("", String::as_str))
         };
         let mut lines = vec![format!("  {:label$}", "")];
-        lines.extend(self.rows.iter().map(|row| format!("  {}{}", row.label, " ".repeat(label - width(&row.label)))));
+        lines.extend(
+            self.rows
+                .iter()
+                .map(|row| format!("  {}{}", row.label, " ".repeat(label - width(&row.label)))),
+        );
         for (index, name) in self.head.iter().enumerate() {
             let mut cells = vec![format!("{name} ")];
             cells.extend(self.rows.iter().map(|row| marked(row, index)));
@@ -153,7 +242,10 @@ impl Grid {
                 line.push_str(cell);
             }
         }
-        lines.iter().map(|line| format!("{}\n", line.trim_end())).collect()
+        lines
+            .iter()
+            .map(|line| format!("{}\n", line.trim_end()))
+            .collect()
     }
 }
 
@@ -164,7 +256,11 @@ fn width(text: &str) -> usize {
 /// `3.6 replicas` or `1 replica`.
 pub(crate) fn replicas(number: f64) -> String {
     let shown = trimmed(number, 1);
-    if shown == "1" { "1 replica".into() } else { format!("{shown} replicas") }
+    if shown == "1" {
+        "1 replica".into()
+    } else {
+        format!("{shown} replicas")
+    }
 }
 
 #[cfg(test)]
@@ -173,10 +269,17 @@ mod tests {
 
     #[test]
     fn columns_align_and_the_best_is_marked() {
-        let row = |label: &str, cells: [&str; 2], best| Row { label: label.into(), cells: cells.map(String::from).into(), best };
+        let row = |label: &str, cells: [&str; 2], best| Row {
+            label: label.into(),
+            cells: cells.map(String::from).into(),
+            best,
+        };
         let grid = Grid {
             head: vec!["headroom".into(), "rr".into()],
-            rows: vec![row("TTFT p90", ["1.2 s", "never"], Some(0)), row("≤ SLO", ["97 %", "–"], None)],
+            rows: vec![
+                row("TTFT p90", ["1.2 s", "never"], Some(0)),
+                row("≤ SLO", ["97 %", "–"], None),
+            ],
         };
         let expected = concat!(
             "             headroom       rr\n",

@@ -10,6 +10,7 @@ mod live;
 mod outcome;
 mod output;
 mod page;
+mod rates;
 mod replay;
 mod source;
 mod statistics;
@@ -33,9 +34,15 @@ const LOG: &str = "error";
 
 /// Runs the demo.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    logging::init(&LogOptions { filter: LOG.into(), ..LogOptions::default() })?;
+    logging::init(&LogOptions {
+        filter: LOG.into(),
+        ..LogOptions::default()
+    })?;
     let plan = Plan::check(&args)?;
-    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let executor = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     let result = executor.block_on(conduct(&args, plan));
     // A replay that was interrupted is not waited for.
     executor.shutdown_background();
@@ -59,14 +66,28 @@ struct LivePlan {
 
 impl Plan {
     fn check(args: &Args) -> Result<Self, Trouble> {
-        let live = if args.replay_only { None } else { Some(args.live.settings()?) };
-        let replay = if args.live_only { None } else { Some(args.replay.settings()?) };
+        let live = if args.replay_only {
+            None
+        } else {
+            Some(args.live.settings()?)
+        };
+        let replay = if args.live_only {
+            None
+        } else {
+            Some(args.replay.settings()?)
+        };
         output::check("--report", &args.report)?;
         if let Some(json) = &args.json {
             output::check("--json", json)?;
         }
-        let envoy = live.as_ref().map(|_| Envoy::find(args.live.envoy.as_deref())).transpose()?;
-        let ports = live.as_ref().map(|live| Ports::from(args.live.port, live.max)).transpose()?;
+        let envoy = live
+            .as_ref()
+            .map(|_| Envoy::find(args.live.envoy.as_deref()))
+            .transpose()?;
+        let ports = live
+            .as_ref()
+            .map(|live| Ports::from(args.live.port, live.max))
+            .transpose()?;
         if let Some(ports) = &ports {
             ports.check()?;
         }
@@ -74,7 +95,12 @@ impl Plan {
         let live = match (live, envoy, ports) {
             (Some(settings), Some(envoy), Some(ports)) => {
                 let part = source.live(&settings, args.kinds, args.seed)?;
-                Some(LivePlan { settings, part, envoy, ports })
+                Some(LivePlan {
+                    settings,
+                    part,
+                    envoy,
+                    ports,
+                })
             }
             _ => None,
         };
@@ -82,7 +108,11 @@ impl Plan {
             let part = source.replay(&settings, args.kinds, args.seed);
             (settings, part)
         });
-        Ok(Self { source, live, replay })
+        Ok(Self {
+            source,
+            live,
+            replay,
+        })
     }
 }
 
@@ -103,7 +133,9 @@ async fn conduct(args: &Args, plan: Plan) -> Result<(), Trouble> {
     }
     let replayed = match plan.replay {
         None => Ok(None),
-        Some((settings, part)) => replay_aside(settings, part, args.seed, &shutdown).await.map(Some),
+        Some((settings, part)) => replay_aside(settings, part, args.seed, &shutdown)
+            .await
+            .map(Some),
     };
     let told = replayed.and_then(|replayed| report(args, &plan.source, live_findings, replayed));
     if told.is_ok()
@@ -123,8 +155,16 @@ async fn stop(stack: &mut Option<live::Stack>) {
 }
 
 /// Replays on a thread of its own, so that Ctrl-C is heard meanwhile.
-async fn replay_aside(settings: ReplaySettings, part: Part, seed: u64, shutdown: &Shutdown) -> Result<Replay, Trouble> {
-    note(&format!("Replaying {} requests three times on a virtual clock; a whole hour takes a minute or two.\n", part.offers.len()));
+async fn replay_aside(
+    settings: ReplaySettings,
+    part: Part,
+    seed: u64,
+    shutdown: &Shutdown,
+) -> Result<Replay, Trouble> {
+    note(&format!(
+        "Replaying {} requests three times on a virtual clock; a whole hour takes a minute or two.\n",
+        part.offers.len()
+    ));
     let (send, receive) = oneshot::channel();
     std::thread::spawn(move || {
         let progress = |text: &str| note(&format!("  … {text}\n"));
@@ -137,7 +177,12 @@ async fn replay_aside(settings: ReplaySettings, part: Part, seed: u64, shutdown:
     }
 }
 
-fn report(args: &Args, source: &Source, live: Option<Live>, replay: Option<Replay>) -> Result<(), Trouble> {
+fn report(
+    args: &Args,
+    source: &Source,
+    live: Option<Live>,
+    replay: Option<Replay>,
+) -> Result<(), Trouble> {
     let sheddable = 100 - args.kinds.interactive - args.kinds.plain;
     let findings = Findings {
         schema: SCHEMA,
@@ -149,11 +194,15 @@ fn report(args: &Args, source: &Source, live: Option<Live>, replay: Option<Repla
         live,
         replay,
     };
-    let failed = |what: &'static str| move |error: Box<dyn std::error::Error + Send + Sync>| Trouble::failed(what).because(error);
-    let html = page::render(&findings).map_err(|error| failed("the report could not be laid out")(error.into()))?;
+    let failed = |what: &'static str| {
+        move |error: Box<dyn std::error::Error + Send + Sync>| Trouble::failed(what).because(error)
+    };
+    let html = page::render(&findings)
+        .map_err(|error| failed("the report could not be laid out")(error.into()))?;
     output::write(&args.report, &html)?;
     if let Some(json) = &args.json {
-        let mut text = serde_json::to_string_pretty(&findings).map_err(|error| failed("the results could not be written as JSON")(error.into()))?;
+        let mut text = serde_json::to_string_pretty(&findings)
+            .map_err(|error| failed("the results could not be written as JSON")(error.into()))?;
         text.push('\n');
         output::write(json, &text)?;
     }
@@ -167,16 +216,29 @@ fn report(args: &Args, source: &Source, live: Option<Live>, replay: Option<Repla
 fn summary(findings: &Findings) -> String {
     let mut text = String::new();
     if let Some(live) = &findings.live {
-        let title = format!("Live, behind Envoy: {}, {}", live.settings.profile, live.settings.rates.phrase());
-        let (replicas, hits, bound) = (compare::replicas(live.mean_replicas), format::share(live.hit_share), format::share(live.hit_bound));
+        let title = format!(
+            "Live, behind Envoy: {}, {}",
+            live.settings.profile,
+            live.settings.rates.phrase()
+        );
+        let (replicas, hits, bound) = (
+            compare::replicas(live.mean_replicas),
+            format::share(live.hit_share),
+            format::share(live.hit_bound),
+        );
         text += &format!("\n{title}\n\n{}", compare::live(live).text());
-        text += &format!("\n  {replicas} on average; {hits} of prompt tokens cached (infinite cache: {bound})\n");
+        text += &format!(
+            "\n  {replicas} on average; {hits} of prompt tokens cached (infinite cache: {bound})\n"
+        );
         for scores in &live.predictor {
             let target = match scores.target {
                 predictor::Target::Ttft => "TTFT",
                 predictor::Target::Tpot => "TPOT",
             };
-            text += &format!("  {target} prediction, MAPE / median APE / under p90: {}\n", compare::prediction(scores));
+            text += &format!(
+                "  {target} prediction, MAPE / median APE / under p90: {}\n",
+                compare::prediction(scores)
+            );
         }
         for (problem, times) in &live.problems {
             text += &format!("  failed {times} times: {problem}\n");

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use controller_core::fleet::{FleetReport, KindScore, Percentiles, Sample, Slo};
 use controller_core::Decision;
+use controller_core::fleet::{FleetReport, KindScore, Percentiles, Sample, Slo};
 use predictor::{State, Target};
 use serde::{Serialize, Serializer};
 use simulator_core::trace::TraceStats;
@@ -191,7 +191,10 @@ pub(crate) struct PredictorScores {
 impl From<KindScore> for Scores {
     fn from(score: KindScore) -> Self {
         let attainment = score.attainment();
-        Self { attainment: attainment.is_finite().then_some(attainment), score }
+        Self {
+            attainment: attainment.is_finite().then_some(attainment),
+            score,
+        }
     }
 }
 
@@ -219,12 +222,24 @@ impl From<FleetReport> for Fleet {
         Self {
             mean_replicas: report.mean_replicas(),
             policy: report.policy,
-            kinds: report.kinds.into_iter().map(|(kind, score)| (kind, score.into())).collect(),
+            kinds: report
+                .kinds
+                .into_iter()
+                .map(|(kind, score)| (kind, score.into()))
+                .collect(),
             hit_share: report.hit_share,
             makespan_s: report.makespan.as_secs_f64(),
             replica_seconds: report.replica_seconds,
-            predictor: report.predictor.as_ref().map(predictor_scores).unwrap_or_default(),
-            scalings: report.decisions.iter().map(|decision| Scaling::of(decision, Duration::ZERO)).collect(),
+            predictor: report
+                .predictor
+                .as_ref()
+                .map(predictor_scores)
+                .unwrap_or_default(),
+            scalings: report
+                .decisions
+                .iter()
+                .map(|decision| Scaling::of(decision, Duration::ZERO))
+                .collect(),
             timeline: report.timeline,
         }
     }
@@ -263,7 +278,11 @@ pub(crate) fn predictor_scores(report: &predictor::Report) -> Vec<PredictorScore
 
 /// The SLO as a phrase: `TTFT ≤ 2 s, TPOT ≤ 150 ms`.
 pub(crate) fn slo_phrase(slo: Slo) -> String {
-    format!("TTFT ≤ {}, TPOT ≤ {}", super::format::milliseconds(slo.ttft_ms), super::format::milliseconds(slo.tpot_ms))
+    format!(
+        "TTFT ≤ {}, TPOT ≤ {}",
+        super::format::milliseconds(slo.ttft_ms),
+        super::format::milliseconds(slo.tpot_ms)
+    )
 }
 
 fn finite<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {

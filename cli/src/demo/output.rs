@@ -13,16 +13,23 @@ pub(crate) fn check(flag: &str, path: &Path) -> Result<(), Trouble> {
     let refused = |error: std::io::Error| {
         Trouble::failed(format!("{flag} {} cannot be written", path.display()))
             .because(error)
-            .advice(format!("choose another file with {flag}, in a folder that you may write to"))
+            .advice(format!(
+                "choose another file with {flag}, in a folder that you may write to"
+            ))
     };
     if path.is_dir() || path.file_name().is_none() {
         return Err(refused(std::io::ErrorKind::IsADirectory.into()));
     }
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         fs::create_dir_all(folder).map_err(refused)?;
     }
     let part = part(path);
-    fs::write(&part, b"").and_then(|()| fs::remove_file(&part)).map_err(refused)
+    fs::write(&part, b"")
+        .and_then(|()| fs::remove_file(&part))
+        .map_err(refused)
 }
 
 /// Writes `text` to `path`, which never holds half of it.
@@ -33,7 +40,9 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), Trouble> {
     let part = part(path);
     fs::write(&part, text)
         .and_then(|()| fs::rename(&part, path))
-        .map_err(|error| Trouble::failed(format!("{} could not be written", path.display())).because(error))
+        .map_err(|error| {
+            Trouble::failed(format!("{} could not be written", path.display())).because(error)
+        })
 }
 
 /// Where the file is written before it takes its name.

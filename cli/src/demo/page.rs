@@ -8,7 +8,7 @@ use controller_core::fleet::client::Kind;
 
 use super::chart::{Chart, Mark, Stroke};
 use super::compare::{Grid, attainment};
-use super::format::{clock, count, percent, share};
+use super::format::{clock, count, percent, share, span};
 use super::outcome::{Findings, Fleet, Live, Replay, Scaling, slo_phrase};
 
 /// The page, ready to be written.
@@ -87,7 +87,13 @@ pub(crate) fn render(findings: &Findings) -> Result<String, askama::Error> {
         cards.extend(replay::cards(replay));
         sections.push(replay::section(replay));
     }
-    let page = Page { headline: headline(findings), lede: lede(findings), cards, sections, facts: facts(findings) };
+    let page = Page {
+        headline: headline(findings),
+        lede: lede(findings),
+        cards,
+        sections,
+        facts: facts(findings),
+    };
     page.render()
 }
 
@@ -103,7 +109,9 @@ fn live_outcome(live: &Live) -> String {
     let ready = || live.timeline.iter().map(|sample| sample.ready);
     let (least, most) = (ready().min().unwrap_or(0), ready().max().unwrap_or(0));
     let fleet = match ready().next_back() {
-        Some(last) if least < most => format!("while the fleet followed the load from {least} to {most} replicas and back to {last}"),
+        Some(last) if least < most => format!(
+            "while the fleet followed the load from {least} to {most} replicas and back to {last}"
+        ),
         _ => format!("on {}", super::compare::replicas(f64::from(most))),
     };
     format!("Live, {met} of interactive requests met both SLOs {fleet}.")
@@ -111,8 +119,13 @@ fn live_outcome(live: &Live) -> String {
 
 fn replay_outcome(replay: &Replay) -> String {
     let met = |fleet: &Fleet| attainment(fleet.kind(Kind::Interactive.name()));
-    let Some((ours, others)) = replay.fleets.split_first() else { return "No fleet was replayed.".into() };
-    let others: Vec<String> = others.iter().map(|fleet| format!("{} ({})", met(fleet), fleet.policy)).collect();
+    let Some((ours, others)) = replay.fleets.split_first() else {
+        return "No fleet was replayed.".into();
+    };
+    let others: Vec<String> = others
+        .iter()
+        .map(|fleet| format!("{} ({})", met(fleet), fleet.policy))
+        .collect();
     format!(
         "Replayed, {} of interactive requests met both SLOs with {:.1} replicas on average; fixed fleets of that size reached {}.",
         met(ours),
@@ -128,39 +141,84 @@ fn lede(findings: &Findings) -> Vec<String> {
         "Trace: {}, {} requests in {}, {} of their prompt blocks seen before. Clients: {interactive} % interactive (with an SLO), {plain} % plain, {sheddable} % sheddable (same SLO, may be refused).",
         findings.trace.name,
         count(stats.requests as u64),
-        clock(stats.span_seconds),
+        span(stats.span_seconds),
         share(stats.prefix_hit_share),
     )]
 }
 
 fn facts(findings: &Findings) -> Vec<Fact> {
-    let plain = |name, value: String| Fact { name, value, code: false };
+    let plain = |name, value: String| Fact {
+        name,
+        value,
+        code: false,
+    };
     let mut facts = vec![
-        Fact { name: "command", value: findings.command.clone(), code: true },
+        Fact {
+            name: "command",
+            value: findings.command.clone(),
+            code: true,
+        },
         plain("version", format!("headroom {}", findings.version)),
         plain("seed", findings.seed.to_string()),
         plain("trace", findings.trace.name.clone()),
     ];
     if let Some(live) = &findings.live {
         let settings = &live.settings;
-        facts.push(plain("live profile", format!("{} ({})", settings.profile, settings.model)));
-        facts.push(plain("live load", format!("{}; lengths divided by {}", settings.rates.phrase(), settings.shorten)));
-        facts.push(plain("live fleet", fleet_phrase(settings.min, settings.max, settings.startup.as_secs_f64(), settings.concurrency)));
+        facts.push(plain(
+            "live profile",
+            format!("{} ({})", settings.profile, settings.model),
+        ));
+        facts.push(plain(
+            "live load",
+            format!(
+                "{}; lengths divided by {}",
+                settings.rates.phrase(),
+                settings.shorten
+            ),
+        ));
+        facts.push(plain(
+            "live fleet",
+            fleet_phrase(
+                settings.min,
+                settings.max,
+                settings.startup.as_secs_f64(),
+                settings.concurrency,
+            ),
+        ));
         facts.push(plain("live SLO", slo_phrase(settings.slo)));
         facts.push(plain("proxy", live.envoy.clone()));
     }
     if let Some(replay) = &findings.replay {
         let settings = &replay.settings;
-        facts.push(plain("replay profile", format!("{} ({})", settings.profile.name, settings.profile.model)));
-        facts.push(plain("replay fleet", fleet_phrase(settings.min, settings.max, settings.startup.as_secs_f64(), settings.concurrency)));
-        facts.push(plain("replay SLO", format!("p90 {}", slo_phrase(settings.slo))));
+        facts.push(plain(
+            "replay profile",
+            format!("{} ({})", settings.profile.name, settings.profile.model),
+        ));
+        facts.push(plain(
+            "replay fleet",
+            fleet_phrase(
+                settings.min,
+                settings.max,
+                settings.startup.as_secs_f64(),
+                settings.concurrency,
+            ),
+        ));
+        facts.push(plain(
+            "replay SLO",
+            format!("p90 {}", slo_phrase(settings.slo)),
+        ));
     }
-    facts.push(plain("percentiles", "nearest rank; a refused or expired request has an infinite TTFT, shown as “never”".into()));
+    facts.push(plain(
+        "percentiles",
+        "nearest rank; a refused or expired request has an infinite TTFT, shown as “never”".into(),
+    ));
     facts
 }
 
 fn fleet_phrase(min: u32, max: u32, startup: f64, concurrency: u32) -> String {
-    format!("{min} to {max} replicas, start-up {startup} s, at most {concurrency} requests in flight on each")
+    format!(
+        "{min} to {max} replicas, start-up {startup} s, at most {concurrency} requests in flight on each"
+    )
 }
 
 /// A figure of `chart`, its legend taken from the series: what lies on top comes first.
@@ -169,22 +227,40 @@ fn figure(title: &str, caption: &str, chart: &Chart) -> Figure {
         .series
         .iter()
         .rev()
-        .map(|series| Key { name: series.name.clone(), class: series.class, dashed: series.stroke == Stroke::Dashed })
+        .map(|series| Key {
+            name: series.name.clone(),
+            class: series.class,
+            dashed: series.stroke == Stroke::Dashed,
+        })
         .collect();
-    Figure { title: title.into(), legend, svg: chart.svg(), caption: caption.into() }
+    Figure {
+        title: title.into(),
+        legend,
+        svg: chart.svg(),
+        caption: caption.into(),
+    }
 }
 
 fn decision_lines(scalings: &[Scaling]) -> Vec<DecisionLine> {
     scalings
         .iter()
         .zip(1..)
-        .map(|(scaling, number)| DecisionLine { number, when: clock(scaling.at), change: change(scaling), reasons: scaling.reasons.clone() })
+        .map(|(scaling, number)| DecisionLine {
+            number,
+            when: clock(scaling.at),
+            change: change(scaling),
+            reasons: scaling.reasons.clone(),
+        })
         .collect()
 }
 
 /// `1 → 3 replicas`.
 pub(crate) fn change(scaling: &Scaling) -> String {
-    let unit = if scaling.to == 1 { "replica" } else { "replicas" };
+    let unit = if scaling.to == 1 {
+        "replica"
+    } else {
+        "replicas"
+    };
     format!("{} → {} {unit}", scaling.from, scaling.to)
 }
 
@@ -196,7 +272,12 @@ fn flags(scalings: &[Scaling]) -> Vec<Mark> {
         .map(|(scaling, number)| Mark {
             at: scaling.at,
             label: number.to_string(),
-            title: format!("{} {}: {}", clock(scaling.at), change(scaling), scaling.reasons.join("; ")),
+            title: format!(
+                "{} {}: {}",
+                clock(scaling.at),
+                change(scaling),
+                scaling.reasons.join("; ")
+            ),
         })
         .collect()
 }
@@ -207,7 +288,11 @@ fn prediction_card(name: &str, scores: &[super::outcome::PredictorScores]) -> Op
     Some(Card {
         name: name.into(),
         figure: percent(ttft.median_ape),
-        note: format!("median error of the TTFT prediction; TPOT {}, {} of TTFTs under their p90", percent(tpot.median_ape), share(ttft.coverage_p90)),
+        note: format!(
+            "median error of the TTFT prediction; TPOT {}, {} of TTFTs under their p90",
+            percent(tpot.median_ape),
+            share(ttft.coverage_p90)
+        ),
         good: None,
     })
 }

@@ -23,13 +23,23 @@ const PERCENTILE: f32 = 0.9;
 ///
 /// Headroom goes first, since the others get its mean count of replicas, rounded up; those two run side by side, and
 /// neither can see the other.
-pub(crate) fn run(settings: &ReplaySettings, part: &Part, seed: u64, note: &(dyn Fn(&str) + Sync)) -> Replay {
+pub(crate) fn run(
+    settings: &ReplaySettings,
+    part: &Part,
+    seed: u64,
+    note: &(dyn Fn(&str) + Sync),
+) -> Replay {
     note("Headroom, autoscaled (1 of 3)");
     let headroom = replay(&headroom(settings, seed), &part.offers);
     let count = fixed_count(&headroom);
-    note(&format!("round-robin and llm-d's default profile, {count} replicas each (2 and 3 of 3)"));
-    let fixed = [("round-robin", Config::round_robin()), ("llm-d default", Config::llmd_default())]
-        .map(|(name, config)| fixed_fleet(settings, seed, name, config, count));
+    note(&format!(
+        "round-robin and llm-d's default profile, {count} replicas each (2 and 3 of 3)"
+    ));
+    let fixed = [
+        ("round-robin", Config::round_robin()),
+        ("llm-d default", Config::llmd_default()),
+    ]
+    .map(|(name, config)| fixed_fleet(settings, seed, name, config, count));
     let [round_robin, llmd] = side_by_side(&fixed, part);
     Replay {
         settings: settings.clone(),
@@ -50,26 +60,56 @@ fn side_by_side(specs: &[FleetSpec; 2], part: &Part) -> [FleetReport; 2] {
         let other = scope.spawn(|| replay(second, &part.offers));
         let first = replay(first, &part.offers);
         // A panic in there is a defect: it goes on here, where it would have gone without the thread.
-        let second = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let second = other
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         [first, second]
     })
 }
 
 fn headroom(settings: &ReplaySettings, seed: u64) -> FleetSpec {
-    let slo = SloClass { percentile: PERCENTILE, ttft_ms: settings.slo.ttft_ms, tpot_ms: settings.slo.tpot_ms };
-    let mut policy = Policy::new(settings.profile.model.clone(), slo, settings.min, settings.max, settings.startup);
+    let slo = SloClass {
+        percentile: PERCENTILE,
+        ttft_ms: settings.slo.ttft_ms,
+        tpot_ms: settings.slo.tpot_ms,
+    };
+    let mut policy = Policy::new(
+        settings.profile.model.clone(),
+        slo,
+        settings.min,
+        settings.max,
+        settings.startup,
+    );
     policy.scale_down_guard = settings.scale_down_guard;
     policy.max_in_flight = Some(settings.concurrency);
     FleetSpec {
-        sizing: Sizing::Autoscaled(Box::new(Autoscaling { policy, initial: settings.initial })),
-        learner: Some(LearnerConfig { seed, ..LearnerConfig::default() }),
-        ..fixed_fleet(settings, seed, "headroom", Config::headroom_default(), settings.initial)
+        sizing: Sizing::Autoscaled(Box::new(Autoscaling {
+            policy,
+            initial: settings.initial,
+        })),
+        learner: Some(LearnerConfig {
+            seed,
+            ..LearnerConfig::default()
+        }),
+        ..fixed_fleet(
+            settings,
+            seed,
+            "headroom",
+            Config::headroom_default(),
+            settings.initial,
+        )
     }
 }
 
 /// A fleet of `count` replicas with nothing to learn. Queue limits, times to live and the room per replica are the
 /// same for every policy.
-fn fixed_fleet(settings: &ReplaySettings, seed: u64, name: &str, config: Config, count: u32) -> FleetSpec {
+fn fixed_fleet(
+    settings: &ReplaySettings,
+    seed: u64,
+    name: &str,
+    config: Config,
+    count: u32,
+) -> FleetSpec {
     FleetSpec {
         name: name.into(),
         epp: config.with_max_concurrency(settings.concurrency),

@@ -16,7 +16,10 @@ const MAX_VALUES: usize = 65_536;
 impl Window {
     /// An empty window over `length`.
     pub(crate) fn new(length: Duration) -> Self {
-        Self { length, values: VecDeque::new() }
+        Self {
+            length,
+            values: VecDeque::new(),
+        }
     }
 
     /// Adds what happened at `at`, which never goes back.
@@ -56,7 +59,11 @@ impl Window {
     /// How many values are in the window, per second of it that has passed at `now`.
     pub(crate) fn rate(&self, now: Duration) -> f64 {
         let passed = now.min(self.length).as_secs_f64();
-        if passed > 0.0 { self.len() as f64 / passed } else { 0.0 }
+        if passed > 0.0 {
+            self.len() as f64 / passed
+        } else {
+            0.0
+        }
     }
 }
 
@@ -75,7 +82,14 @@ mod tests {
             window.push(second(value), value as f64);
         }
         window.trim(second(10));
-        assert_eq!((window.percentile(0.5), window.percentile(0.9), window.percentile(1.0)), (Some(7.0), Some(10.0), Some(10.0)));
+        assert_eq!(
+            (
+                window.percentile(0.5),
+                window.percentile(0.9),
+                window.percentile(1.0)
+            ),
+            (Some(7.0), Some(10.0), Some(10.0))
+        );
         assert_eq!((window.len(), window.sum()), (6, 45.0));
         window.trim(second(100));
         assert_eq!(window.percentile(0.5), None);

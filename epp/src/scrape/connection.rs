@@ -1,33 +1,43 @@
-//! One keep-alive HTTP/1.1 connection on which one page is asked for again and again.
+//! Hot path: one keep-alive HTTP/1.1 connection on which one page is asked for again and again.
+//!
+//! A general client spends more on one request than the engine's page is worth when hundreds of pages are
+//! read twenty times a second. This one sends the same bytes every time, and reads the answer in
+//! place.
 
-use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use std::pin::{Pin, pin};
+use std::ops::Range;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longest that connecting and reading a page may take together.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// Largest page that is read.
-const LARGEST_PAGE: usize = 4 << 20;
+/// Largest answer that is read, bytes.
+const LARGEST_ANSWER: usize = 4 << 20;
+/// Room for one read.
+const READ: usize = 16 * 1024;
+/// Headers of one answer.
+const HEADERS: usize = 64;
 
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeError {
-    /// No connection.
-    #[error("cannot connect: {0}")]
-    Connect(#[source] std::io::Error),
-    /// The connection broke, or the peer does not speak HTTP.
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The connection ended before the answer did.
+    #[error("the connection was closed before the page was complete")]
+    Closed,
+    /// The peer does not speak HTTP/1.
     #[error("no answer in HTTP: {0}")]
-    Http(#[from] hyper::Error),
+    Http(#[from] httparse::Error),
+    /// A chunk's size is no number.
+    #[error("no answer in HTTP: a chunk without a size")]
+    Chunk,
     /// The peer answered with an error.
     #[error("answered with status {0}")]
     Status(u16),
     /// The page is too large to be one.
-    #[error("the page is larger than {LARGEST_PAGE} bytes")]
+    #[error("the page is larger than {LARGEST_ANSWER} bytes")]
     TooLarge,
     /// The page has none of the metrics.
     #[error("the page has none of vLLM's metrics")]
@@ -35,24 +45,17 @@ pub enum ScrapeError {
     /// It took too long.
     #[error("no answer within {TIMEOUT:?}")]
     Timeout,
-    /// The address cannot be put into a request.
-    #[error("not an address: {0}")]
-    Address(#[from] http::Error),
-}
-
-type Driver = http1::Connection<TokioIo<TcpStream>, Empty<Bytes>>;
-
-struct Open {
-    sender: SendRequest<Empty<Bytes>>,
-    driver: Pin<Box<Driver>>,
 }
 
 /// A connection that is opened when needed and kept while it works.
+#[derive(Debug)]
 pub struct Connection {
     address: String,
-    path: String,
-    open: Option<Open>,
-    page: BytesMut,
+    request: Vec<u8>,
+    stream: Option<TcpStream>,
+    answer: Vec<u8>,
+    /// The body of an answer that comes in chunks.
+    joined: Vec<u8>,
 }
 
 impl Connection {
@@ -60,9 +63,13 @@ impl Connection {
     pub fn new(address: &str, path: &str) -> Self {
         Self {
             address: address.to_owned(),
-            path: path.to_owned(),
-            open: None,
-            page: BytesMut::new(),
+            request: format!(
+                "GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/plain\r\n\r\n"
+            )
+            .into_bytes(),
+            stream: None,
+            answer: Vec::new(),
+            joined: Vec::new(),
         }
     }
 
@@ -75,96 +82,175 @@ impl Connection {
         &mut self,
         read: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<T, ScrapeError> {
-        tokio::time::timeout(TIMEOUT, self.exchange())
+        let body = tokio::time::timeout(TIMEOUT, self.exchange())
             .await
             .map_err(|_| ScrapeError::Timeout)??;
-        read(&self.page).ok_or(ScrapeError::Foreign)
+        let page = match body {
+            Body::InPlace(span) => &self.answer[span],
+            Body::Joined => &self.joined,
+        };
+        read(page).ok_or(ScrapeError::Foreign)
     }
 
-    async fn exchange(&mut self) -> Result<(), ScrapeError> {
+    async fn exchange(&mut self) -> Result<Body, ScrapeError> {
         // Taken out, so that a failure at any point leaves none behind.
-        if let Some(mut open) = self.open.take() {
-            match self.ask(&mut open).await {
+        if let Some(stream) = self.stream.take() {
+            match self.ask(stream).await {
                 // The server may have closed it while it was idle: that says nothing of a new one.
-                Err(ScrapeError::Http(_)) => {}
-                answered => {
-                    answered?;
-                    self.keep(open);
-                    return Ok(());
+                Err(ScrapeError::Closed | ScrapeError::Io(_)) => {}
+                answered => return answered,
+            }
+        }
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        self.ask(stream).await
+    }
+
+    async fn ask(&mut self, mut stream: TcpStream) -> Result<Body, ScrapeError> {
+        self.answer.clear();
+        self.joined.clear();
+        stream.write_all(&self.request).await?;
+        let mut head = None;
+        let mut framing = Framing::UntilClosed;
+        loop {
+            self.answer.reserve(READ);
+            let closed = stream.read_buf(&mut self.answer).await? == 0;
+            if self.answer.len() > LARGEST_ANSWER {
+                return Err(ScrapeError::TooLarge);
+            }
+            if head.is_none()
+                && let Some(found) = Head::parse(&self.answer)?
+            {
+                framing = found.framing;
+                head = Some(found);
+            }
+            if let Some(head) = &head
+                && let Some((body, end)) =
+                    framing.body(&self.answer, head.bytes, closed, &mut self.joined)?
+            {
+                if head.keep_alive && !closed && end == self.answer.len() {
+                    self.stream = Some(stream);
                 }
+                return Ok(body);
+            }
+            if closed {
+                return Err(ScrapeError::Closed);
             }
         }
-        let mut open = self.connect().await?;
-        self.ask(&mut open).await?;
-        self.keep(open);
-        Ok(())
-    }
-
-    fn keep(&mut self, open: Open) {
-        if !open.sender.is_closed() {
-            self.open = Some(open);
-        }
-    }
-
-    async fn ask(&mut self, open: &mut Open) -> Result<(), ScrapeError> {
-        let request = http::Request::get(self.path.as_str())
-            .header(http::header::HOST, self.address.as_str())
-            .body(Empty::<Bytes>::new())?;
-        let Open { sender, driver } = open;
-        let page = &mut self.page;
-        page.clear();
-        let mut answer = pin!(async {
-            let response = sender.send_request(request).await?;
-            collect(response, page).await
-        });
-        // The connection is driven here and not in a task of its own: one wake-up per answer.
-        tokio::select! {
-            biased;
-            answered = &mut answer => answered,
-            ended = driver => {
-                ended?;
-                // Closed in good order: what was sent before is still to be taken.
-                answer.await
-            }
-        }
-    }
-
-    async fn connect(&self) -> Result<Open, ScrapeError> {
-        let stream = TcpStream::connect(&self.address)
-            .await
-            .map_err(ScrapeError::Connect)?;
-        stream.set_nodelay(true).map_err(ScrapeError::Connect)?;
-        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Open {
-            sender,
-            driver: Box::pin(driver),
-        })
     }
 }
 
-async fn collect(
-    response: http::Response<Incoming>,
-    page: &mut BytesMut,
-) -> Result<(), ScrapeError> {
-    if response.status() != http::StatusCode::OK {
-        return Err(ScrapeError::Status(response.status().as_u16()));
-    }
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        if let Some(data) = frame?.data_ref() {
-            if page.len() + data.len() > LARGEST_PAGE {
-                return Err(ScrapeError::TooLarge);
+/// Where an answer's body is.
+#[derive(Debug, PartialEq, Eq)]
+enum Body {
+    /// In the answer as it came.
+    InPlace(Range<usize>),
+    /// Put together from chunks.
+    Joined,
+}
+
+/// How the end of a body is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length(usize),
+    /// Chunks; those before this offset have been joined.
+    Chunked(usize),
+    UntilClosed,
+}
+
+impl Framing {
+    /// The body and where the answer ends, once it is complete.
+    fn body(
+        &mut self,
+        answer: &[u8],
+        start: usize,
+        closed: bool,
+        joined: &mut Vec<u8>,
+    ) -> Result<Option<(Body, usize)>, ScrapeError> {
+        match self {
+            Self::Length(length) => {
+                let end = start.saturating_add(*length);
+                Ok((answer.len() >= end).then_some((Body::InPlace(start..end), end)))
             }
-            page.extend_from_slice(data);
+            Self::UntilClosed => {
+                Ok(closed.then_some((Body::InPlace(start..answer.len()), answer.len())))
+            }
+            Self::Chunked(at) => {
+                *at = (*at).max(start);
+                while let Some((data, next)) = chunk(answer, *at)? {
+                    *at = next;
+                    if data.is_empty() {
+                        return Ok(Some((Body::Joined, next)));
+                    }
+                    joined.extend_from_slice(&answer[data]);
+                }
+                Ok(None)
+            }
         }
     }
-    Ok(())
+}
+
+/// The chunk at `at` and where the next one begins; `None` while it is incomplete. The last one is empty.
+fn chunk(answer: &[u8], at: usize) -> Result<Option<(Range<usize>, usize)>, ScrapeError> {
+    const LINE_END: usize = 2;
+    match httparse::parse_chunk_size(answer.get(at..).unwrap_or_default()) {
+        Ok(httparse::Status::Partial) => Ok(None),
+        Ok(httparse::Status::Complete((line, size))) => {
+            let size = usize::try_from(size)
+                .ok()
+                .filter(|size| *size <= LARGEST_ANSWER)
+                .ok_or(ScrapeError::TooLarge)?;
+            let data = at + line..at + line + size;
+            let next = data.end + LINE_END;
+            Ok((answer.len() >= next).then_some((data, next)))
+        }
+        Err(_) => Err(ScrapeError::Chunk),
+    }
+}
+
+/// An answer's head.
+#[derive(Debug)]
+struct Head {
+    bytes: usize,
+    framing: Framing,
+    keep_alive: bool,
+}
+
+impl Head {
+    /// `None` while it is incomplete.
+    fn parse(answer: &[u8]) -> Result<Option<Self>, ScrapeError> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        let httparse::Status::Complete(bytes) = response.parse(answer)? else {
+            return Ok(None);
+        };
+        if response.code != Some(200) {
+            return Err(ScrapeError::Status(response.code.unwrap_or(0)));
+        }
+        let mut head = Self {
+            bytes,
+            framing: Framing::UntilClosed,
+            keep_alive: response.version == Some(1),
+        };
+        for header in response.headers.iter() {
+            if header.name.eq_ignore_ascii_case("content-length") {
+                let length = std::str::from_utf8(header.value)
+                    .ok()
+                    .and_then(|text| text.trim().parse().ok());
+                head.framing = length.map_or(head.framing, Framing::Length);
+            } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+                head.framing = Framing::Chunked(bytes);
+            } else if header.name.eq_ignore_ascii_case("connection") {
+                head.keep_alive &= !header.value.eq_ignore_ascii_case(b"close");
+            }
+        }
+        Ok(Some(head))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     /// Serves one canned answer per connection-and-request pair, in order, and counts connections.
@@ -229,9 +315,42 @@ mod tests {
             Err(ScrapeError::Http(_))
         ));
         let mut nobody = Connection::new("127.0.0.1:1", "/metrics");
+        assert!(matches!(nobody.fetch(whole).await, Err(ScrapeError::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn answers_may_come_byte_by_byte() {
+        const CHUNKED: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\na\r\n0123456789\r\n0\r\n\r\n";
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            for byte in CHUNKED.as_bytes() {
+                stream.write_all(&[*byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let mut connection = Connection::new(&address, "/metrics");
+        assert_eq!(connection.fetch(whole).await.unwrap(), b"two0123456789");
+    }
+
+    #[test]
+    fn a_body_is_complete_only_when_all_of_it_is_there() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc";
+        let mut head = Head::parse(answer).unwrap().unwrap();
+        assert_eq!(
+            head.framing
+                .body(answer, head.bytes, false, &mut Vec::new())
+                .unwrap(),
+            None
+        );
+        assert!(Head::parse(&answer[..20]).unwrap().is_none());
+        let vast = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffff\r\n";
+        let mut head = Head::parse(vast).unwrap().unwrap();
         assert!(matches!(
-            nobody.fetch(whole).await,
-            Err(ScrapeError::Connect(_))
+            head.framing.body(vast, head.bytes, false, &mut Vec::new()),
+            Err(ScrapeError::TooLarge)
         ));
     }
 }

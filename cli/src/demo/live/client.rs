@@ -7,8 +7,8 @@ use bytes::Bytes;
 use controller_core::fleet::Slo;
 use controller_core::fleet::client::{Kind, Offer};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, Response, Uri};
 use hyper::body::Incoming;
+use hyper::{Request, Response, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -43,7 +43,9 @@ pub(super) struct Load {
 /// future ends every request.
 pub(super) async fn drive(load: Load, clock: Clock, start: Duration, record: Arc<Record>) {
     let sender = Arc::new(Sender {
-        client: Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build_http(),
+        client: Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .build_http(),
         uri: load.uri,
         clock,
         start,
@@ -51,14 +53,21 @@ pub(super) async fn drive(load: Load, clock: Clock, start: Duration, record: Arc
     });
     let mut requests = JoinSet::new();
     for (offer, row) in load.offers.iter().zip(&load.trace.requests) {
-        let body = body(&load.model, load.trace.prompt_text(row), offer.output_tokens);
+        let body = body(
+            &load.model,
+            load.trace.prompt_text(row),
+            offer.output_tokens,
+        );
         tokio::time::sleep_until(clock.instant(start + offer.at)).await;
         let sender = Arc::clone(&sender);
         let (kind, at, slo) = (offer.kind, offer.at, load.slo);
         requests.spawn(async move { sender.send(kind, at, slo, body).await });
         while requests.try_join_next().is_some() {}
     }
-    let last = tokio::time::timeout(LAST_ANSWERS, async { while requests.join_next().await.is_some() {} }).await;
+    let last = tokio::time::timeout(LAST_ANSWERS, async {
+        while requests.join_next().await.is_some() {}
+    })
+    .await;
     if last.is_err() {
         tracing::warn!(unanswered = requests.len(), "answers did not end in time");
     }
@@ -80,8 +89,17 @@ struct StreamOptions {
 }
 
 fn body(model: &str, prompt: String, max_tokens: u32) -> Bytes {
-    let stream_options = StreamOptions { include_usage: true };
-    let completion = Completion { model, prompt, max_tokens, ignore_eos: true, stream: true, stream_options };
+    let stream_options = StreamOptions {
+        include_usage: true,
+    };
+    let completion = Completion {
+        model,
+        prompt,
+        max_tokens,
+        ignore_eos: true,
+        stream: true,
+        stream_options,
+    };
     // A struct of strings and numbers always serialises.
     serde_json::to_vec(&completion).unwrap_or_default().into()
 }
@@ -105,15 +123,20 @@ impl Sender {
     async fn send(&self, kind: Kind, due: Duration, slo: Slo, body: Bytes) {
         self.record.offered(kind, due, self.now());
         let mut stream = Stream::default();
-        let ending = match tokio::time::timeout(GIVE_UP, self.exchange(kind, due, slo, body, &mut stream)).await {
-            Ok(ending) => ending,
-            Err(_) => Ending::Failed(format!("no answer within {} s", GIVE_UP.as_secs())),
-        };
+        let ending =
+            match tokio::time::timeout(GIVE_UP, self.exchange(kind, due, slo, body, &mut stream))
+                .await
+            {
+                Ok(ending) => ending,
+                Err(_) => Ending::Failed(format!("no answer within {} s", GIVE_UP.as_secs())),
+            };
         let (prompt_tokens, cached_tokens) = stream.prompt_tokens().unwrap_or_default();
         self.record.ended(Answer {
             kind,
             at: self.now(),
-            ttft_ms: stream.first_token.map(|first| first.saturating_sub(due).as_secs_f64() * 1e3),
+            ttft_ms: stream
+                .first_token
+                .map(|first| first.saturating_sub(due).as_secs_f64() * 1e3),
             tpot_ms: stream.tpot_ms(),
             prompt_tokens,
             cached_tokens,
@@ -121,7 +144,14 @@ impl Sender {
         });
     }
 
-    async fn exchange(&self, kind: Kind, due: Duration, slo: Slo, body: Bytes, stream: &mut Stream) -> Ending {
+    async fn exchange(
+        &self,
+        kind: Kind,
+        due: Duration,
+        slo: Slo,
+        body: Bytes,
+        stream: &mut Stream,
+    ) -> Ending {
         let request = match self.request(kind, slo, body) {
             Ok(request) => request,
             Err(error) => return Ending::Failed(error.to_string()),
@@ -136,33 +166,52 @@ impl Sender {
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
             let fed = match frame {
-                Ok(frame) => frame.data_ref().map_or(Ok(()), |bytes| self.feed(due, bytes, stream)),
+                Ok(frame) => frame
+                    .data_ref()
+                    .map_or(Ok(()), |bytes| self.feed(due, bytes, stream)),
                 Err(error) => Err(format!("the stream broke off: {error}")),
             };
             if let Err(problem) = fed {
                 return Ending::Failed(problem);
             }
         }
-        if stream.done { Ending::Served } else { Ending::Failed("the stream ended without [DONE]".into()) }
+        if stream.done {
+            Ending::Served
+        } else {
+            Ending::Failed("the stream ended without [DONE]".into())
+        }
     }
 
     fn feed(&self, due: Duration, bytes: &Bytes, stream: &mut Stream) -> Result<(), String> {
         let before = stream.first_token;
-        stream.feed(self.now(), bytes).map_err(|error| error.to_string())?;
+        stream
+            .feed(self.now(), bytes)
+            .map_err(|error| error.to_string())?;
         if let (None, Some(first)) = (before, stream.first_token) {
             self.record.first_token(first, first.saturating_sub(due));
         }
         Ok(())
     }
 
-    fn request(&self, kind: Kind, slo: Slo, body: Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
+    fn request(
+        &self,
+        kind: Kind,
+        slo: Slo,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
         let mut request = Request::post(self.uri.clone())
             .header("content-type", "application/json")
             .header(names::header::OBJECTIVE.canonical, kind.name());
         if kind.has_slo() {
             request = request
-                .header(names::header::SLO_TTFT_MS.canonical, slo.ttft_ms.to_string())
-                .header(names::header::SLO_TPOT_MS.canonical, slo.tpot_ms.to_string());
+                .header(
+                    names::header::SLO_TTFT_MS.canonical,
+                    slo.ttft_ms.to_string(),
+                )
+                .header(
+                    names::header::SLO_TPOT_MS.canonical,
+                    slo.tpot_ms.to_string(),
+                );
         }
         request.body(Full::new(body))
     }
@@ -171,16 +220,31 @@ impl Sender {
 /// The ending of a request whose status is not 200. The body is read to its end so that the connection is reused.
 async fn refusal(response: Response<Incoming>) -> Ending {
     let status = response.status().as_u16();
-    let reason = response.headers().get(names::header::DROPPED_REASON).and_then(|reason| reason.to_str().ok());
+    let reason = response
+        .headers()
+        .get(names::header::DROPPED_REASON)
+        .and_then(|reason| reason.to_str().ok());
     let reason = reason.map(str::to_owned);
-    let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
     match reason {
         Some(reason) => Ending::Refused { status, reason },
-        None => Ending::Failed(format!("status {status}: {}", shortened(&String::from_utf8_lossy(&body)))),
+        None => Ending::Failed(format!(
+            "status {status}: {}",
+            shortened(&String::from_utf8_lossy(&body))
+        )),
     }
 }
 
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 200;
-    text.chars().take(LONGEST).collect::<String>().trim_end().to_owned()
+    text.chars()
+        .take(LONGEST)
+        .collect::<String>()
+        .trim_end()
+        .to_owned()
 }

@@ -31,20 +31,46 @@ const SECOND: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What did not start or ended in the middle; an interruption. Nothing is left running then.
-pub(crate) async fn run(plan: LivePlan, seed: u64, shutdown: &Shutdown) -> Result<(Live, Stack), Trouble> {
-    let LivePlan { settings, part, envoy, ports } = plan;
+pub(crate) async fn run(
+    plan: LivePlan,
+    seed: u64,
+    shutdown: &Shutdown,
+) -> Result<(Live, Stack), Trouble> {
+    let LivePlan {
+        settings,
+        part,
+        envoy,
+        ports,
+    } = plan;
     let progress = Progress::new(settings.slo);
     progress.note(&format!(
         "Live, about {} s: {} behind {}, ports from {} on; {} to {} replicas, {}",
-        settings.rates.span().as_secs(), settings.profile, envoy.version, ports.proxy, settings.min, settings.max, settings.rates.phrase()
+        settings.rates.span().as_secs(),
+        settings.profile,
+        envoy.version,
+        ports.proxy,
+        settings.min,
+        settings.max,
+        settings.rates.phrase()
     ));
     let started = tokio::select! {
         started = Stack::start(&settings, &envoy, ports, seed) => started,
         () = shutdown.draining() => Err(Trouble::interrupted()),
     };
     let mut stack = started?;
-    let uri = stack.completions().parse().map_err(|error: http::uri::InvalidUri| Trouble::failed("the proxy has no address").because(error))?;
-    let load = Load { uri, model: settings.model.clone(), slo: settings.slo, trace: part.trace, offers: part.offers };
+    let uri = stack
+        .completions()
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| {
+            Trouble::failed("the proxy has no address").because(error)
+        })?;
+    let load = Load {
+        uri,
+        model: settings.model.clone(),
+        slo: settings.slo,
+        trace: part.trace,
+        offers: part.offers,
+    };
     let watched = watch(&mut stack, load, &settings, progress, shutdown).await;
     let watched = match watched {
         Ok(watched) => watched,
@@ -53,13 +79,24 @@ pub(crate) async fn run(plan: LivePlan, seed: u64, shutdown: &Shutdown) -> Resul
             return Err(trouble);
         }
     };
-    let Watched { summary, timeline, scalings } = watched;
+    let Watched {
+        summary,
+        timeline,
+        scalings,
+    } = watched;
     let live = Live {
         envoy: envoy.version,
-        kinds: summary.kinds.into_iter().map(|(kind, score)| (kind, Scores::from(score))).collect(),
+        kinds: summary
+            .kinds
+            .into_iter()
+            .map(|(kind, score)| (kind, Scores::from(score)))
+            .collect(),
         hit_share: summary.hit_share,
         hit_bound: part.hit_bound,
-        trained_at_s: timeline.iter().find(|sample| sample.model == State::Trained).map(|sample| sample.at),
+        trained_at_s: timeline
+            .iter()
+            .find(|sample| sample.model == State::Trained)
+            .map(|sample| sample.at),
         mean_replicas: mean_replicas(&timeline),
         client_lateness_ms: summary.lateness.as_secs_f64() * 1e3,
         problems: summary.problems,
@@ -78,7 +115,13 @@ struct Watched {
     scalings: Vec<Scaling>,
 }
 
-async fn watch(stack: &mut Stack, load: Load, settings: &LiveSettings, mut progress: Progress, shutdown: &Shutdown) -> Result<Watched, Trouble> {
+async fn watch(
+    stack: &mut Stack,
+    load: Load,
+    settings: &LiveSettings,
+    mut progress: Progress,
+    shutdown: &Shutdown,
+) -> Result<Watched, Trouble> {
     let record = Arc::new(Record::new(settings.slo));
     let start = stack.clock.now();
     let driven = drive(load, stack.clock, start, Arc::clone(&record));
@@ -101,7 +144,11 @@ async fn watch(stack: &mut Stack, load: Load, settings: &LiveSettings, mut progr
             () = shutdown.draining() => return Err(Trouble::interrupted()),
         }
     }
-    Ok(Watched { summary: record.summary(), timeline, scalings })
+    Ok(Watched {
+        summary: record.summary(),
+        timeline,
+        scalings,
+    })
 }
 
 /// Changes of the count since the start, beyond the first `told`; oldest first.
@@ -109,14 +156,19 @@ fn new_scalings(stack: &Stack, start: Duration, told: usize) -> Vec<Scaling> {
     let mut changes = stack.fleet.journal.newest(usize::MAX, true);
     changes.reverse();
     let since = changes.into_iter().filter(|decision| decision.at >= start);
-    since.skip(told).map(|decision| Scaling::of(&decision, start)).collect()
+    since
+        .skip(told)
+        .map(|decision| Scaling::of(&decision, start))
+        .collect()
 }
 
 fn sample(stack: &Stack, record: &Record, start: Duration) -> LiveSample {
     let now = stack.clock.now().saturating_sub(start);
     let (glance, report) = (record.glance(now), stack.picker.trainer().report());
     let replicas = stack.fleet.actuator.view().replicas;
-    let error = |target| Some(f64::from(report.target(target).median_ape)).filter(|error| error.is_finite());
+    let error = |target| {
+        Some(f64::from(report.target(target).median_ape)).filter(|error| error.is_finite())
+    };
     LiveSample {
         at: now.as_secs_f64(),
         offered: glance.offered,
@@ -149,7 +201,10 @@ fn less_trusted(a: State, b: State) -> State {
 }
 
 fn mean_replicas(timeline: &[LiveSample]) -> f64 {
-    let paid: u32 = timeline.iter().map(|sample| sample.ready + sample.starting + sample.draining).sum();
+    let paid: u32 = timeline
+        .iter()
+        .map(|sample| sample.ready + sample.starting + sample.draining)
+        .sum();
     f64::from(paid) / (timeline.len() as f64).max(1.0)
 }
 

@@ -24,16 +24,37 @@ impl Envoy {
     /// # Errors
     /// When there is none, or it does not run here.
     pub(crate) fn find(named: Option<&Path>) -> Result<Self, Trouble> {
-        let path = named.map_or_else(|| if Path::new(TOOLS).exists() { TOOLS.into() } else { "envoy".into() }, PathBuf::from);
+        let path = named.map_or_else(
+            || {
+                if Path::new(TOOLS).exists() {
+                    TOOLS.into()
+                } else {
+                    "envoy".into()
+                }
+            },
+            PathBuf::from,
+        );
         let advice = "run `make tools`, which fetches Envoy, or name the binary with --envoy or HEADROOM_ENVOY";
-        let output = Command::new(&path).arg("--version").output().map_err(|error| {
-            Trouble::failed(format!("Envoy cannot be run from {}", path.display())).because(error).advice(advice)
-        })?;
+        let output = Command::new(&path)
+            .arg("--version")
+            .output()
+            .map_err(|error| {
+                Trouble::failed(format!("Envoy cannot be run from {}", path.display()))
+                    .because(error)
+                    .advice(advice)
+            })?;
         let told = String::from_utf8_lossy(&output.stdout);
         let version = release(&told);
         match version {
-            Some(version) if output.status.success() => Ok(Self { path, version: format!("Envoy {version}") }),
-            _ => Err(Trouble::failed(format!("{} is not Envoy: it does not tell its version", path.display())).advice(advice)),
+            Some(version) if output.status.success() => Ok(Self {
+                path,
+                version: format!("Envoy {version}"),
+            }),
+            _ => Err(Trouble::failed(format!(
+                "{} is not Envoy: it does not tell its version",
+                path.display()
+            ))
+            .advice(advice)),
         }
     }
 }
@@ -66,11 +87,19 @@ pub(crate) struct Ports {
 impl Ports {
     /// Ports from `first` on, for at most `replicas` servers and as many that drain.
     pub(crate) fn from(first: u16, replicas: u32) -> Result<Self, Trouble> {
-        let server_count = u16::try_from(replicas.saturating_mul(2)).ok().filter(|count| {
-            first.checked_add(SERVERS).and_then(|servers| servers.checked_add(*count)).is_some()
-        });
+        let server_count = u16::try_from(replicas.saturating_mul(2))
+            .ok()
+            .filter(|count| {
+                first
+                    .checked_add(SERVERS)
+                    .and_then(|servers| servers.checked_add(*count))
+                    .is_some()
+            });
         let Some(server_count) = server_count else {
-            return Err(Trouble::usage(format!("--port {first} leaves no ports for --max {replicas} servers")).advice("choose a lower --port or --max"));
+            return Err(Trouble::usage(format!(
+                "--port {first} leaves no ports for --max {replicas} servers"
+            ))
+            .advice("choose a lower --port or --max"));
         };
         Ok(Self {
             proxy: first,
@@ -95,11 +124,14 @@ impl Ports {
             (self.epp_health, "the endpoint picker's health"),
             (self.proxy_admin, "Envoy's admin page"),
         ];
-        let servers = (self.servers..self.servers + self.server_count).map(|port| (port, "a simulated server"));
+        let servers = (self.servers..self.servers + self.server_count)
+            .map(|port| (port, "a simulated server"));
         for (port, purpose) in fixed.into_iter().chain(servers) {
             if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
                 let what = format!("port {port}, needed for {purpose}, cannot be had");
-                return Err(Trouble::failed(what).because(error).advice("stop the program that has it, or move all ports with --port"));
+                return Err(Trouble::failed(what)
+                    .because(error)
+                    .advice("stop the program that has it, or move all ports with --port"));
             }
         }
         Ok(())
@@ -112,15 +144,30 @@ mod tests {
 
     #[test]
     fn a_missing_envoy_says_how_to_get_one() {
-        let story = crate::story::tell(&Envoy::find(Some(Path::new("/nowhere/envoy"))).unwrap_err().into());
-        assert!(story.starts_with("headroom: Envoy cannot be run from /nowhere/envoy.\n") && story.contains("make tools"), "{story}");
-        let story = crate::story::tell(&Envoy::find(Some(Path::new("/bin/true"))).unwrap_err().into());
+        let story = crate::story::tell(
+            &Envoy::find(Some(Path::new("/nowhere/envoy")))
+                .unwrap_err()
+                .into(),
+        );
+        assert!(
+            story.starts_with("headroom: Envoy cannot be run from /nowhere/envoy.\n")
+                && story.contains("make tools"),
+            "{story}"
+        );
+        let story = crate::story::tell(
+            &Envoy::find(Some(Path::new("/bin/true")))
+                .unwrap_err()
+                .into(),
+        );
         assert!(story.contains("/bin/true is not Envoy"), "{story}");
     }
 
     #[test]
     fn the_release_is_found_in_envoys_version() {
-        assert_eq!(release("/a/b/c/envoy  version: 2e3a0b1c/1.40.0/Clean/RELEASE/BoringSSL\n"), Some("1.40.0"));
+        assert_eq!(
+            release("/a/b/c/envoy  version: 2e3a0b1c/1.40.0/Clean/RELEASE/BoringSSL\n"),
+            Some("1.40.0")
+        );
         assert_eq!(release("envoy of another kind"), None);
     }
 
@@ -131,7 +178,11 @@ mod tests {
         let mut ports = Ports::from(2_000, 1).unwrap();
         ports.proxy = port;
         let story = crate::story::tell(&ports.check().unwrap_err().into());
-        assert!(story.contains(&format!("port {port}, needed for Envoy's listener")) && story.contains("--port"), "{story}");
+        assert!(
+            story.contains(&format!("port {port}, needed for Envoy's listener"))
+                && story.contains("--port"),
+            "{story}"
+        );
     }
 
     #[test]

@@ -25,7 +25,12 @@ pub(super) struct Progress {
 impl Progress {
     /// For a person if standard error is a terminal.
     pub(super) fn new(slo: Slo) -> Self {
-        Self { slo, watched: std::io::stderr().is_terminal(), samples: 0, lines: 0 }
+        Self {
+            slo,
+            watched: std::io::stderr().is_terminal(),
+            samples: 0,
+            lines: 0,
+        }
     }
 
     /// Something worth a line of its own.
@@ -48,7 +53,11 @@ impl Progress {
 
     /// A decision that changed the count.
     pub(super) fn scaling(&self, scaling: &Scaling) {
-        say(&format!("{:>7}  ⇒ {}\n", clock(scaling.at), change(scaling)));
+        say(&format!(
+            "{:>7}  ⇒ {}\n",
+            clock(scaling.at),
+            change(scaling)
+        ));
         for reason in &scaling.reasons {
             say(&format!("{:>7}    {reason}\n", ""));
         }
@@ -64,8 +73,22 @@ fn head(slo: Slo) -> String {
     let (ttft, tpot) = (milliseconds(slo.ttft_ms), milliseconds(slo.tpot_ms));
     format!(
         "{:>7}  {:>8}  {:>19}  {:>17}  {:>5}  {:>6}  {:<8}  {:>6}  {:>5}  {}\n{:>7}  {:>8}  {:>19}  {:>17}  {:>5}  {:>6}\n",
-        "time", "offered", "TTFT p50 / p90", "TPOT p50 / p90", "hits", "error", "model", "queued", "shed", "replicas", "", "/s",
-        format!("SLO {ttft}"), format!("SLO {tpot}"), "", "TTFT"
+        "time",
+        "offered",
+        "TTFT p50 / p90",
+        "TPOT p50 / p90",
+        "hits",
+        "error",
+        "model",
+        "queued",
+        "shed",
+        "replicas",
+        "",
+        "/s",
+        format!("SLO {ttft}"),
+        format!("SLO {tpot}"),
+        "",
+        "TTFT"
     )
 }
 
@@ -76,7 +99,8 @@ fn line(sample: &LiveSample, slo: Slo) -> String {
         (0, draining) => format!("{} ({draining} draining)", sample.ready),
         (starting, draining) => format!("{} +{starting} ({draining} draining)", sample.ready),
     };
-    let whole = |value: Option<f64>| value.map_or(NOTHING.to_owned(), |value| format!("{value:.0} %"));
+    let whole =
+        |value: Option<f64>| value.map_or(NOTHING.to_owned(), |value| format!("{value:.0} %"));
     format!(
         "{:>7}  {:>8.1}  {:>19}  {:>17}  {:>5}  {:>6}  {:<8}  {:>6}  {:>5}  {replicas}\n",
         clock(sample.at),
@@ -94,7 +118,11 @@ fn line(sample: &LiveSample, slo: Slo) -> String {
 /// Two latencies; an exclamation mark where the second is over the SLO.
 fn pair(p50: Option<f64>, p90: Option<f64>, limit: f64) -> String {
     let shown = |value: Option<f64>| value.map_or(NOTHING.to_owned(), milliseconds);
-    let over = if p90.is_some_and(|p90| p90 > limit) { "!" } else { " " };
+    let over = if p90.is_some_and(|p90| p90 > limit) {
+        "!"
+    } else {
+        " "
+    };
     format!("{} / {}{over}", shown(p50), shown(p90))
 }
 
@@ -112,7 +140,10 @@ fn state(state: State) -> &'static str {
 mod tests {
     use super::*;
 
-    const SLO: Slo = Slo { ttft_ms: 2_000.0, tpot_ms: 150.0 };
+    const SLO: Slo = Slo {
+        ttft_ms: 2_000.0,
+        tpot_ms: 150.0,
+    };
 
     fn sample() -> LiveSample {
         LiveSample {
@@ -147,15 +178,29 @@ mod tests {
         let first = head.lines().next().unwrap();
         for (name, value) in [("offered", "23.6"), ("queued", "4 "), ("shed", "3  3")] {
             let end = first.find(name).unwrap() + name.len();
-            assert!(line[..end + 1].trim_end().ends_with(value.split(' ').next().unwrap()), "{name}");
+            assert!(
+                line[..end + 1]
+                    .trim_end()
+                    .ends_with(value.split(' ').next().unwrap()),
+                "{name}"
+            );
         }
         assert!(first.chars().count() <= 110 && line.chars().count() <= 110);
     }
 
     #[test]
     fn nothing_to_show_is_shown_as_nothing() {
-        let empty = LiveSample { ttft_p50: None, ttft_p90: None, hit_share: None, draining: 1, ..sample() };
+        let empty = LiveSample {
+            ttft_p50: None,
+            ttft_p90: None,
+            hit_share: None,
+            draining: 1,
+            ..sample()
+        };
         let line = line(&empty, SLO);
-        assert!(line.contains("– / –") && line.contains("3 +2 (1 draining)"), "{line}");
+        assert!(
+            line.contains("– / –") && line.contains("3 +2 (1 draining)"),
+            "{line}"
+        );
     }
 }

@@ -39,7 +39,8 @@ pub(super) struct Proxy {
 /// # Errors
 /// When this program does not know where it lies.
 pub(super) fn tethered(command: &[String]) -> Result<Vec<String>, Trouble> {
-    tied(command).map_err(|error| Trouble::failed("children cannot be tied to this process").because(error))
+    tied(command)
+        .map_err(|error| Trouble::failed("children cannot be tied to this process").because(error))
 }
 
 impl Proxy {
@@ -47,19 +48,39 @@ impl Proxy {
     ///
     /// # Errors
     /// With the end of its log when it ends or does not become ready.
-    pub(super) async fn start(envoy: &Envoy, bootstrap: &Path, admin: u16, log: PathBuf) -> Result<Self, Trouble> {
-        let unstarted = |error: std::io::Error| Trouble::failed(format!("{} could not be started", envoy.version)).because(error);
+    pub(super) async fn start(
+        envoy: &Envoy,
+        bootstrap: &Path,
+        admin: u16,
+        log: PathBuf,
+    ) -> Result<Self, Trouble> {
+        let unstarted = |error: std::io::Error| {
+            Trouble::failed(format!("{} could not be started", envoy.version)).because(error)
+        };
         let output = File::create(&log).map_err(unstarted)?;
         let words = tethered(&[envoy.path.to_string_lossy().into_owned()])?;
-        let (program, rest) = words.split_first().ok_or_else(|| Trouble::failed("there is no program to start"))?;
+        let (program, rest) = words
+            .split_first()
+            .ok_or_else(|| Trouble::failed("there is no program to start"))?;
         let child = Command::new(program)
             .args(rest)
             .arg("-c")
             .arg(bootstrap)
             // One worker carries the demo's load; more would take the cores from the servers.
-            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"])
+            .args([
+                "--concurrency",
+                "1",
+                "--disable-hot-restart",
+                "--log-level",
+                "warning",
+            ])
             // Envoy asks for both before it reads endpoints from a file.
-            .args(["--service-node", "headroom", "--service-cluster", "headroom"])
+            .args([
+                "--service-node",
+                "headroom",
+                "--service-cluster",
+                "headroom",
+            ])
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(unstarted)?)
             .stderr(output)
@@ -74,11 +95,18 @@ impl Proxy {
     }
 
     async fn ready(&mut self, admin: u16) -> Result<(), Trouble> {
-        let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let uri: Uri = format!("http://127.0.0.1:{admin}/ready").parse().map_err(|error: http::uri::InvalidUri| Trouble::failed("no address").because(error))?;
+        let client: Client<HttpConnector, Empty<Bytes>> =
+            Client::builder(TokioExecutor::new()).build_http();
+        let uri: Uri = format!("http://127.0.0.1:{admin}/ready")
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| Trouble::failed("no address").because(error))?;
         let ready = async {
             loop {
-                if client.get(uri.clone()).await.is_ok_and(|response| response.status() == 200) {
+                if client
+                    .get(uri.clone())
+                    .await
+                    .is_ok_and(|response| response.status() == 200)
+                {
                     return;
                 }
                 tokio::time::sleep(LOOK).await;
@@ -103,7 +131,11 @@ impl Proxy {
 
     /// Resolves when Envoy ends by itself, which it never should.
     pub(super) async fn ended(&mut self) -> Trouble {
-        let how = self.child.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let how = self
+            .child
+            .wait()
+            .await
+            .map_or_else(|error| error.to_string(), |status| status.to_string());
         self.trouble(format!("Envoy ended in the middle of the demo ({how})"))
     }
 

@@ -120,7 +120,10 @@ impl Record {
     pub(super) fn new(slo: Slo) -> Self {
         let window = || Window::new(WINDOW);
         let inner = Inner {
-            kinds: Kind::ALL.into_iter().map(|kind| (kind, Fates::default())).collect(),
+            kinds: Kind::ALL
+                .into_iter()
+                .map(|kind| (kind, Fates::default()))
+                .collect(),
             arrivals: window(),
             ttft_ms: window(),
             tpot_ms: window(),
@@ -131,7 +134,10 @@ impl Record {
             lateness: Duration::ZERO,
             problems: BTreeMap::new(),
         };
-        Self { slo, inner: Mutex::new(inner) }
+        Self {
+            slo,
+            inner: Mutex::new(inner),
+        }
     }
 
     /// A request leaves at `now` that was due at `due`.
@@ -162,8 +168,12 @@ impl Record {
                 if let Some(tpot_ms) = answer.tpot_ms {
                     inner.tpot_ms.push(answer.at, tpot_ms);
                 }
-                inner.prompt.push(answer.at, f64::from(answer.prompt_tokens));
-                inner.cached.push(answer.at, f64::from(answer.cached_tokens));
+                inner
+                    .prompt
+                    .push(answer.at, f64::from(answer.prompt_tokens));
+                inner
+                    .cached
+                    .push(answer.at, f64::from(answer.cached_tokens));
                 inner.prompt_tokens += u64::from(answer.prompt_tokens);
                 inner.cached_tokens += u64::from(answer.cached_tokens);
             }
@@ -185,12 +195,28 @@ impl Record {
     pub(super) fn glance(&self, now: Duration) -> Glance {
         let mut guard = self.inner.lock();
         let inner = &mut *guard;
-        for window in [&mut inner.arrivals, &mut inner.ttft_ms, &mut inner.tpot_ms, &mut inner.prompt, &mut inner.cached] {
+        for window in [
+            &mut inner.arrivals,
+            &mut inner.ttft_ms,
+            &mut inner.tpot_ms,
+            &mut inner.prompt,
+            &mut inner.cached,
+        ] {
             window.trim(now);
         }
         let prompt = inner.prompt.sum();
-        let refused = |wanted: &str| inner.kinds.values().filter_map(|fates| fates.refused.get(wanted)).sum::<u64>();
-        let refusals: u64 = inner.kinds.values().flat_map(|fates| fates.refused.values()).sum();
+        let refused = |wanted: &str| {
+            inner
+                .kinds
+                .values()
+                .filter_map(|fates| fates.refused.get(wanted))
+                .sum::<u64>()
+        };
+        let refusals: u64 = inner
+            .kinds
+            .values()
+            .flat_map(|fates| fates.refused.values())
+            .sum();
         let expired: u64 = inner.kinds.values().map(|fates| fates.expired).sum();
         let (shed, failed) = (refused(shed_reason()), refused(FAILED));
         Glance {
@@ -219,7 +245,11 @@ impl Record {
             tpot_ms: Percentiles::of(fates.tpot_ms.clone()),
         };
         Summary {
-            kinds: inner.kinds.iter().map(|(kind, fates)| (kind.name(), score(fates))).collect(),
+            kinds: inner
+                .kinds
+                .iter()
+                .map(|(kind, fates)| (kind.name(), score(fates)))
+                .collect(),
             hit_share: inner.cached_tokens as f64 / (inner.prompt_tokens as f64).max(1.0),
             lateness: inner.lateness,
             problems: inner.problems.clone(),
@@ -233,7 +263,9 @@ fn meets(slo: Slo, ttft_ms: f64, tpot_ms: Option<f64>) -> bool {
 
 /// The reason that a shed request is told.
 fn shed_reason() -> &'static str {
-    Outcome::RejectedSlo.refusal().map_or("", |(_, reason)| reason)
+    Outcome::RejectedSlo
+        .refusal()
+        .map_or("", |(_, reason)| reason)
 }
 
 /// A reason as reports sort it.
@@ -244,7 +276,9 @@ enum Known {
 
 impl Known {
     fn of(reason: &str) -> Self {
-        let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.refusal().is_some_and(|(_, known)| known == reason));
+        let outcome = Outcome::ALL
+            .into_iter()
+            .find(|outcome| outcome.refusal().is_some_and(|(_, known)| known == reason));
         match outcome {
             Some(Outcome::EvictedTtl) => Self::Expired,
             Some(outcome) => Self::Refused(outcome.refusal().map_or("other", |(_, reason)| reason)),
@@ -257,17 +291,31 @@ impl Known {
 mod tests {
     use super::*;
 
-    const SLO: Slo = Slo { ttft_ms: 2_000.0, tpot_ms: 150.0 };
+    const SLO: Slo = Slo {
+        ttft_ms: 2_000.0,
+        tpot_ms: 150.0,
+    };
 
     fn answer(kind: Kind, second: u64, ttft_ms: f64, ending: Ending) -> Answer {
         let at = Duration::from_secs(second);
-        Answer { kind, at, ttft_ms: Some(ttft_ms), tpot_ms: Some(20.0), prompt_tokens: 100, cached_tokens: 25, ending }
+        Answer {
+            kind,
+            at,
+            ttft_ms: Some(ttft_ms),
+            tpot_ms: Some(20.0),
+            prompt_tokens: 100,
+            cached_tokens: 25,
+            ending,
+        }
     }
 
     #[test]
     fn every_request_is_counted_where_it_ended() {
         let record = Record::new(SLO);
-        let refused = |reason: &str| Ending::Refused { status: 429, reason: reason.into() };
+        let refused = |reason: &str| Ending::Refused {
+            status: 429,
+            reason: reason.into(),
+        };
         let endings = [
             (Kind::Interactive, 500.0, Ending::Served),
             (Kind::Interactive, 2_500.0, Ending::Served),
@@ -285,10 +333,24 @@ mod tests {
         assert_eq!((glance.offered, glance.hit_share), (2.0, Some(0.25)));
         let summary = record.summary();
         let interactive = &summary.kinds["interactive"];
-        assert_eq!((interactive.offered, interactive.served, interactive.met, interactive.expired), (3, 2, 1, 1));
+        assert_eq!(
+            (
+                interactive.offered,
+                interactive.served,
+                interactive.met,
+                interactive.expired
+            ),
+            (3, 2, 1, 1)
+        );
         assert_eq!(interactive.ttft_ms.p90, f64::INFINITY);
-        assert_eq!(summary.kinds["sheddable"].refused["rejected-slo-unattainable"], 1);
-        assert_eq!((summary.lateness.as_millis(), summary.problems["status 500"]), (3, 1));
+        assert_eq!(
+            summary.kinds["sheddable"].refused["rejected-slo-unattainable"],
+            1
+        );
+        assert_eq!(
+            (summary.lateness.as_millis(), summary.problems["status 500"]),
+            (3, 1)
+        );
     }
 
     #[test]
@@ -304,7 +366,12 @@ mod tests {
     fn problems_kept_for_the_report_are_bounded() {
         let record = Record::new(SLO);
         for number in 0..100 {
-            record.ended(answer(Kind::Plain, 1, 1.0, Ending::Failed(number.to_string())));
+            record.ended(answer(
+                Kind::Plain,
+                1,
+                1.0,
+                Ending::Failed(number.to_string()),
+            ));
         }
         assert_eq!(record.summary().problems.len(), MAX_PROBLEMS);
         assert_eq!(record.summary().kinds["plain"].refused[FAILED], 100);

@@ -65,13 +65,20 @@ impl Stream {
     pub(super) fn feed(&mut self, at: Duration, bytes: &[u8]) -> Result<(), StreamError> {
         self.buffer.extend_from_slice(bytes);
         let mut begin = 0;
-        while let Some(length) = self.buffer[begin..].windows(2).position(|pair| pair == b"\n\n") {
+        while let Some(length) = self.buffer[begin..]
+            .windows(2)
+            .position(|pair| pair == b"\n\n")
+        {
             let event = begin..begin + length;
             begin += length + 2;
             self.event(at, event)?;
         }
         self.buffer.drain(..begin);
-        if self.buffer.len() > MAX_EVENT_BYTES { Err(StreamError::TooLong) } else { Ok(()) }
+        if self.buffer.len() > MAX_EVENT_BYTES {
+            Err(StreamError::TooLong)
+        } else {
+            Ok(())
+        }
     }
 
     fn event(&mut self, at: Duration, event: std::ops::Range<usize>) -> Result<(), StreamError> {
@@ -82,12 +89,17 @@ impl Stream {
                 self.done = true;
                 continue;
             }
-            let chunk: Chunk<'_> =
-                serde_json::from_slice(data).map_err(|error| StreamError::Malformed(error.to_string()))?;
+            let chunk: Chunk<'_> = serde_json::from_slice(data)
+                .map_err(|error| StreamError::Malformed(error.to_string()))?;
             if !chunk.choices.is_empty() {
                 self.first_token.get_or_insert(at);
                 self.last_token = Some(at);
-                self.texts += u32::from(chunk.choices.iter().any(|choice| choice.text.as_ref().is_some_and(|text| !text.is_empty())));
+                self.texts += u32::from(
+                    chunk
+                        .choices
+                        .iter()
+                        .any(|choice| choice.text.as_ref().is_some_and(|text| !text.is_empty())),
+                );
             }
             self.usage = chunk.usage.or(self.usage);
         }
@@ -96,13 +108,16 @@ impl Stream {
 
     /// Output tokens: as the server counts them, else one per event with text.
     pub(super) fn output_tokens(&self) -> u32 {
-        self.usage.map_or(self.texts, |usage| usage.completion_tokens)
+        self.usage
+            .map_or(self.texts, |usage| usage.completion_tokens)
     }
 
     /// Prompt tokens, and how many of them came from the prefix cache, as the server states them.
     pub(super) fn prompt_tokens(&self) -> Option<(u32, u32)> {
         let usage = self.usage?;
-        let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        let cached = usage
+            .prompt_tokens_details
+            .and_then(|details| details.cached_tokens);
         Some((usage.prompt_tokens, cached.unwrap_or(0)))
     }
 
@@ -133,9 +148,15 @@ mod tests {
             let (head, tail) = WIRE.as_bytes().split_at(cut);
             stream.feed(Duration::from_millis(100), head).unwrap();
             stream.feed(Duration::from_millis(140), tail).unwrap();
-            assert_eq!((stream.output_tokens(), stream.prompt_tokens(), stream.done), (3, Some((640, 128)), true));
+            assert_eq!(
+                (stream.output_tokens(), stream.prompt_tokens(), stream.done),
+                (3, Some((640, 128)), true)
+            );
             let first = WIRE.find("null}]}\n\n").unwrap() + 9;
-            assert_eq!(stream.first_token.unwrap().as_millis(), if cut >= first { 100 } else { 140 });
+            assert_eq!(
+                stream.first_token.unwrap().as_millis(),
+                if cut >= first { 100 } else { 140 }
+            );
             assert!(stream.buffer.is_empty());
         }
     }
@@ -145,20 +166,33 @@ mod tests {
         let mut stream = Stream::default();
         for (at, text) in [(10, "a"), (30, "b"), (50, "c"), (90, "")] {
             let event = format!("data: {{\"choices\":[{{\"text\":\"{text}\"}}]}}\n\n");
-            stream.feed(Duration::from_millis(at), event.as_bytes()).unwrap();
+            stream
+                .feed(Duration::from_millis(at), event.as_bytes())
+                .unwrap();
         }
         assert_eq!(stream.output_tokens(), 3);
         assert_eq!(stream.tpot_ms(), Some(40.0));
         let mut single = Stream::default();
-        single.feed(Duration::ZERO, b"data: {\"choices\":[{\"text\":\"a\"}]}\n\n").unwrap();
+        single
+            .feed(
+                Duration::ZERO,
+                b"data: {\"choices\":[{\"text\":\"a\"}]}\n\n",
+            )
+            .unwrap();
         assert_eq!(single.tpot_ms(), None);
     }
 
     #[test]
     fn what_is_no_completion_is_an_error() {
         let mut stream = Stream::default();
-        assert!(matches!(stream.feed(Duration::ZERO, b"data: <html>\n\n"), Err(StreamError::Malformed(_))));
+        assert!(matches!(
+            stream.feed(Duration::ZERO, b"data: <html>\n\n"),
+            Err(StreamError::Malformed(_))
+        ));
         let mut endless = Stream::default();
-        assert_eq!(endless.feed(Duration::ZERO, &vec![b'x'; MAX_EVENT_BYTES + 1]), Err(StreamError::TooLong));
+        assert_eq!(
+            endless.feed(Duration::ZERO, &vec![b'x'; MAX_EVENT_BYTES + 1]),
+            Err(StreamError::TooLong)
+        );
     }
 }

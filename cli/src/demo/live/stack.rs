@@ -50,18 +50,36 @@ impl Stack {
     ///
     /// # Errors
     /// Whatever did not start, with its last words. Nothing is left running.
-    pub(super) async fn start(settings: &LiveSettings, envoy: &Envoy, ports: Ports, seed: u64) -> Result<Self, Trouble> {
+    pub(super) async fn start(
+        settings: &LiveSettings,
+        envoy: &Envoy,
+        ports: Ports,
+        seed: u64,
+    ) -> Result<Self, Trouble> {
         let files = tempfile::Builder::new()
             .prefix("headroom-demo-")
             .tempdir()
-            .map_err(|error| Trouble::failed("no folder for temporary files can be made").because(error).advice("point TMPDIR to a folder that you may write to"))?;
+            .map_err(|error| {
+                Trouble::failed("no folder for temporary files can be made")
+                    .because(error)
+                    .advice("point TMPDIR to a folder that you may write to")
+            })?;
         let (clock, shutdown, tasks) = (Clock::start(), Shutdown::new(), Tasks::new());
         let journal = Journal::new();
         let publication = publication(files.path(), objectives());
-        publication.write(&[]).map_err(|error| Trouble::failed("the endpoints file cannot be written").because(error))?;
-        let picker = epp::start(config(settings), options(&files, ports, &journal, seed), clock, shutdown.clone())
-            .await
-            .map_err(|error| Trouble::failed("the endpoint picker could not be started").because(error))?;
+        publication.write(&[]).map_err(|error| {
+            Trouble::failed("the endpoints file cannot be written").because(error)
+        })?;
+        let picker = epp::start(
+            config(settings),
+            options(&files, ports, &journal, seed),
+            clock,
+            shutdown.clone(),
+        )
+        .await
+        .map_err(|error| {
+            Trouble::failed("the endpoint picker could not be started").because(error)
+        })?;
         let picker = Arc::new(picker);
         let fleet = Standalone::start(
             StandaloneOptions {
@@ -91,7 +109,17 @@ impl Stack {
                 return Err(trouble);
             }
         };
-        Ok(Self { picker, fleet, proxy, clock, ports, model: settings.model.clone(), shutdown, tasks, _files: files })
+        Ok(Self {
+            picker,
+            fleet,
+            proxy,
+            clock,
+            ports,
+            model: settings.model.clone(),
+            shutdown,
+            tasks,
+            _files: files,
+        })
     }
 
     /// Where clients send completions.
@@ -113,7 +141,10 @@ impl Stack {
     pub(crate) fn examples(&self) -> String {
         let (completions, admin, model) = (self.completions(), self.ports.admin, &self.model);
         let json = "-H 'content-type: application/json'";
-        let (objective, slo) = (names::header::OBJECTIVE.canonical, names::header::SLO_TTFT_MS.canonical);
+        let (objective, slo) = (
+            names::header::OBJECTIVE.canonical,
+            names::header::SLO_TTFT_MS.canonical,
+        );
         format!(
             "
 Everything is left running; Ctrl-C ends it. To try:
@@ -136,12 +167,28 @@ Everything is left running; Ctrl-C ends it. To try:
 }
 
 /// Waits for the first servers, then opens the door.
-async fn serve(settings: &LiveSettings, envoy: &Envoy, ports: Ports, files: &TempDir, fleet: &Standalone) -> Result<Proxy, Trouble> {
-    let enough = fleet.actuator.until(|view| view.listed.len() >= settings.min as usize);
+async fn serve(
+    settings: &LiveSettings,
+    envoy: &Envoy,
+    ports: Ports,
+    files: &TempDir,
+    fleet: &Standalone,
+) -> Result<Proxy, Trouble> {
+    let enough = fleet
+        .actuator
+        .until(|view| view.listed.len() >= settings.min as usize);
     let patience = settings.startup + START_MARGIN;
-    if !tokio::time::timeout(patience, enough).await.unwrap_or(false) {
-        let what = format!("the simulated servers did not answer within {} s", patience.as_secs());
-        return Err(Trouble::failed(what).because(last_words(&files.path().join("logs/replica-0.log"))));
+    if !tokio::time::timeout(patience, enough)
+        .await
+        .unwrap_or(false)
+    {
+        let what = format!(
+            "the simulated servers did not answer within {} s",
+            patience.as_secs()
+        );
+        return Err(
+            Trouble::failed(what).because(last_words(&files.path().join("logs/replica-0.log")))
+        );
     }
     let bootstrap = files.path().join("envoy.yaml");
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -153,13 +200,24 @@ async fn serve(settings: &LiveSettings, envoy: &Envoy, ports: Ports, files: &Tem
         fallback_eds: files.path().join(FALLBACK),
         ..BootstrapOptions::default()
     });
-    std::fs::write(&bootstrap, text).map_err(|error| Trouble::failed("Envoy's configuration cannot be written").because(error))?;
-    Proxy::start(envoy, &bootstrap, ports.proxy_admin, files.path().join("logs/envoy.log")).await
+    std::fs::write(&bootstrap, text).map_err(|error| {
+        Trouble::failed("Envoy's configuration cannot be written").because(error)
+    })?;
+    Proxy::start(
+        envoy,
+        &bootstrap,
+        ports.proxy_admin,
+        files.path().join("logs/envoy.log"),
+    )
+    .await
 }
 
 fn last_words(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    format!("the first one's log ends with {:?}", text.lines().last().unwrap_or(""))
+    format!(
+        "the first one's log ends with {:?}",
+        text.lines().last().unwrap_or("")
+    )
 }
 
 /// The objectives that clients name, as the endpoints file lists them.
@@ -177,7 +235,10 @@ fn options(files: &TempDir, ports: Ports, journal: &Journal, seed: u64) -> epp::
         grpc_health_port: ports.epp_health,
         metrics_port: ports.admin,
         endpoints_file: Some(files.path().join(ENDPOINTS)),
-        learner: LearnerConfig { seed, ..LearnerConfig::default() },
+        learner: LearnerConfig {
+            seed,
+            ..LearnerConfig::default()
+        },
         trainer_cpu_share: TRAINER_SHARE,
         seed,
         admin_routes: journal.routes(),
@@ -186,22 +247,63 @@ fn options(files: &TempDir, ports: Ports, journal: &Journal, seed: u64) -> epp::
 }
 
 fn policy(settings: &LiveSettings) -> Policy {
-    let slo = SloClass { percentile: PERCENTILE, ttft_ms: settings.slo.ttft_ms, tpot_ms: settings.slo.tpot_ms };
-    let mut policy = Policy::new(settings.model.clone(), slo, settings.min, settings.max, settings.startup);
+    let slo = SloClass {
+        percentile: PERCENTILE,
+        ttft_ms: settings.slo.ttft_ms,
+        tpot_ms: settings.slo.tpot_ms,
+    };
+    let mut policy = Policy::new(
+        settings.model.clone(),
+        slo,
+        settings.min,
+        settings.max,
+        settings.startup,
+    );
     policy.scale_down_guard = settings.scale_down_guard;
     policy.max_in_flight = Some(settings.concurrency);
     policy
 }
 
-fn servers(settings: &LiveSettings, folder: &Path, ports: Ports, seed: u64) -> Result<ServerOptions, Trouble> {
+fn servers(
+    settings: &LiveSettings,
+    folder: &Path,
+    ports: Ports,
+    seed: u64,
+) -> Result<ServerOptions, Trouble> {
     let logs = folder.join("logs");
-    std::fs::create_dir(&logs).map_err(|error| Trouble::failed("no folder for logs can be made").because(error))?;
-    let (startup, drain) = (format!("{}ms", settings.startup.as_millis()), format!("{}s", DRAIN.as_secs()));
+    std::fs::create_dir(&logs)
+        .map_err(|error| Trouble::failed("no folder for logs can be made").because(error))?;
+    let (startup, drain) = (
+        format!("{}ms", settings.startup.as_millis()),
+        format!("{}s", DRAIN.as_secs()),
+    );
     let seed = seed.to_string();
-    let words = ["{headroom}", "simulate", "server", "--profile", &settings.profile, "--model", &settings.model, "--port", "{port}"];
-    let more = ["--startup", &startup, "--drain", &drain, "--seed", &seed, "--log", "warn"];
+    let words = [
+        "{headroom}",
+        "simulate",
+        "server",
+        "--profile",
+        &settings.profile,
+        "--model",
+        &settings.model,
+        "--port",
+        "{port}",
+    ];
+    let more = [
+        "--startup",
+        &startup,
+        "--drain",
+        &drain,
+        "--seed",
+        &seed,
+        "--log",
+        "warn",
+    ];
     let command: Vec<String> = words.into_iter().chain(more).map(str::to_owned).collect();
-    let mut options = ServerOptions::new(tethered(&command)?, ports.servers..=ports.servers + (ports.server_count - 1));
+    let mut options = ServerOptions::new(
+        tethered(&command)?,
+        ports.servers..=ports.servers + (ports.server_count - 1),
+    );
     options.start_limit = settings.startup + START_MARGIN;
     options.drain_limit = DRAIN;
     options.logs = Some(logs);

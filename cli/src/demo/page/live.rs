@@ -12,18 +12,31 @@ use crate::demo::outcome::{Live, LiveSample};
 pub(super) fn cards(live: &Live) -> Vec<Card> {
     let interactive = live.kinds.get(Kind::Interactive.name());
     let ttft = interactive.map_or(f64::NAN, |scores| scores.ttft().p90);
-    let most = live.timeline.iter().map(|sample| sample.ready).max().unwrap_or(0);
+    let most = live
+        .timeline
+        .iter()
+        .map(|sample| sample.ready)
+        .max()
+        .unwrap_or(0);
     let mut cards = vec![
         Card {
             name: "live: interactive that met both SLOs".into(),
             figure: compare::attainment(interactive),
-            note: format!("TTFT p90 {} against {}", milliseconds(ttft), milliseconds(live.settings.slo.ttft_ms)),
+            note: format!(
+                "TTFT p90 {} against {}",
+                milliseconds(ttft),
+                milliseconds(live.settings.slo.ttft_ms)
+            ),
             good: Some(ttft <= live.settings.slo.ttft_ms),
         },
         Card {
             name: "live: replicas".into(),
             figure: format!("{} – {most}", live.settings.min),
-            note: format!("{:.1} on average, {} decisions", live.mean_replicas, live.scalings.len()),
+            note: format!(
+                "{:.1} on average, {} decisions",
+                live.mean_replicas,
+                live.scalings.len()
+            ),
             good: None,
         },
     ];
@@ -42,7 +55,14 @@ fn timeline(live: &Live) -> Section {
         intro: vec![intro(live)],
         grid: None,
         first_is_ours: false,
-        figures: vec![load(live), replicas(live), ttft(live), tpot(live), queue(live), error(live)],
+        figures: vec![
+            load(live),
+            replicas(live),
+            ttft(live),
+            tpot(live),
+            queue(live),
+            error(live),
+        ],
         decisions_title: "Scaling decisions, as numbered in the charts, and why".into(),
         decisions: decision_lines(&live.scalings),
     }
@@ -83,17 +103,47 @@ fn table(live: &Live) -> Section {
 }
 
 fn load(live: &Live) -> super::Figure {
-    let offered = series(live, "requests per second, over five seconds", "c3", Stroke::Area, &|sample| Some(sample.offered));
-    let chart = Chart { height: 120.0, ..chart(live, "Offered requests per second over time", "", vec![offered]) };
+    let offered = series(
+        live,
+        "requests per second, over five seconds",
+        "c3",
+        Stroke::Area,
+        &|sample| Some(sample.offered),
+    );
+    let chart = Chart {
+        height: 120.0,
+        ..chart(
+            live,
+            "Offered requests per second over time",
+            "",
+            vec![offered],
+        )
+    };
     figure("Offered load", "", &chart)
 }
 
 fn replicas(live: &Live) -> super::Figure {
     let series = vec![
-        series(live, "starting ones included", "c2", Stroke::Step, &|sample| Some(f64::from(sample.ready + sample.starting))),
-        series(live, "ready", "c1", Stroke::Area, &|sample| Some(f64::from(sample.ready))),
+        series(
+            live,
+            "starting ones included",
+            "c2",
+            Stroke::Step,
+            &|sample| Some(f64::from(sample.ready + sample.starting)),
+        ),
+        series(live, "ready", "c1", Stroke::Area, &|sample| {
+            Some(f64::from(sample.ready))
+        }),
     ];
-    let chart = Chart { marks: flags(&live.scalings), ..chart(live, "Ready and starting replicas over time, with the scaling decisions", "", series) };
+    let chart = Chart {
+        marks: flags(&live.scalings),
+        ..chart(
+            live,
+            "Ready and starting replicas over time, with the scaling decisions",
+            "",
+            series,
+        )
+    };
     figure("Replicas", "", &chart)
 }
 
@@ -108,7 +158,10 @@ fn ttft(live: &Live) -> super::Figure {
         ],
     );
     chart.scale = Scale::Log;
-    chart.limit = Some((live.settings.slo.ttft_ms, format!("SLO {}", milliseconds(live.settings.slo.ttft_ms))));
+    chart.limit = Some((
+        live.settings.slo.ttft_ms,
+        format!("SLO {}", milliseconds(live.settings.slo.ttft_ms)),
+    ));
     chart.marks = flags(&live.scalings);
     figure("Time to first token (TTFT)", "", &chart)
 }
@@ -123,7 +176,10 @@ fn tpot(live: &Live) -> super::Figure {
             series(live, "p50", "c4", Stroke::Line, &|sample| sample.tpot_p50),
         ],
     );
-    chart.limit = Some((live.settings.slo.tpot_ms, format!("SLO {}", milliseconds(live.settings.slo.tpot_ms))));
+    chart.limit = Some((
+        live.settings.slo.tpot_ms,
+        format!("SLO {}", milliseconds(live.settings.slo.tpot_ms)),
+    ));
     figure("Time per output token (TPOT)", "", &chart)
 }
 
@@ -139,15 +195,28 @@ fn queue(live: &Live) -> super::Figure {
             })
             .collect()
     };
-    let counted = |name: &str, class, value| Series { name: name.into(), class, stroke: Stroke::Step, points: per_second(value) };
+    let counted = |name: &str, class, value| Series {
+        name: name.into(),
+        class,
+        stroke: Stroke::Step,
+        points: per_second(value),
+    };
     let chart = chart(
         live,
         "Requests in the queue, and requests shed or dropped per second, over time",
         "",
         vec![
-            series(live, "queued", "c2", Stroke::Area, &|sample| Some(sample.queued as f64)),
-            counted("shed in that second (no server could meet the SLO)", "c5", |sample| sample.shed),
-            counted("refused or expired otherwise", "bad", |sample| sample.dropped + sample.failed),
+            series(live, "queued", "c2", Stroke::Area, &|sample| {
+                Some(sample.queued as f64)
+            }),
+            counted(
+                "shed in that second (no server could meet the SLO)",
+                "c5",
+                |sample| sample.shed,
+            ),
+            counted("refused or expired otherwise", "bad", |sample| {
+                sample.dropped + sample.failed
+            }),
         ],
     );
     figure("Queue and refusals", "", &chart)
@@ -159,8 +228,12 @@ fn error(live: &Live) -> super::Figure {
         "Median absolute error of the latency predictions over time, in percent",
         "%",
         vec![
-            series(live, "TTFT", "c1", Stroke::Line, &|sample| sample.ttft_error),
-            series(live, "TPOT", "c4", Stroke::Line, &|sample| sample.tpot_error),
+            series(live, "TTFT", "c1", Stroke::Line, &|sample| {
+                sample.ttft_error
+            }),
+            series(live, "TPOT", "c4", Stroke::Line, &|sample| {
+                sample.tpot_error
+            }),
         ],
     );
     let caption = "Each request is predicted when it is dispatched and scored when its answer comes; median of the absolute error over the latest labels.";
@@ -180,7 +253,22 @@ fn chart(live: &Live, description: &str, unit: &'static str, series: Vec<Series>
     }
 }
 
-fn series(live: &Live, name: &str, class: &'static str, stroke: Stroke, value: &dyn Fn(&LiveSample) -> Option<f64>) -> Series {
-    let points = live.timeline.iter().map(|sample| (sample.at, value(sample))).collect();
-    Series { name: name.into(), class, stroke, points }
+fn series(
+    live: &Live,
+    name: &str,
+    class: &'static str,
+    stroke: Stroke,
+    value: &dyn Fn(&LiveSample) -> Option<f64>,
+) -> Series {
+    let points = live
+        .timeline
+        .iter()
+        .map(|sample| (sample.at, value(sample)))
+        .collect();
+    Series {
+        name: name.into(),
+        class,
+        stroke,
+        points,
+    }
 }
