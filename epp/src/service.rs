@@ -10,6 +10,7 @@ use crate::{discovery, health, scrape};
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use epp_core::config::Detector;
 use epp_core::{Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth};
 use predictor::trainer::Trainer;
 use runtime::admin::{self, AdminOptions};
@@ -140,14 +141,16 @@ fn schedule(config: &Config, options: &Options) -> Result<Option<scrape::Schedul
     if metrics.source.scheme != "http" {
         return Err(StartError::Scheme(metrics.source.scheme.clone()));
     }
-    let interval = metrics
-        .interval
-        .unwrap_or(options.refresh_metrics_interval)
-        .max(Duration::from_millis(1));
-    Ok(Some(scrape::Schedule {
+    let interval = metrics.interval.unwrap_or(options.refresh_metrics_interval);
+    let staleness = match &config.detector {
+        Detector::Utilization { staleness, .. } => config.metrics_staleness.min(*staleness),
+        Detector::Concurrency(_) => config.metrics_staleness,
+    };
+    Ok(Some(scrape::Schedule::new(
         interval,
-        path: metrics.source.path.as_str().into(),
-    }))
+        staleness,
+        &metrics.source.path,
+    )))
 }
 
 fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hub {

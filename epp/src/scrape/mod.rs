@@ -26,10 +26,37 @@ const BATCH: usize = 32;
 /// What is read, and how often.
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// Time between reads of one endpoint.
+    /// Time between reads of an endpoint that has requests of ours.
     pub interval: Duration,
+    /// Time between reads of an endpoint that has none.
+    pub quiet_interval: Duration,
     /// Path of the metrics page.
     pub path: Arc<str>,
+}
+
+impl Schedule {
+    /// Reads of `path` every `interval`. What has no requests of ours is read a third as often, as long as
+    /// that leaves no value older than `staleness` allows.
+    pub fn new(interval: Duration, staleness: Duration, path: &str) -> Self {
+        let interval = interval.max(Duration::from_millis(1));
+        let quiet_interval = (interval * 3).min(staleness * 3 / 4).max(interval);
+        Self {
+            interval,
+            quiet_interval,
+            path: path.into(),
+        }
+    }
+
+    /// Time until the next read of `endpoint`, which failed `failures` times in a row.
+    fn period(&self, endpoint: &Endpoint, failures: u32, idle: bool) -> Duration {
+        let load = endpoint.load.snapshot();
+        let usual = match (idle, load.in_flight == 0 && load.since_scrape == 0) {
+            (true, _) => self.interval.max(IDLE_INTERVAL),
+            (false, true) => self.quiet_interval,
+            (false, false) => self.interval,
+        };
+        usual.max((self.interval * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_BACKOFF))
+    }
 }
 
 /// A task that ends with its handle.
@@ -115,14 +142,8 @@ async fn read(endpoint: Arc<Endpoint>, hub: Arc<Hub>, schedule: Schedule, place:
     let mut failures: u32 = 0;
     loop {
         let now = hub.clock.now();
-        let backoff =
-            (schedule.interval * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_BACKOFF);
         let idle = failures == 0 && endpoint.scraped().is_some() && hub.idle(now);
-        let period = backoff.max(if idle {
-            IDLE_INTERVAL
-        } else {
-            schedule.interval
-        });
+        let period = schedule.period(&endpoint, failures, idle);
         tokio::select! {
             () = tokio::time::sleep_until(hub.clock.instant(next(now, place, period))) => {}
             () = hub.woken(), if idle => {}
@@ -159,6 +180,31 @@ fn complain(endpoint: &Endpoint, hub: &Hub, failures: u32, error: &ScrapeError) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quiet_endpoint_is_read_less_often_but_never_too_late() {
+        let ms = Duration::from_millis;
+        let schedule = |interval, staleness| {
+            Schedule::new(ms(interval), ms(staleness), "/metrics").quiet_interval
+        };
+        assert_eq!(schedule(50, 200), ms(150));
+        assert_eq!(schedule(50, 100), ms(75));
+        assert_eq!(schedule(50, 20), ms(50));
+    }
+
+    #[test]
+    fn failures_are_met_with_patience_that_ends_at_five_seconds() {
+        let schedule = Schedule::new(
+            Duration::from_millis(50),
+            Duration::from_secs(2),
+            "/metrics",
+        );
+        let endpoint = Endpoint::new("a", "127.0.0.1:1", Default::default());
+        let periods: Vec<_> = [0, 1, 2, 40]
+            .map(|failures| schedule.period(&endpoint, failures, false).as_millis())
+            .into();
+        assert_eq!(periods, [150, 150, 200, 5000]);
+    }
 
     #[test]
     fn reads_keep_their_place_and_skip_what_was_missed() {

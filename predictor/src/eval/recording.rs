@@ -12,7 +12,7 @@ use super::EvalError;
 use crate::{Features, Target};
 
 /// One successful request.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Recorded {
     /// Load level: concurrent users of its run.
     pub users: u32,
@@ -58,7 +58,7 @@ impl Recorded {
 }
 
 /// The successful requests of one setup in file order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Recording {
     /// `model|gpu|n`.
     pub setup: String,
