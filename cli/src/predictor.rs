@@ -88,7 +88,7 @@ fn table(evaluation: &Evaluation) -> String {
             evaluation.setup, evaluation.target, evaluation.protocol
         ),
         format!(
-            "{:>6}{:>9}{:>9}{:>12}{:>9}{:>14}",
+            "{:>6}{:>8}{:>9}{:>14}{:>9}{:>14}",
             "users", "rows", "MAPE %", "median APE %", "bias %", "p90 coverage"
         ),
     ];
@@ -107,7 +107,7 @@ fn line(name: &str, metrics: &Metrics) -> String {
         bias,
         p90_coverage,
     } = metrics;
-    format!("{name:>6}{n:>9}{mape:>9.1}{median_ape:>12.1}{bias:>+9.1}{p90_coverage:>14.3}")
+    format!("{name:>6}{n:>8}{mape:>9.1}{median_ape:>14.1}{bias:>+9.1}{p90_coverage:>14.3}")
 }
 
 /// The report is the command's output.

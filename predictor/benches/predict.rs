@@ -16,6 +16,8 @@ use rand::{RngExt, SeedableRng};
 const ROWS: usize = 20_000;
 const CANDIDATES: usize = 100;
 const DECISIONS: usize = 20_000;
+/// Runs of each decision: one that lost the core to another process does not count against it.
+const REPEATS: usize = 3;
 const REFITS: usize = 10;
 
 /// What a router keeps of each endpoint.
@@ -114,18 +116,26 @@ fn main() {
     let endpoints: Vec<Endpoint> = (0..CANDIDATES).map(|_| endpoint(&mut random)).collect();
     let mut rows = Vec::with_capacity(CANDIDATES);
     let mut out = Vec::with_capacity(CANDIDATES);
-    let decisions = (0..DECISIONS).map(|_| {
+    let mut once = Vec::with_capacity(DECISIONS);
+    let mut best = Vec::with_capacity(DECISIONS);
+    for _ in 0..DECISIONS {
         let input_tokens = random.random_range(50..8_000);
-        timed(|| {
-            rows.clear();
-            rows.extend(endpoints.iter().map(|at| features(at, input_tokens)));
-            model.predict(&rows, &mut out);
-            out.last().copied()
-        })
-        .1
-    });
+        let times: [Duration; REPEATS] = std::array::from_fn(|_| {
+            timed(|| {
+                rows.clear();
+                rows.extend(endpoints.iter().map(|at| features(at, input_tokens)));
+                model.predict(&rows, &mut out);
+                out.last().copied()
+            })
+            .1
+        });
+        once.push(times[0]);
+        best.extend(times.iter().min());
+    }
+    println!("100 candidates, both targets, three quantiles, features included:");
+    report("  every decision as it came", once);
     report(
-        "100 candidates, both targets, three quantiles, features included",
-        decisions.collect(),
+        "  best of three runs of it (other processes' time left out)",
+        best,
     );
 }

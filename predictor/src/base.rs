@@ -241,3 +241,88 @@ fn typical(rows: &[(Row, f32)], otherwise: Features) -> Features {
         kv_utilization: mean(|f| f.kv_utilization, otherwise.kv_utilization),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn rows(count: u32, ms: impl Fn(&Features) -> f32, busy: bool) -> Vec<(Row, f32)> {
+        (0..count)
+            .map(|number| {
+                let spread = |step: u32, most: u32| (number * step % most) as f32;
+                let load = if busy { 1.0 } else { 0.0 };
+                let features = Features {
+                    waiting: load * spread(7, 5),
+                    waiting_tokens: load * spread(131, 3_000),
+                    running: load * spread(13, 40),
+                    resident_tokens: load * spread(977, 30_000),
+                    ..Features::idle(20.0 + spread(97, 2_000))
+                };
+                let row = Row {
+                    features,
+                    actual_ms: ms(&features),
+                    at: Duration::ZERO,
+                    number: u64::from(number),
+                };
+                (row, 1.0)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn finds_the_costs_that_made_the_latencies() {
+        let ms = |f: &Features| 30.0 + 0.2 * f.input_tokens + 0.1 * f.waiting_tokens;
+        let base = Base::fit(Target::Ttft, &rows(400, ms, true));
+        let probe = Features {
+            waiting_tokens: 8_000.0,
+            ..Features::idle(3_000.0)
+        };
+        let ratio = base.ln_ms(&probe).exp() / ms(&probe);
+        assert!((0.95..1.05).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn an_idle_replica_does_not_teach_that_queueing_is_free() {
+        // Twice as slow as the prior, never loaded.
+        let slow = |f: &Features| 2.0 * Base::prior(Target::Ttft).ln_ms(f).exp();
+        let base = Base::fit(Target::Ttft, &rows(300, slow, false));
+        let queue = Features {
+            waiting: 10.0,
+            waiting_tokens: 5_000.0,
+            ..Features::idle(500.0)
+        };
+        let ratio = base.ln_ms(&queue).exp() / slow(&queue);
+        assert!((0.9..1.1).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn waiting_requests_fill_the_batch_only_up_to_the_largest_seen() {
+        let ms = |f: &Features| 10.0 + f.running;
+        let base = Base::fit(Target::Tpot, &rows(400, ms, true));
+        let at = |running, waiting| {
+            base.ln_ms(&Features {
+                running,
+                waiting,
+                ..Features::idle(100.0)
+            })
+        };
+        assert!(at(10.0, 20.0) > at(10.0, 0.0));
+        assert_eq!(at(39.0, 500.0), at(39.0, 0.0));
+        assert!(at(80.0, 0.0) > at(39.0, 0.0));
+    }
+
+    #[test]
+    fn unknown_load_counts_as_typical() {
+        let ms = |f: &Features| 10.0 + f.running;
+        let base = Base::fit(Target::Tpot, &rows(400, ms, true));
+        let unknown = Features {
+            running: f32::NAN,
+            resident_tokens: f32::NAN,
+            ..Features::idle(100.0)
+        };
+        let (low, high) = (10.0_f32.ln(), 50.0_f32.ln());
+        assert!((low..high).contains(&base.ln_ms(&unknown)));
+    }
+}

@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn noise_and_a_small_bias_raise_no_alarm() {
         assert_eq!(
-            labels_to_alarm(|label| if label % 2 == 0 { 0.8 } else { -0.5 }),
+            labels_to_alarm(|label| if label.is_multiple_of(2) { 0.8 } else { -0.5 }),
             None
         );
     }
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_doubling_either_way_is_found_and_dated() {
         for sign in [1.0, -1.0] {
-            let noise = |label: u64| if label % 2 == 0 { 0.2 } else { -0.2 };
+            let noise = |label: u64| if label.is_multiple_of(2) { 0.2 } else { -0.2 };
             let (label, since) =
                 labels_to_alarm(|label| noise(label) + if label < 300 { 0.0 } else { sign * 0.69 })
                     .unwrap();

@@ -49,9 +49,10 @@ impl fmt::Display for Target {
 pub enum State {
     /// Too few labels even for the analytic base: a fixed guess.
     Prior,
-    /// The base is fitted; the forest is missing, young or not better than the base.
+    /// The base is fitted; the forest is missing, young or worse than the base.
     Warming,
-    /// Enough labels, and the forest in force beats the base on the newest rows.
+    /// Enough labels, and the forest in force beats the base on the newest rows (or ties with it:
+    /// where the base is exact there is nothing left to beat).
     Trained,
     /// No label for a while although requests are dispatched, or the drift alarm is on.
     Stale,

@@ -23,7 +23,7 @@ impl Quantiles {
         };
         if percentile <= 0.5 {
             self.p50
-        } else if percentile <= 0.9 {
+        } else if percentile < 0.9 {
             between(self.p50, self.p90, (percentile - 0.5) / 0.4)
         } else if percentile < 0.99 {
             between(self.p90, self.p99, (percentile - 0.9) / 0.09)
@@ -40,4 +40,24 @@ pub struct Prediction {
     pub ttft: Quantiles,
     /// Time per output token after the first.
     pub tpot: Quantiles,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_log_linear_between_the_quantiles_and_clamped_outside() {
+        let of = Quantiles {
+            p50: 100.0,
+            p90: 400.0,
+            p99: 800.0,
+        };
+        for (percentile, ms) in [(0.1, 100.0), (0.5, 100.0), (0.9, 400.0), (0.99, 800.0)] {
+            assert_eq!(of.at(percentile), ms, "{percentile}");
+        }
+        assert_eq!(of.at(1.0), 800.0);
+        assert!((of.at(0.7) - 200.0).abs() < 0.01);
+        assert!((of.at(0.945) - 400.0 * 2.0_f32.sqrt()).abs() < 0.1);
+    }
 }

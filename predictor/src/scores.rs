@@ -147,3 +147,40 @@ mod nan_as_null {
         Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_those_of_the_newest_labels() {
+        let mut scores = Scores::new(4);
+        let predicted = Quantiles {
+            p50: 100.0,
+            p90: 150.0,
+            p99: 200.0,
+        };
+        for actual in [1.0, 50.0, 100.0, 200.0, 100.0] {
+            scores.add(&predicted, actual);
+        }
+        let summary = scores.summary();
+        assert_eq!(summary.scored, 4);
+        // 100 %, 0, 50 %, 0.
+        assert_eq!(summary.mape, 37.5);
+        assert_eq!(summary.median_ape, 25.0);
+        assert!(summary.log_bias.abs() < 1e-6);
+        assert_eq!(summary.coverage_p90, 0.75);
+    }
+
+    #[test]
+    fn an_empty_window_is_null_and_not_zero() {
+        let summary = Scores::new(3).summary();
+        assert!(summary.mape.is_nan() && summary.coverage_p90.is_nan());
+        let learner = crate::Learner::new(crate::LearnerConfig::default());
+        let report = learner.report(Duration::ZERO);
+        let json = serde_json::to_value(&report).unwrap();
+        assert!(json["ttft"]["mape"].is_null());
+        let read: Report = serde_json::from_value(json).unwrap();
+        assert!(read.ttft.mape.is_nan());
+    }
+}

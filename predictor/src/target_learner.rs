@@ -13,6 +13,12 @@ use crate::support::Support;
 use crate::tracker::Tracker;
 use crate::{LearnerConfig, Observation, Quantiles, State, Target, TargetReport};
 
+/// A forest whose error on the newest rows is up to this much above the base's still counts as no
+/// worse: where the base is exact there is nothing left to beat, and the sample is small.
+const TIE_SHARE: f32 = 1.05;
+/// Likewise, in log latency: half a percent.
+const TIE_ERROR: f32 = 0.005;
+
 /// All that changes for one target.
 #[derive(Debug)]
 pub(crate) struct TargetLearner {
@@ -27,7 +33,7 @@ pub(crate) struct TargetLearner {
     refits: u64,
     refused: u64,
     alarms: u64,
-    /// Whether the forest in force had the smaller error on the newest fifth.
+    /// Whether the forest in force was no worse than its base on the newest fifth.
     beats_base: bool,
     /// Since the drift alarm, until a refit on enough newer rows is in force.
     alarmed: bool,
@@ -186,7 +192,8 @@ impl TargetLearner {
             |model: &Fitted| mean_error(&held_out, |row| model.raw_one(&row.features).levels[0]);
         let base_error = mean_error(&held_out, |row| fitted.base.ln_ms(&row.features));
         let mut challenger_error = error(&fitted);
-        let beats_base = fitted.forest.is_some() && challenger_error < base_error;
+        let beats_base =
+            fitted.forest.is_some() && challenger_error <= base_error * TIE_SHARE + TIE_ERROR;
         if !beats_base {
             fitted.forest = None;
             challenger_error = base_error;

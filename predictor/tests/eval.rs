@@ -1,5 +1,7 @@
 //! `predictor::eval` on generated recordings, and on real ones where they are at hand.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -144,8 +146,9 @@ fn metrics_are_those_of_the_predictions_and_two_runs_are_identical() {
         assert_recomputable(&evaluation, &users);
         assert_eq!(evaluation, evaluate(&path, "lab/model|A10|2", target));
         assert!(evaluation.metrics.mape < 25.0, "{:?}", evaluation.metrics);
-        for (users, of) in &evaluation.by_level {
-            let range = 0.85..=0.95;
+        // The first levels have too few rows to say.
+        for (users, of) in evaluation.by_level.range(4..) {
+            let range = 0.87..=0.93;
             assert!(range.contains(&of.p90_coverage), "{target} {users}: {of:?}");
         }
     }

@@ -126,6 +126,7 @@ impl Gathering {
             api,
             rename,
             usage: read.usage,
+            announced: head.content_length.is_some(),
             trailers,
             made_id,
             smuggled: head.smuggled,
@@ -154,6 +155,8 @@ pub(super) struct Pending {
     /// Puts the target model in place of the client's.
     rename: Option<Edit>,
     usage: Usage,
+    /// The client announced the body's length.
+    announced: bool,
     /// Trailers end the body.
     trailers: bool,
     /// The id given to a request that brought none.
@@ -186,7 +189,8 @@ impl Pending {
         };
         let body = edit::apply(self.body, edits);
         let mut set = Vec::with_capacity(2);
-        if !self.trailers {
+        // With trailers a length is only told where the client told one.
+        if self.announced || !self.trailers {
             set.push(("content-length", Bytes::from(body.len().to_string())));
         }
         if let Some(id) = self.made_id {

@@ -326,17 +326,8 @@ impl Stream {
     }
 
     fn reject(&mut self, error: &RequestError, out: &mut Actions) {
-        let status = error.status();
-        let body = openai_error(status, &error.to_string(), error.param(), None);
-        self.answer(
-            Immediate {
-                status,
-                headers: vec![json()],
-                body,
-                details: "bad-request",
-            },
-            out,
-        );
+        let body = openai_error(error.status(), &error.to_string(), error.param(), None);
+        self.answer(immediate(error.status(), "rejected-bad-request", body), out);
     }
 
     /// Answers the client from here and closes.
@@ -471,40 +462,55 @@ impl Stream {
     }
 }
 
-fn json() -> (&'static str, String) {
-    ("content-type", "application/json".to_owned())
+/// An answer of the picker's own: JSON, and why the request was dropped.
+fn immediate(status: u16, reason: &'static str, body: Bytes) -> Immediate {
+    let headers = vec![
+        ("content-type", "application/json".to_owned()),
+        (header::DROPPED_REASON, reason.to_owned()),
+    ];
+    Immediate {
+        status,
+        headers,
+        body,
+        details: reason,
+    }
+}
+
+/// The answer to a request that was right but cannot be served now; says when to come back.
+fn unavailable(
+    status: u16,
+    reason: &'static str,
+    message: &str,
+    after: Option<Duration>,
+) -> Immediate {
+    let mut answer = immediate(
+        status,
+        reason,
+        openai_error(status, message, None, Some(reason)),
+    );
+    let seconds = after.map_or(1, |after| after.as_secs().max(1));
+    answer.headers.push(("retry-after", seconds.to_string()));
+    answer
 }
 
 /// The answer to a request that the director refused.
 fn refused(refusal: &Refusal) -> Immediate {
-    let mut headers = vec![json(), (header::DROPPED_REASON, refusal.reason.to_owned())];
-    if let Some(after) = refusal.retry_after {
-        headers.push(("retry-after", after.as_secs().max(1).to_string()));
-    }
-    let body = openai_error(refusal.status, &refusal.message, None, Some(refusal.reason));
-    Immediate {
-        status: refusal.status,
-        headers,
-        body,
-        details: refusal.reason,
-    }
+    unavailable(
+        refusal.status,
+        refusal.reason,
+        &refusal.message,
+        refusal.retry_after,
+    )
 }
 
 /// The answer to a request without a body when there is nowhere to send it.
 fn no_endpoints() -> Immediate {
-    const REASON: &str = "rejected-no-endpoints";
-    let body = openai_error(
+    unavailable(
         503,
-        "no model server is ready: try again later",
+        "rejected-no-endpoints",
+        "no model server is ready",
         None,
-        Some(REASON),
-    );
-    Immediate {
-        status: 503,
-        headers: vec![json(), (header::DROPPED_REASON, REASON.to_owned())],
-        body,
-        details: REASON,
-    }
+    )
 }
 
 #[cfg(test)]

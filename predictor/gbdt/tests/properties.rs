@@ -1,5 +1,7 @@
 //! What every forest promises, on generated data.
 
+#![allow(clippy::unwrap_used)]
+
 use gbdt::{Dataset, Forest, LEVELS, Monotone, Params};
 use proptest::prelude::*;
 

@@ -28,6 +28,8 @@ const PERCENTILE: f32 = 0.9;
 const START_MARGIN: Duration = Duration::from_secs(30);
 /// A server that is no longer wanted may finish its answers for this long.
 const DRAIN: Duration = Duration::from_secs(60);
+/// Least time between refits: a live run is short, and fits on its few rows take milliseconds.
+const REFIT_INTERVAL: Duration = Duration::from_secs(2);
 /// Share of one core that training may take: the machine has the servers and the clients to carry too.
 const TRAINER_SHARE: f32 = 0.25;
 
@@ -237,6 +239,7 @@ fn options(files: &TempDir, ports: Ports, journal: &Journal, seed: u64) -> epp::
         endpoints_file: Some(files.path().join(ENDPOINTS)),
         learner: LearnerConfig {
             seed,
+            min_refit_interval: REFIT_INTERVAL,
             ..LearnerConfig::default()
         },
         trainer_cpu_share: TRAINER_SHARE,
