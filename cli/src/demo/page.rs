@@ -109,9 +109,10 @@ fn live_outcome(live: &Live) -> String {
     let ready = || live.timeline.iter().map(|sample| sample.ready);
     let (least, most) = (ready().min().unwrap_or(0), ready().max().unwrap_or(0));
     let fleet = match ready().next_back() {
-        Some(last) if least < most => format!(
+        Some(last) if last < most => format!(
             "while the fleet followed the load from {least} to {most} replicas and back to {last}"
         ),
+        Some(_) if least < most => format!("while the fleet grew from {least} to {most} replicas"),
         _ => format!("on {}", super::compare::replicas(f64::from(most))),
     };
     format!("Live, {met} of interactive requests met both SLOs {fleet}.")
@@ -122,12 +123,13 @@ fn replay_outcome(replay: &Replay) -> String {
     let Some((ours, others)) = replay.fleets.split_first() else {
         return "No fleet was replayed.".into();
     };
+    let fixed = others.first().map_or(0.0, |fleet| fleet.mean_replicas);
     let others: Vec<String> = others
         .iter()
         .map(|fleet| format!("{} ({})", met(fleet), fleet.policy))
         .collect();
     format!(
-        "Replayed, {} of interactive requests met both SLOs with {:.1} replicas on average; fixed fleets of that size reached {}.",
+        "Replayed, {} of interactive requests met both SLOs with {:.1} replicas on average; fixed fleets of {fixed:.0} reached {}.",
         met(ours),
         ours.mean_replicas,
         others.join(" and ")
