@@ -139,3 +139,48 @@ fn what_cannot_work_ends_at_once_with_a_sentence_that_says_what_to_do() {
         assert!(output.stdout.is_empty());
     }
 }
+
+/// What the replay exists to show, over a whole hour: at no more replica-seconds, Headroom's first tokens come earlier and
+/// its attainment is higher than round-robin's, and neither is worse than llm-d's default profile's.
+fn assert_the_hour_is_won(trace: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = [&["--replay-only", "--json", "results.json"], trace].concat();
+    let output = demo(folder.path(), &flags).expect("the binary runs");
+    assert!(output.status.success(), "{}", told(&output));
+    let json = fs::read(folder.path().join("results.json")).expect("the demo wrote it");
+    let results: serde_json::Value = serde_json::from_slice(&json).expect("the results are JSON");
+    let fleets = &results["replay"]["fleets"];
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let ttft_p90 = |fleet: usize| number(&fleets[fleet]["kinds"]["interactive"]["ttft_ms"]["p90"]);
+    let attainment = |fleet: usize| {
+        let kind = &fleets[fleet]["kinds"]["interactive"];
+        number(&kind["met"]) / number(&kind["offered"])
+    };
+    let (headroom, round_robin, llmd) = (0, 1, 2);
+    let text = String::from_utf8_lossy(&output.stdout);
+    for fixed in [round_robin, llmd] {
+        let paid = |fleet: usize| number(&fleets[fleet]["mean_replicas"]);
+        assert!(paid(headroom) <= paid(fixed), "{text}");
+    }
+    assert!(ttft_p90(headroom) < ttft_p90(round_robin), "{text}");
+    assert!(attainment(headroom) > attainment(round_robin), "{text}");
+    assert!(ttft_p90(headroom) <= 1.02 * ttft_p90(llmd), "{text}");
+    assert!(attainment(headroom) >= attainment(llmd) - 0.005, "{text}");
+}
+
+#[test]
+fn a_generated_hour_is_won() {
+    assert_the_hour_is_won(&[]);
+}
+
+#[test]
+fn the_recorded_hour_is_won() {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let folder = std::env::var_os("HEADROOM_DATA").map_or_else(beside, Into::into);
+    let trace = folder.join("mooncake/conversation_trace.jsonl");
+    if !trace.exists() {
+        println!("not run: needs HEADROOM_DATA (mooncake/conversation_trace.jsonl)");
+        return;
+    }
+    assert_the_hour_is_won(&["--trace", trace.to_str().expect("a path in UTF-8")]);
+}

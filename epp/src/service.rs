@@ -51,8 +51,9 @@ pub enum StartError {
     Scheme(String),
 }
 
-/// A running picker.
+/// A running picker. It ends when this is dropped.
 #[derive(Debug)]
+#[must_use = "a picker ends with its handle"]
 pub struct Handle {
     /// Where ext_proc is served.
     pub grpc: SocketAddr,
@@ -296,6 +297,12 @@ impl Handle {
     /// Waits until everything has ended.
     pub async fn join(self) {
         self.tasks.join().await;
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shutdown.stop();
     }
 }
 

@@ -94,10 +94,10 @@ impl Mix {
 
     /// Weighted mean of `value` over the strata; 0 for an empty mix.
     pub fn mean(&self, value: impl Fn(&Stratum) -> f64) -> f64 {
+        // A fold from +0.0: the empty sum of floats is -0.0.
         self.strata
             .iter()
-            .map(|stratum| stratum.weight * value(stratum))
-            .sum()
+            .fold(0.0, |sum, stratum| sum + stratum.weight * value(stratum))
     }
 
     /// Mean output tokens.

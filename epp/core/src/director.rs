@@ -289,7 +289,9 @@ impl Director {
     fn tick(&mut self, now: Duration) {
         self.now = self.now.max(now);
         if let Some(queue) = &self.queue {
-            self.drain_rate.advance(now, !queue.is_empty());
+            // Without an endpoint a queue stands still whatever its servers can do.
+            self.drain_rate
+                .advance(now, !queue.is_empty() && !queue.starved());
         }
     }
 
@@ -375,7 +377,7 @@ impl Director {
             .wait(now, queue.ahead_of(ticket))
             .unwrap_or_default();
         self.router.observe();
-        let offer = self.router.offer(now, waiting, expected, Among::All);
+        let offer = self.router.offer(now, waiting, expected, Among::Ever);
         let refused = match offer {
             Offer::NoEndpoint => true,
             Offer::Hopeless { .. } => may_shed,
@@ -404,7 +406,7 @@ impl Director {
             let message = "the pool is saturated and the request is sheddable";
             return self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
         }
-        let offer = self.router.offer(now, &waiting, Duration::ZERO, Among::All);
+        let offer = self.router.offer(now, &waiting, Duration::ZERO, Among::Now);
         self.settle(now, ticket, waiting, offer);
     }
 

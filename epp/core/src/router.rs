@@ -38,9 +38,11 @@ pub(crate) struct Router {
 /// Which endpoints a request is weighed against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Among {
-    /// All it may go to, whether they have room or not.
-    All,
-    /// Those with room for one more.
+    /// All it may ever go to, whatever their state now: can waiting help?
+    Ever,
+    /// All that the profile's filters let pass now.
+    Now,
+    /// Those of them with room for one more.
     WithRoom,
 }
 
@@ -133,7 +135,7 @@ impl Router {
         if !reachable {
             return Offer::NoEndpoint;
         }
-        if among == Among::WithRoom {
+        if among != Among::Ever {
             self.profile.filter(now, &mut self.candidates);
         }
         if self.candidates.is_empty() {

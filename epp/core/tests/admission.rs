@@ -181,3 +181,19 @@ fn without_the_admitter_nothing_is_refused_for_its_slo() {
     director.submit(Duration::ZERO, with_slo(-1, 30.0));
     assert!(dispatched(&mut director).decision.expected_miss);
 }
+
+#[test]
+fn time_without_an_endpoint_says_nothing_about_how_fast_the_queue_drains() {
+    let mut director = Director::new(Config::headroom_default().with_max_concurrency(1), 1);
+    let pool = pool(1);
+    warm(&pool);
+    director.set_model(trained_model());
+    for _ in 0..3 {
+        director.submit(seconds(10.0), request(0));
+    }
+    director.set_pool(seconds(19.5), pool);
+    let running = dispatched(&mut director);
+    director.submit(seconds(19.51), with_slo(-1, 5_000.0));
+    assert!(director.poll().is_none(), "shed for a wait in which there was no server");
+    drop(running);
+}

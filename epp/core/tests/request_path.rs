@@ -353,3 +353,28 @@ fn equal_seeds_give_equal_picks() {
     };
     assert!(slo.met(1e300, None));
 }
+
+#[test]
+fn filters_of_the_profile_hold_without_flow_control() {
+    let text = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: concurrency-detector, parameters: {maxConcurrency: 1, headroom: 0}}
+- {type: max-score-picker}
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: concurrency-detector}
+  - {pluginRef: max-score-picker}
+";
+    let mut director = Director::new(Config::from_yaml(text).unwrap(), 1);
+    director.set_pool(Duration::ZERO, pool(1));
+    director.submit(Duration::ZERO, request(0));
+    let running = dispatched(&mut director);
+    director.submit(Duration::ZERO, request(0));
+    assert_eq!(refused(&mut director).outcome, Outcome::RejectedCapacity);
+    drop(running);
+    director.submit(Duration::ZERO, request(0));
+    dispatched(&mut director);
+}

@@ -221,7 +221,9 @@ impl<'a> Run<'a> {
             .replicas
             .iter()
             .position(|replica| &*replica.endpoint.name == endpoint);
-        let Some(replica) = replica else { return };
+        let Some(replica) = replica else {
+            return self.close(index, Fate::Refused("unknown-replica"));
+        };
         let offer = &self.offers[index];
         let submission = Submission {
             id: index as u64,
