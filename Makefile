@@ -33,8 +33,9 @@ audit: ## licences, bans and sources of the dependencies (installs cargo-deny if
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check bans licenses sources
 
-bench: bench-epp ## prediction, scheduling and engine speed, then the endpoint picker over ext_proc
-	$(CARGO) bench -p predictor
+bench: bench-epp ## the endpoint picker over ext_proc, then prediction and picking alone
+	$(CARGO) bench -p predictor --bench predict
+	$(CARGO) run --release -p epp-core --example pick_cost
 
 bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs
 	$(CARGO) build --release --bin headroom --bin echo

@@ -110,13 +110,21 @@ struct Behaviour {
 
 /// Serves until SIGTERM (after a drain) or Ctrl-C (at once).
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    logging::init(&LogOptions { filter: args.log.clone(), json: args.log_json })?;
+    logging::init(&LogOptions {
+        filter: args.log.clone(),
+        json: args.log_json,
+    })?;
     if args.ports.secure_serving {
         return Err(Trouble::usage("--secure-serving=true cannot be had: this picker serves plaintext only")
             .advice("leave the flag out and keep the picker on the proxy's machine or pod, or behind a sidecar that ends TLS")
             .into());
     }
     let config = config(&args)?;
+    if args.endpoints_file.is_none() && config.discovery.is_none() {
+        return Err(Trouble::usage("nothing names the endpoints to pick from")
+            .advice("give --endpoints-file FILE, or a configuration whose dataLayer.discovery refers to a file-discovery plugin")
+            .into());
+    }
     let threads = match args.behaviour.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -137,11 +145,7 @@ async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
         .context("cannot listen to signals")?;
     let picker = epp::start(config, options, Clock::start(), shutdown.clone()).await?;
     tracing::info!(ext_proc = %picker.grpc, health = %picker.grpc_health, admin = %picker.admin, "endpoint picker serves");
-    let interrupted = shutdown.clone();
     picker.join().await;
-    if interrupted.is_stopped() && !interrupted.is_draining() {
-        return Err(Trouble::interrupted().into());
-    }
     Ok(())
 }
 
@@ -157,7 +161,10 @@ fn config(args: &Args) -> Result<Config, Trouble> {
 }
 
 fn with_staleness(config: Config, args: &Args) -> Config {
-    Config { metrics_staleness: args.limits.metrics_staleness_threshold, ..config }
+    Config {
+        metrics_staleness: args.limits.metrics_staleness_threshold,
+        ..config
+    }
 }
 
 fn read(path: &Path) -> Result<String, Trouble> {
@@ -169,7 +176,14 @@ fn read(path: &Path) -> Result<String, Trouble> {
 }
 
 fn options(args: Args) -> Options {
-    let Args { ports, limits, behaviour, endpoints_file, pool_name, .. } = args;
+    let Args {
+        ports,
+        limits,
+        behaviour,
+        endpoints_file,
+        pool_name,
+        ..
+    } = args;
     Options {
         ip: ports.host,
         grpc_port: ports.grpc_port,
@@ -195,12 +209,20 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {
-    parse_time(text)
-        .and_then(|time| if time.is_zero() { Err("give a time above zero, such as 50ms".to_owned()) } else { Ok(time) })
+    parse_time(text).and_then(|time| {
+        if time.is_zero() {
+            Err("give a time above zero, such as 50ms".to_owned())
+        } else {
+            Ok(time)
+        }
+    })
 }
 
 fn parse_share(text: &str) -> Result<f32, String> {
-    let share = text.parse().ok().filter(|share: &f32| *share > 0.0 && *share <= 1.0);
+    let share = text
+        .parse()
+        .ok()
+        .filter(|share: &f32| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| "give a share of one core above 0 and at most 1".to_owned())
 }
 
@@ -224,7 +246,14 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert_eq!(config(&args).unwrap(), Config::default());
         let options = options(args);
-        assert_eq!((options.grpc_port, options.grpc_health_port, options.metrics_port), (9002, 9003, 9090));
+        assert_eq!(
+            (
+                options.grpc_port,
+                options.grpc_health_port,
+                options.metrics_port
+            ),
+            (9002, 9003, 9090)
+        );
         assert_eq!(options.refresh_metrics_interval, Duration::from_millis(50));
         assert_eq!(options.drain_timeout, Duration::from_secs(30));
     }
@@ -234,7 +263,9 @@ mod tests {
         let secure = run(parse(&["--secure-serving"]).unwrap()).unwrap_err();
         assert!(secure.to_string().contains("plaintext"), "{secure}");
         assert!(parse(&["--secure-serving=false"]).is_ok());
-        let error = parse(&["--refresh-metrics-interval", "0s"]).unwrap_err().to_string();
+        let error = parse(&["--refresh-metrics-interval", "0s"])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("above zero"), "{error}");
         let missing = config(&parse(&["--config-file", "/nonexistent.yaml"]).unwrap()).unwrap_err();
         assert!(missing.to_string().contains("/nonexistent.yaml"));

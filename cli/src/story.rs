@@ -5,7 +5,7 @@
 //! | 0 | it worked |
 //! | 1 | it failed; standard error says what, why and what to do |
 //! | 2 | it was asked for wrongly: an unknown flag, a value out of range |
-//! | 130 | it was interrupted (Ctrl-C or SIGTERM) |
+//! | 130 | it was interrupted (Ctrl-C or SIGTERM) before its work was done; a server that drained in order ends with 0 |
 
 use std::error::Error;
 use std::fmt::Write as _;

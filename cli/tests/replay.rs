@@ -1,5 +1,7 @@
 //! The replay through the binary: the same seed gives the same bytes.
 
+#![expect(clippy::expect_used, reason = "in a test, to expect is to assert")]
+
 use std::fs;
 use std::io;
 use std::path::Path;

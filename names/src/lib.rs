@@ -36,11 +36,20 @@ pub mod header {
     /// Request: the time per output token the client asks for, in milliseconds.
     pub const SLO_TPOT_MS: Name = Name::new("x-llm-d-slo-tpot-ms", &["x-slo-tpot-ms"]);
     /// Request: the objective that gives the request its priority.
-    pub const OBJECTIVE: Name = Name::new("x-llm-d-inference-objective", &["x-gateway-inference-objective"]);
+    pub const OBJECTIVE: Name = Name::new(
+        "x-llm-d-inference-objective",
+        &["x-gateway-inference-objective"],
+    );
     /// Request: the tenant whose flow the request joins.
-    pub const FAIRNESS_ID: Name = Name::new("x-llm-d-inference-fairness-id", &["x-gateway-inference-fairness-id"]);
+    pub const FAIRNESS_ID: Name = Name::new(
+        "x-llm-d-inference-fairness-id",
+        &["x-gateway-inference-fairness-id"],
+    );
     /// Request: the model name to send on instead of the body's.
-    pub const MODEL_REWRITE: Name = Name::new("x-llm-d-model-name-rewrite", &["x-gateway-model-name-rewrite"]);
+    pub const MODEL_REWRITE: Name = Name::new(
+        "x-llm-d-model-name-rewrite",
+        &["x-gateway-model-name-rewrite"],
+    );
     /// Request: a shorter time to live in the queue.
     pub const TTL: Name = Name::new("x-llm-d-inference-ttl", &[]);
     /// Refusal: why the request was dropped.
@@ -72,7 +81,14 @@ pub mod header {
 
     /// Whether the picker keeps `name` to itself: read from the client, never set again on the way out.
     pub fn system_owned(name: &str) -> bool {
-        let read = [SLO_TTFT_MS, SLO_TPOT_MS, OBJECTIVE, FAIRNESS_ID, MODEL_REWRITE, TTL];
+        let read = [
+            SLO_TTFT_MS,
+            SLO_TPOT_MS,
+            OBJECTIVE,
+            FAIRNESS_ID,
+            MODEL_REWRITE,
+            TTL,
+        ];
         ROUTING.contains(&name)
             || matches!(name, DROPPED_REASON | "content-length")
             || read.iter().any(|owned| owned.matches(name))

@@ -98,6 +98,21 @@ pub enum Unlearned {
     TooShort,
 }
 
+impl Unlearned {
+    /// The reason as metric labels spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::NotOk => "not-ok",
+            Self::NotStreaming => "not-streaming",
+            Self::Unfinished => "unfinished",
+            Self::ColdStart => "cold-start",
+            Self::NoUsage => "no-usage",
+            Self::TooShort => "too-short",
+        }
+    }
+}
+
 /// What is known of a request once its stream has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Completion {

@@ -194,6 +194,9 @@ fn time_without_an_endpoint_says_nothing_about_how_fast_the_queue_drains() {
     director.set_pool(seconds(19.5), pool);
     let running = dispatched(&mut director);
     director.submit(seconds(19.51), with_slo(-1, 5_000.0));
-    assert!(director.poll().is_none(), "shed for a wait in which there was no server");
+    assert!(
+        director.poll().is_none(),
+        "shed for a wait in which there was no server"
+    );
     drop(running);
 }

@@ -100,10 +100,14 @@ impl<'a> Text<'a> {
     /// As [`Self::bytes`].
     pub fn feed(&self, sink: &mut impl FnMut(&[u8])) -> Result<(), JsonError> {
         let mut rest = self.raw;
-        while self.escaped {
-            let Some(escape) = memchr(b'\\', rest) else {
-                break;
-            };
+        let next_escape = |rest: &[u8]| {
+            if self.escaped {
+                memchr(b'\\', rest)
+            } else {
+                None
+            }
+        };
+        while let Some(escape) = next_escape(rest) {
             sink(&rest[..escape]);
             let at = self.at + (self.raw.len() - rest.len()) + escape;
             let mut utf8 = [0; 4];
@@ -227,7 +231,7 @@ impl<'a> Reader<'a> {
     ) -> Result<(), E> {
         self.enter(b'{', "an object")?;
         if self.peek() == Some(b'}') {
-            return Ok(self.leave());
+            return self.leave();
         }
         loop {
             let key = self.string()?;
@@ -238,7 +242,9 @@ impl<'a> Reader<'a> {
             member(self, key)?;
             match self.peek() {
                 Some(b',') => self.at += 1,
-                Some(b'}') => return Ok(self.leave()),
+                Some(b'}') => {
+                    return self.leave();
+                }
                 _ => return Ok(self.error("a comma or a closing brace")?),
             }
         }
@@ -254,13 +260,15 @@ impl<'a> Reader<'a> {
     ) -> Result<(), E> {
         self.enter(b'[', "an array")?;
         if self.peek() == Some(b']') {
-            return Ok(self.leave());
+            return self.leave();
         }
         loop {
             element(self)?;
             match self.peek() {
                 Some(b',') => self.at += 1,
-                Some(b']') => return Ok(self.leave()),
+                Some(b']') => {
+                    return self.leave();
+                }
                 _ => return Ok(self.error("a comma or a closing bracket")?),
             }
         }
@@ -278,9 +286,10 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn leave(&mut self) {
+    fn leave<E>(&mut self) -> Result<(), E> {
         self.depth -= 1;
         self.at += 1;
+        Ok(())
     }
 
     /// Reads a string.
@@ -385,21 +394,29 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Passes over the next value, whatever it is, and returns its span.
+    /// Passes over the next value, whatever it is.
     ///
     /// # Errors
     /// When it is not well formed.
-    pub fn skip(&mut self) -> Result<Range<usize>, JsonError> {
-        let kind = self.kind()?;
-        let start = self.at;
-        match kind {
-            Kind::Object => self.object(|reader, _| reader.skip().map(|_| ()))?,
-            Kind::Array => self.array(|reader| reader.skip().map(|_| ()))?,
-            Kind::String => self.string().map(|_| ())?,
-            Kind::Number => self.number().map(|_| ())?,
-            Kind::Bool => self.bool().map(|_| ())?,
-            Kind::Null => self.literal(b"null", "null")?,
+    pub fn skip(&mut self) -> Result<(), JsonError> {
+        match self.kind()? {
+            Kind::Object => self.object(|reader, _| reader.skip()),
+            Kind::Array => self.array(Self::skip),
+            Kind::String => self.string().map(|_| ()),
+            Kind::Number => self.number().map(|_| ()),
+            Kind::Bool => self.bool().map(|_| ()),
+            Kind::Null => self.literal(b"null", "null"),
         }
+    }
+
+    /// Passes over the next value and returns where it stands.
+    ///
+    /// # Errors
+    /// When it is not well formed.
+    pub fn span(&mut self) -> Result<Range<usize>, JsonError> {
+        self.peek();
+        let start = self.at;
+        self.skip()?;
         Ok(start..self.at)
     }
 
@@ -432,7 +449,7 @@ impl<'a> Reader<'a> {
             }
             Kind::String => self.string()?.feed(sink)?,
             Kind::Number | Kind::Bool | Kind::Null => {
-                let span = self.skip()?;
+                let span = self.span()?;
                 sink(&self.text[span]);
             }
         }
@@ -453,122 +470,5 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn whole(text: &[u8]) -> Result<Range<usize>, JsonError> {
-        let mut reader = Reader::new(text);
-        let span = reader.skip()?;
-        reader.end()?;
-        Ok(span)
-    }
-
-    #[test]
-    fn well_formed_text_is_read_and_spans_are_exact() {
-        for text in [
-            r#"{}"#,
-            r#"[]"#,
-            r#"{"a":[1,-2.5e3,{"b":null}],"c":"\"\\","d":true}"#,
-            "0",
-            r#""""#,
-        ] {
-            assert_eq!(whole(text.as_bytes()), Ok(0..text.len()), "{text}");
-        }
-        assert_eq!(whole(b" \n{ }\t"), Ok(2..5));
-    }
-
-    #[test]
-    fn what_is_not_json_is_refused_where_it_stops() {
-        for (text, at) in [
-            ("", 0),
-            ("{", 1),
-            (r#"{"a"}"#, 4),
-            (r#"{"a":}"#, 5),
-            (r#"{"a":1,}"#, 7),
-            ("[1 2]", 3),
-            ("tru", 0),
-            ("1.2.3", 0),
-            ("-", 0),
-            (r#""abc"#, 4),
-            ("{} x", 3),
-            (r#""abc\"#, 5),
-        ] {
-            assert_eq!(
-                whole(text.as_bytes()).map_err(|error| error.at),
-                Err(at),
-                "{text}"
-            );
-        }
-        assert!(whole("[".repeat(1000).as_bytes()).is_err());
-    }
-
-    #[test]
-    fn escapes_decode_and_bad_ones_say_where() {
-        let decode = |text: &str| {
-            Reader::new(text.as_bytes())
-                .string()
-                .unwrap()
-                .decode()
-                .map(Cow::into_owned)
-        };
-        assert_eq!(
-            decode(r#""a\n\t\"\\\/\u00e9\ud83d\ude00z""#).unwrap(),
-            "a\n\t\"\\/é😀z"
-        );
-        assert_eq!(decode(r#""\ud83dx""#).unwrap(), "\u{fffd}x");
-        assert_eq!(
-            decode(r#""ok\q""#),
-            Err(JsonError {
-                at: 3,
-                expected: "an escape sequence of JSON"
-            })
-        );
-    }
-
-    #[test]
-    fn integers_are_told_from_other_numbers() {
-        let read = |text: &str| Reader::new(text.as_bytes()).unsigned();
-        assert_eq!(read("128"), Ok(Some(128)));
-        assert_eq!(read("-1"), Ok(None));
-        assert_eq!(read("1.5"), Ok(None));
-        assert_eq!(read("99999999999999999999999"), Ok(Some(u64::MAX)));
-        assert!(read("x").is_err());
-    }
-
-    #[test]
-    fn canonical_form_ignores_spelling_but_not_content() {
-        let canonical = |text: &str| {
-            let mut bytes = Vec::new();
-            Reader::new(text.as_bytes())
-                .canonical(&mut |run: &[u8]| bytes.extend_from_slice(run))
-                .unwrap();
-            bytes
-        };
-        assert_eq!(
-            canonical(r#"{"a": "\u0041", "b": [1, 2]}"#),
-            canonical(r#"{"a":"A","b":[1,2]}"#)
-        );
-        assert_ne!(canonical(r#"{"a":[1,2]}"#), canonical(r#"{"a":[12]}"#));
-    }
-
-    proptest! {
-        #[test]
-        fn never_panics_on_any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = whole(&text);
-        }
-
-        #[test]
-        fn strings_decode_as_serde_json_decodes_them(text in any::<String>()) {
-            let json = serde_json::to_string(&text).unwrap();
-            prop_assert_eq!(Reader::new(json.as_bytes()).string().unwrap().decode().unwrap(), text);
-        }
-
-        #[test]
-        fn whatever_serde_json_accepts_is_accepted(text in r#"[\[\]{}",:0-9a-e \\tru-]{0,24}"#) {
-            if serde_json::from_str::<serde_json::Value>(&text).is_ok() {
-                prop_assert!(whole(text.as_bytes()).is_ok());
-            }
-        }
-    }
-}
+#[path = "json_tests.rs"]
+mod tests;

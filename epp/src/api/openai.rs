@@ -175,25 +175,29 @@ fn member<'a>(
         },
         b"stream" => match reader.kind()? {
             Kind::Bool => members.stream = reader.bool()?,
-            Kind::Null => drop(reader.skip()?),
+            Kind::Null => {
+                reader.skip()?;
+            }
             other => return Err(wrong("stream", other, "give true or false")),
         },
-        b"stream_options" => members.options = Some(reader.skip()?),
+        b"stream_options" => members.options = Some(reader.span()?),
         b"max_tokens" => members.max_tokens = token_limit("max_tokens", reader)?,
         b"max_completion_tokens" if api == Api::ChatCompletions => {
             members.max_completion_tokens = token_limit("max_completion_tokens", reader)?;
         }
         b"cache_salt" if reader.kind()? == Kind::String => members.salt = Some(reader.string()?),
-        b"tools" if api == Api::ChatCompletions => members.tools = Some(reader.skip()?),
-        key if key == api.input().as_bytes() => members.input = Some(reader.skip()?),
-        _ => drop(reader.skip()?),
+        b"tools" if api == Api::ChatCompletions => members.tools = Some(reader.span()?),
+        key if key == api.input().as_bytes() => members.input = Some(reader.span()?),
+        _ => {
+            reader.skip()?;
+        }
     }
     Ok(())
 }
 
 fn token_limit(field: &'static str, reader: &mut Reader<'_>) -> Result<Option<u32>, RequestError> {
     match reader.kind()? {
-        Kind::Null => reader.skip().map(|_| None).map_err(Into::into),
+        Kind::Null => reader.skip().map(|()| None).map_err(Into::into),
         Kind::Number => match reader.unsigned()? {
             Some(limit) => Ok(Some(u32::try_from(limit).unwrap_or(u32::MAX))),
             None => Err(RequestError::Field {
@@ -283,7 +287,7 @@ fn usage(body: &[u8], members: &Members<'_>) -> Result<Usage, JsonError> {
     reader.object(|reader, key| {
         empty = false;
         let kind = reader.kind()?;
-        let value = reader.skip()?;
+        let value = reader.span()?;
         match &*key.bytes()? {
             b"include_usage" => include = Some((kind, value)),
             // Usage on every event could not be told from what the client would have got.

@@ -161,9 +161,10 @@ impl Hub {
 
     /// Replaces endpoints and objectives; an endpoint that stays keeps its load.
     pub fn set_endpoints(&self, endpoints: Vec<EndpointSpec>, objectives: Objectives) {
-        let mut rules = Rules::clone(&self.rules.load());
-        rules.objectives = objectives;
-        self.rules.store(Arc::new(rules));
+        self.rules.rcu(|rules| Rules {
+            objectives: objectives.clone(),
+            ..Rules::clone(rules)
+        });
         self.pool
             .send_modify(|pool| *pool = Arc::new(pool.updated(endpoints)));
         let pool = self.pool();
@@ -179,12 +180,11 @@ impl Hub {
     /// Engines may have told their block size since: prompts of streams to come are cut accordingly.
     pub fn refresh_hashing(&self) {
         let hashing = self.state.lock().director.prefix_hashing();
-        let rules = self.rules.load();
-        if rules.hashing != hashing {
-            self.rules.store(Arc::new(Rules {
+        if self.rules.load().hashing != hashing {
+            self.rules.rcu(|rules| Rules {
                 hashing,
-                ..Rules::clone(&rules)
-            }));
+                ..Rules::clone(rules)
+            });
         }
     }
 
@@ -221,7 +221,10 @@ impl Hub {
     pub fn withdraw(&self, ticket: Ticket) {
         let mut state = self.state.lock();
         state.waiting.remove(&ticket);
-        state.director.cancel(self.clock.now(), ticket);
+        let now = self.clock.now();
+        state.director.cancel(now, ticket);
+        // What was dispatched but never read has just given its room back.
+        state.director.advance(now);
         state.deliver(None);
         self.arm(state.director.next_wakeup());
     }

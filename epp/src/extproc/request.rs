@@ -13,6 +13,9 @@ use epp_core::{Dispatch, Request};
 use names::header;
 use std::sync::Arc;
 
+/// Bytes set aside at once because a client announced them.
+const MOST_RESERVED: usize = 2 << 20;
+
 /// A flow for requests whose client names none.
 const DEFAULT_FLOW: &str = "default-flow";
 
@@ -55,8 +58,13 @@ impl Gathering {
             Body::Empty => Body::Whole(piece),
             Body::Whole(first) if piece.is_empty() => Body::Whole(first),
             Body::Whole(first) => {
-                // The announced length is only a hint: a client may lie in both directions.
-                let announced = self.head.content_length.unwrap_or(0).min(limit);
+                // The announced length is only a hint: a client may lie in both directions, and pays in bytes for more.
+                let announced = self
+                    .head
+                    .content_length
+                    .unwrap_or(0)
+                    .min(limit)
+                    .min(MOST_RESERVED);
                 let mut joined =
                     BytesMut::with_capacity(announced.max(2 * (first.len() + piece.len())));
                 joined.extend_from_slice(&first);

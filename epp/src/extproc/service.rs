@@ -146,7 +146,9 @@ impl Exchange {
                 self.feed(Event::Picked(endpoint));
             }
             Action::Withdraw => {
-                if let Some((ticket, _)) = self.queued.take() {
+                if let Some((ticket, verdict)) = self.queued.take() {
+                    // A verdict that nobody read may hold reserved room: it goes back before others are let in.
+                    drop(verdict);
                     self.hub.withdraw(ticket);
                 }
             }
@@ -293,6 +295,9 @@ impl Exchange {
         }
         if missed(slo.tpot_ms, completion.tpot_ms) {
             series.violation("tpot");
+        }
+        if let Some(reason) = completion.unlearned {
+            self.hub.telemetry.unlearned(reason);
         }
         for observation in completion.observations {
             self.hub.trainer.observe(observation);

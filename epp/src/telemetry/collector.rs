@@ -12,6 +12,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt::Error;
 use std::sync::{Arc, Weak};
 
+/// One number of something.
+type Reading<T, N> = fn(&T) -> N;
+
 type Labels<'l> = &'l [(&'l str, &'l str)];
 
 /// Reads the hub on every exposition. It does not keep the hub alive.
@@ -175,7 +178,8 @@ impl Page<'_, '_> {
 
     /// True demand: everything that arrived, and what became of it.
     fn demand(&mut self, hub: &Hub) -> Result<(), Error> {
-        const UNITS: [(&str, fn(&Totals) -> u64); 3] = [
+        type Unit = (&'static str, fn(&Totals) -> u64);
+        const UNITS: [Unit; 3] = [
             ("prompt", |totals| totals.prompt_tokens),
             ("cached", |totals| totals.cached_tokens),
             ("output", |totals| totals.output_tokens),
@@ -263,7 +267,8 @@ impl Page<'_, '_> {
             "1 for the state each target's model is in",
             rows,
         )?;
-        const SCORES: [(&str, &str, fn(&TargetReport) -> f64); 6] = [
+        type Score = (&'static str, &'static str, fn(&TargetReport) -> f64);
+        const SCORES: [Score; 6] = [
             (
                 "predictor_mape",
                 "Mean absolute error of p50 over recent labels, percent",

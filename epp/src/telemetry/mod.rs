@@ -5,6 +5,7 @@ pub mod collector;
 pub mod decisions;
 pub mod series;
 
+use epp_core::Unlearned;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -39,6 +40,13 @@ pub struct SourceLabel {
     pub source_type: &'static str,
 }
 
+/// Label of streams that taught nothing.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// Why.
+    pub reason: &'static str,
+}
+
 /// All metrics that are moved as things happen; those that are read when scraped are in [`collector`].
 #[derive(Debug)]
 pub struct Telemetry {
@@ -58,6 +66,7 @@ pub struct Telemetry {
     pub poll_errors: Family<SourceLabel, Counter>,
     queue_duration: Family<OutcomeLabels, Histogram, fn() -> Histogram>,
     queue_outcomes: Family<OutcomeLabels, Counter>,
+    unlearned: Family<ReasonLabel, Counter>,
     pool: String,
 }
 
@@ -93,9 +102,15 @@ impl Telemetry {
             poll_errors: Family::default(),
             queue_duration: Family::new_with_constructor(queue_histogram),
             queue_outcomes: Family::default(),
+            unlearned: Family::default(),
             pool: pool.to_owned(),
         };
         telemetry.register(epp, streams);
+        registry.register(
+            format!("{}_predictor_unlearned", names::metric::HEADROOM_PREFIX),
+            "Streams that gave no label for the time per output token (before their first token: none at all), by reason",
+            telemetry.unlearned.clone(),
+        );
         telemetry
     }
 
@@ -160,6 +175,15 @@ impl Telemetry {
             StreamCode::FailedPrecondition => self.streams_failed.inc(),
             StreamCode::Cancelled => self.streams_cancelled.inc(),
         };
+    }
+
+    /// A stream ended without teaching the predictor.
+    pub fn unlearned(&self, reason: Unlearned) {
+        self.unlearned
+            .get_or_create(&ReasonLabel {
+                reason: reason.name(),
+            })
+            .inc();
     }
 
     /// A read failed.

@@ -233,15 +233,17 @@ fn judge_data(data: &[u8], at: usize, seen: &mut Seen) -> Result<(), JsonError> 
         match (key.raw, reader.kind()?) {
             (b"choices", Kind::Array) => reader.array(|reader| {
                 seen.choice = true;
-                reader.skip().map(|_| ())
+                reader.skip()
             })?,
             (b"usage", Kind::Object) => seen.usage = Some(Tokens::read(reader)?),
             (b"usage", Kind::Null) => {
-                let end = reader.skip()?.end;
+                let end = reader.span()?.end;
                 seen.null_usage = previous_end.map(|start| at + start..at + end);
                 first_null = previous_end.is_none().then_some(at + key.start());
             }
-            _ => drop(reader.skip()?),
+            _ => {
+                reader.skip()?;
+            }
         }
         previous_end = Some(reader.position());
         Ok::<_, JsonError>(())

@@ -32,10 +32,12 @@ impl Tokens {
                             tokens.cached = count(reader)?;
                             return Ok::<_, JsonError>(());
                         }
-                        reader.skip().map(|_| ())
+                        reader.skip()
                     })?;
                 }
-                _ => drop(reader.skip()?),
+                _ => {
+                    reader.skip()?;
+                }
             }
             Ok::<_, JsonError>(())
         })?;
@@ -45,7 +47,7 @@ impl Tokens {
 
 fn count(reader: &mut Reader<'_>) -> Result<Option<u32>, JsonError> {
     if reader.kind()? != Kind::Number {
-        return reader.skip().map(|_| None);
+        return reader.skip().map(|()| None);
     }
     Ok(reader
         .unsigned()?

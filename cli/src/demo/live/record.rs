@@ -280,7 +280,7 @@ impl Known {
             .into_iter()
             .find(|outcome| outcome.refusal().is_some_and(|(_, known)| known == reason));
         match outcome {
-            Some(Outcome::EvictedTtl) => Self::Expired,
+            Some(Outcome::EvictedTtl | Outcome::EvictedNoEndpoints) => Self::Expired,
             Some(outcome) => Self::Refused(outcome.refusal().map_or("other", |(_, reason)| reason)),
             None => Self::Refused("other"),
         }
