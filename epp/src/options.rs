@@ -27,6 +27,8 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Largest request body, bytes.
     pub max_request_bytes: usize,
+    /// Request bodies that are arriving take at most this together, bytes.
+    pub max_arriving_bytes: u64,
     /// Largest gRPC message, bytes.
     pub grpc_max_recv_msg_size: usize,
     /// Ask for usage in the client's place, and keep it from the client.
@@ -57,6 +59,7 @@ impl Default for Options {
             refresh_metrics_interval: Duration::from_millis(50),
             drain_timeout: Duration::from_secs(30),
             max_request_bytes: 64 << 20,
+            max_arriving_bytes: 1 << 30,
             grpc_max_recv_msg_size: 4 << 20,
             inject_usage: true,
             emit_endpoint_scores: false,

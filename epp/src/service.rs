@@ -1,8 +1,9 @@
 //! Starts a picker: servers, discovery, scraping, the director's timer; and stops it in order.
 
+use crate::extproc::budget::Budget;
 use crate::extproc::hub::Hub;
+use crate::extproc::protocol::Rules;
 use crate::extproc::service::ExternalProcessor;
-use crate::extproc::stream::Rules;
 use crate::options::Options;
 use crate::telemetry::Telemetry;
 use crate::telemetry::collector::HubCollector;
@@ -160,6 +161,7 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         objectives: Objectives::default(),
         hashing: director.prefix_hashing(),
         max_request_bytes: options.max_request_bytes,
+        bodies: Arc::new(Budget::new(options.max_arriving_bytes)),
         inject_usage: options.inject_usage,
         emit_scores: options.emit_endpoint_scores,
         subsets: !options.disable_endpoint_subset_filter,

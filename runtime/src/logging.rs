@@ -52,7 +52,9 @@ pub fn init(options: &LogOptions) -> Result<(), LogError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal())
+        // It would tell on standard error that standard error is gone, and panic in whatever task logged.
+        .log_internal_errors(false);
     let installed = if options.json {
         builder.json().try_init()
     } else {

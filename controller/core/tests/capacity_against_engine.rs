@@ -18,7 +18,7 @@ use simulator_core::{Engine, Event, EventKind, Prefix, Profile, Submission};
 const SLO: SloClass = SloClass {
     percentile: 0.9,
     ttft_ms: 2000.0,
-    tpot_ms: 150.0,
+    tpot_ms: 1_000.0,
 };
 /// Prompts and answers of the conversation workload divided by this.
 const SCALE: u32 = 8;

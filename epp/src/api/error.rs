@@ -41,6 +41,9 @@ pub enum RequestError {
         /// The limit, bytes.
         limit: usize,
     },
+    /// The bodies of other requests leave no room for this one.
+    #[error("too many large requests are arriving at once: try again")]
+    Crowded,
 }
 
 impl RequestError {
@@ -48,6 +51,7 @@ impl RequestError {
     pub fn status(&self) -> u16 {
         match self {
             Self::TooLarge { .. } => 413,
+            Self::Crowded => 429,
             Self::Json(_) | Self::Field { .. } | Self::Header { .. } | Self::Path { .. } => 400,
         }
     }
@@ -57,7 +61,7 @@ impl RequestError {
         match self {
             Self::Field { field, .. } => Some(field),
             Self::Header { name, .. } => Some(name),
-            Self::Json(_) | Self::Path { .. } | Self::TooLarge { .. } => None,
+            Self::Json(_) | Self::Path { .. } | Self::TooLarge { .. } | Self::Crowded => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Where all streams meet: the director behind its lock, those who wait for it, and its timer.
 
-use super::stream::Rules;
+use super::budget::Budget;
+use super::protocol::Rules;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
 use arc_swap::ArcSwap;
@@ -131,6 +132,11 @@ impl Hub {
             self.rules.load_full(),
             self.serial.fetch_add(1, Ordering::Relaxed),
         )
+    }
+
+    /// What arriving request bodies take.
+    pub fn bodies(&self) -> Arc<Budget> {
+        Arc::clone(&self.rules.load().bodies)
     }
 
     /// The endpoints known now.
@@ -329,5 +335,90 @@ impl State {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use epp_core::Config;
+    use predictor::LearnerConfig;
+    use prometheus_client::registry::Registry;
+
+    /// A hub with one endpoint that takes one request at a time.
+    fn hub() -> Hub {
+        let director = Director::new(Config::llmd_default().with_max_concurrency(1), 1);
+        let clock = Clock::start();
+        let rules = Rules {
+            objectives: Objectives::default(),
+            hashing: director.prefix_hashing(),
+            max_request_bytes: 1000,
+            bodies: Arc::new(Budget::new(1000)),
+            inject_usage: true,
+            emit_scores: false,
+            subsets: true,
+            dialects: Arc::default(),
+        };
+        let trainer = Trainer::spawn(LearnerConfig::default(), 0.1, Box::new(move || clock.now()));
+        let telemetry = Telemetry::new(&mut Registry::default(), "test");
+        let hub = Hub::new(director, rules, Arc::new(trainer), telemetry, clock, 0);
+        let endpoint = EndpointSpec {
+            name: "a".into(),
+            address: "127.0.0.1:1".into(),
+            labels: Default::default(),
+        };
+        hub.set_endpoints(vec![endpoint], Objectives::default());
+        hub
+    }
+
+    fn queued(submitted: Submitted) -> (Ticket, oneshot::Receiver<Verdict>) {
+        match submitted {
+            Submitted::Queued(ticket, verdict) => (ticket, verdict),
+            Submitted::Decided(verdict) => panic!("decided at once: {verdict:?}"),
+        }
+    }
+
+    #[test]
+    fn room_reserved_by_a_verdict_that_nobody_reads_goes_to_the_next() {
+        let hub = hub();
+        let submit = || hub.submit(hub.clock.now(), Request::default());
+        let Submitted::Decided(running) = submit() else {
+            panic!("there is room for one")
+        };
+        let ((leaving, unread), (_, mut next)) = (queued(submit()), queued(submit()));
+        drop(running);
+        hub.pump();
+        assert!(next.try_recv().is_err(), "the room went to who came first");
+        drop(unread);
+        hub.withdraw(leaving);
+        assert!(matches!(next.try_recv(), Ok(Verdict::Dispatched(_))));
+    }
+
+    #[test]
+    fn any_endpoint_is_among_the_subset_and_in_turn() {
+        let hub = hub();
+        let spec = |name: &str, address: &str| EndpointSpec {
+            name: name.into(),
+            address: address.into(),
+            labels: Default::default(),
+        };
+        hub.set_endpoints(
+            vec![spec("a", "10.0.0.1:80"), spec("b", "[::2]:80")],
+            Objectives::default(),
+        );
+        let any = |subset: Option<&[&str]>| {
+            let subset =
+                subset.map(|subset| subset.iter().map(|&one| one.to_owned()).collect::<Vec<_>>());
+            hub.any_endpoint(subset.as_deref())
+                .map(|address| address.to_string())
+        };
+        assert_ne!(any(None), any(None));
+        assert_eq!(
+            any(Some(&["10.0.0.1:9999"])).as_deref(),
+            Some("10.0.0.1:80"),
+            "only the IP counts"
+        );
+        assert_eq!(any(Some(&["::2"])).as_deref(), Some("[::2]:80"));
+        assert_eq!(any(Some(&[])), None);
     }
 }

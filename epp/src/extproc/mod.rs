@@ -1,10 +1,12 @@
 //! Envoy's external processing protocol: one gRPC stream per HTTP request.
 //!
-//! [`stream`] is the protocol as a state machine without I/O: [`Event`](stream::Event)s in,
-//! [`Action`](stream::Action)s out. [`wire`] is what goes over the connection, [`service`] joins both
+//! [`stream`] is the protocol as a state machine without I/O: [`Event`](protocol::Event)s in,
+//! [`Action`](protocol::Action)s out. [`wire`] is what goes over the connection, [`service`] joins both
 //! to the director.
 
+pub mod budget;
 pub mod hub;
+pub mod protocol;
 pub mod reply;
 pub mod request;
 pub mod response;

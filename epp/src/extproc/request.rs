@@ -1,8 +1,9 @@
 //! The request's half of a stream: gathering the body, what is submitted, what is sent on.
 
+use super::budget::{Budget, Share};
+use super::protocol::{Action, Actions, Rules, Submission};
 use super::reply::{Destination, HeaderChange, Reply, pieces};
 use super::response::Asking;
-use super::stream::{Action, Actions, Rules, Submission};
 use crate::api::edit::{self, Edit};
 use crate::api::error::{RequestError, shortened};
 use crate::api::head::{Header, RequestHead};
@@ -25,6 +26,7 @@ pub(super) struct Gathering {
     head: RequestHead,
     subset: Option<Vec<String>>,
     body: Body,
+    share: Share,
 }
 
 /// A body that is mostly one piece, and is then never copied.
@@ -36,11 +38,16 @@ enum Body {
 }
 
 impl Gathering {
-    pub(super) fn new(headers: &[Header], subset: Option<Vec<String>>) -> Self {
+    pub(super) fn new(
+        headers: &[Header],
+        subset: Option<Vec<String>>,
+        bodies: &Arc<Budget>,
+    ) -> Self {
         Self {
             head: RequestHead::read(headers),
             subset,
             body: Body::Empty,
+            share: Share::new(Arc::clone(bodies)),
         }
     }
 
@@ -53,6 +60,9 @@ impl Gathering {
         };
         if so_far + piece.len() > limit {
             return Err(RequestError::TooLarge { limit });
+        }
+        if !self.share.take(piece.len() as u64) {
+            return Err(RequestError::Crowded);
         }
         self.body = match std::mem::replace(&mut self.body, Body::Empty) {
             Body::Empty => Body::Whole(piece),
@@ -86,7 +96,12 @@ impl Gathering {
         serial: u64,
         trailers: bool,
     ) -> Result<(Submission, Pending), RequestError> {
-        let Self { head, subset, body } = self;
+        let Self {
+            head,
+            subset,
+            body,
+            share: _,
+        } = self;
         let body = match body {
             Body::Empty => Bytes::new(),
             Body::Whole(bytes) => bytes,
@@ -107,13 +122,7 @@ impl Gathering {
                 text: json_string(target).into(),
             });
         }
-        let (id, made_id) = match &head.request_id {
-            Some(id) => (String::from_utf8_lossy(id).into_owned(), None),
-            None => {
-                let id = format!("{serial:016x}");
-                (id.clone(), Some(id))
-            }
-        };
+        let (id, made_id) = identity(&head, serial);
         let mut request = Request {
             id,
             model: read.model,
@@ -148,6 +157,17 @@ impl Gathering {
             },
             pending,
         ))
+    }
+}
+
+/// The request's id, and the same again if it had none.
+fn identity(head: &RequestHead, serial: u64) -> (String, Option<String>) {
+    match &head.request_id {
+        Some(id) => (String::from_utf8_lossy(id).into_owned(), None),
+        None => {
+            let id = format!("{serial:016x}");
+            (id.clone(), Some(id))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Hot path: the response's half of a stream: every piece passes at once, and is looked at.
 
+use super::protocol::{Action, Actions};
 use super::reply::{HeaderChange, Reply, pieces};
-use super::stream::{Action, Actions};
 use crate::api::head::{Header, ResponseHead};
 use crate::usage::dialect::Dialect;
 use crate::usage::document::Tail;

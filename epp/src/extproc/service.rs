@@ -2,14 +2,16 @@
 //! place: no task, no channel and no lock of its own between two messages.
 
 use super::hub::{Hub, Submitted};
+use super::protocol::{Action, Actions, Ended, Event, Submission};
 use super::reply::Reply;
-use super::stream::{Action, Actions, Ended, Event, Stream as Machine, Submission};
+use super::stream::Stream as Machine;
 use super::wire::{self, Incoming, ProcessingRequest, ProcessingResponse};
 use crate::api::head::Header;
 use crate::telemetry::StreamCode;
 use crate::telemetry::series::Series;
-use epp_core::{Slo, Ticket, Verdict};
+use epp_core::{Outcome, Slo, Ticket, Verdict};
 use names::{header, metadata};
+use predictor::Observation;
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
@@ -95,6 +97,8 @@ pub struct Exchange {
     actions: Actions,
     queued: Option<(Ticket, oneshot::Receiver<Verdict>)>,
     request: Option<Subject>,
+    /// What the first token taught, until the answer has ended well.
+    first_label: Option<Observation>,
     opened: Duration,
     code: Option<StreamCode>,
 }
@@ -121,6 +125,7 @@ impl Exchange {
             actions: Actions::new(),
             queued: None,
             request: None,
+            first_label: None,
             opened,
             code: None,
         }
@@ -162,9 +167,7 @@ impl Exchange {
                         .as_secs_f64();
                     request.series.ttft_streaming.observe(ttft);
                 }
-                if let Some(observation) = observation {
-                    self.hub.trainer.observe(observation);
-                }
+                self.first_label = observation;
             }
             Action::Ended(ended) => self.ended(*ended),
             Action::Finish => {
@@ -299,7 +302,15 @@ impl Exchange {
         if let Some(reason) = completion.unlearned {
             self.hub.telemetry.unlearned(reason);
         }
-        for observation in completion.observations {
+        // An answer that was cancelled or cut teaches nothing, not even how it began. A label arrives when it is
+        // handed over, so that labels keep the order of their times.
+        let at = self.hub.clock.now();
+        let first = self
+            .first_label
+            .take()
+            .filter(|_| completion.outcome == Outcome::Served);
+        let first = first.map(|label| Observation { at, ..label });
+        for observation in first.into_iter().chain(completion.observations) {
             self.hub.trainer.observe(observation);
         }
     }

@@ -1,241 +1,15 @@
-//! The protocol, phase by phase, against a real director; and what must hold whatever the proxy does.
+//! The protocol, phase by phase, against a real director.
 
+use super::bench::*;
 use super::*;
 use crate::extproc::reply::{BODY_LIMIT, Piece};
-use epp_core::{Config, Director, EndpointSpec, Outcome, Pool};
-use proptest::prelude::*;
+use epp_core::Outcome;
 
-/// A director with one endpoint and a stream, driven as the shell drives them.
-struct Bench {
-    director: Director,
-    pool: Arc<Pool>,
-    stream: Stream,
-    now: Duration,
-    ticket: Option<epp_core::Ticket>,
-    replies: Vec<Reply>,
-    ended: Vec<Ended>,
-    finished: bool,
-    failed: Option<ProtocolError>,
-}
+/// A header, a body, and what the answer must name.
+type Wrong<'s> = (Option<(&'s str, &'s str)>, &'s str, &'s str);
 
-fn rules() -> Rules {
-    Rules {
-        objectives: Objectives::default(),
-        hashing: Director::new(Config::default(), 1).prefix_hashing(),
-        max_request_bytes: 100_000,
-        inject_usage: true,
-        emit_scores: false,
-        subsets: true,
-        dialects: Arc::default(),
-    }
-}
-
-impl Bench {
-    fn new(endpoints: usize) -> Self {
-        Self::with(
-            Config::llmd_default().with_max_concurrency(1),
-            endpoints,
-            rules(),
-        )
-    }
-
-    fn with(config: Config, endpoints: usize, rules: Rules) -> Self {
-        let mut director = Director::new(config, 1);
-        let specs = (0..endpoints)
-            .map(|index| EndpointSpec {
-                name: format!("e{index}"),
-                address: format!("10.0.0.{}:8000", index + 1),
-                labels: Default::default(),
-            })
-            .collect();
-        let pool = Arc::new(Pool::default().updated(specs));
-        director.set_pool(Duration::ZERO, Arc::clone(&pool));
-        Self {
-            director,
-            pool,
-            stream: Stream::new(Arc::new(rules), 7),
-            now: Duration::ZERO,
-            ticket: None,
-            replies: Vec::new(),
-            ended: Vec::new(),
-            finished: false,
-            failed: None,
-        }
-    }
-
-    /// Another stream after the first, with the same director.
-    fn again(&mut self) {
-        self.stream = Stream::new(Arc::clone(&self.stream.rules), 8);
-        self.replies.clear();
-        self.ended.clear();
-        (self.ticket, self.finished, self.failed) = (None, false, None);
-    }
-
-    fn on(&mut self, event: Event) {
-        self.now += Duration::from_millis(10);
-        let mut actions = Actions::new();
-        self.stream.on(self.now, event, &mut actions);
-        while let Some(action) = actions.pop_front() {
-            self.act(action, &mut actions);
-        }
-    }
-
-    fn act(&mut self, action: Action, actions: &mut Actions) {
-        match action {
-            Action::Submit(submission) => {
-                self.ticket = Some(self.director.submit(self.now, submission.request));
-                self.deliver(actions);
-            }
-            Action::PickAny(_) => {
-                let any = self
-                    .pool
-                    .endpoints
-                    .first()
-                    .map(|endpoint| Arc::clone(&endpoint.address));
-                self.stream.on(self.now, Event::Picked(any), actions);
-            }
-            Action::Withdraw => {
-                let ticket = self
-                    .ticket
-                    .take()
-                    .expect("only what was submitted is withdrawn");
-                self.director.cancel(self.now, ticket);
-                while self.director.poll().is_some() {}
-            }
-            Action::Send(reply) => self.replies.push(reply),
-            Action::FirstToken(_) => {}
-            Action::Ended(ended) => self.ended.push(*ended),
-            Action::Finish => self.finished = true,
-            Action::Fail(error) => self.failed = Some(error),
-        }
-    }
-
-    fn deliver(&mut self, actions: &mut Actions) {
-        while let Some((ticket, verdict)) = self.director.poll() {
-            if self.ticket == Some(ticket) {
-                self.ticket = None;
-                self.stream.on(self.now, Event::Verdict(verdict), actions);
-            }
-        }
-    }
-
-    /// Time passes for the director.
-    fn advance(&mut self, by: Duration) {
-        self.now += by;
-        self.director.advance(self.now);
-        let mut actions = Actions::new();
-        self.deliver(&mut actions);
-        while let Some(action) = actions.pop_front() {
-            self.act(action, &mut actions);
-        }
-    }
-
-    fn request(&mut self, body: &str) {
-        self.on(request_headers(&[], false));
-        self.on(request_body(body, true));
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.pool
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.load.snapshot().in_flight)
-            .sum()
-    }
-
-    fn outcomes(&self) -> Vec<(Outcome, u64)> {
-        let totals = self.director.demand().totals();
-        let count = |outcome| totals.outcome(outcome).requests;
-        Outcome::ALL
-            .into_iter()
-            .map(|outcome| (outcome, count(outcome)))
-            .filter(|(_, count)| *count > 0)
-            .collect()
-    }
-
-    fn request_bytes(&self) -> Vec<u8> {
-        bytes(&self.replies, request_piece)
-    }
-
-    fn response_bytes(&self) -> Vec<u8> {
-        bytes(&self.replies, response_piece)
-    }
-
-    fn immediate(&self) -> &Immediate {
-        match &self.replies[..] {
-            [Reply::Immediate(immediate)] => immediate,
-            other => panic!("one immediate answer expected: {other:?}"),
-        }
-    }
-}
-
-fn request_piece(reply: &Reply) -> Option<&Piece> {
-    match reply {
-        Reply::RequestBody(piece) => Some(piece),
-        _ => None,
-    }
-}
-
-fn response_piece(reply: &Reply) -> Option<&Piece> {
-    match reply {
-        Reply::ResponseBody(piece) => Some(piece),
-        _ => None,
-    }
-}
-
-fn bytes(replies: &[Reply], of: impl Fn(&Reply) -> Option<&Piece>) -> Vec<u8> {
-    replies
-        .iter()
-        .filter_map(of)
-        .flat_map(|piece| piece.body.to_vec())
-        .collect()
-}
-
-fn request_headers(extra: &[(&str, &str)], end_of_stream: bool) -> Event {
-    let mut headers = vec![
-        Header::new(":path", "/v1/completions"),
-        Header::new("x-request-id", "r1"),
-    ];
-    headers.extend(extra.iter().map(|(name, value)| Header::new(name, value)));
-    Event::RequestHeaders {
-        headers,
-        end_of_stream,
-        subset: None,
-    }
-}
-
-fn request_body(body: &str, end_of_stream: bool) -> Event {
-    Event::RequestBody {
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        end_of_stream,
-    }
-}
-
-fn response_headers(status: &str, content_type: &str, end_of_stream: bool) -> Event {
-    let headers = vec![
-        Header::new(":status", status),
-        Header::new("content-type", content_type),
-    ];
-    Event::ResponseHeaders {
-        headers,
-        end_of_stream,
-    }
-}
-
-fn response_body(body: &str, end_of_stream: bool) -> Event {
-    Event::ResponseBody {
-        body: Bytes::copy_from_slice(body.as_bytes()),
-        end_of_stream,
-    }
-}
-
-const BODY: &str = r#"{"model":"m","prompt":"hello"}"#;
-const STREAMED: &str = r#"{"model":"m","prompt":"hello","stream":true}"#;
-const JSON: &str = "application/json";
-const SSE: &str = "text/event-stream";
-const TOKEN: &str = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n";
-const USAGE: &str =
-    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":3}}\n\n";
+/// Events of one stream.
+type Script<'s> = &'s [fn() -> Event];
 
 #[test]
 fn nothing_is_said_before_the_body_is_complete_and_then_all_in_order() {
@@ -392,19 +166,19 @@ fn refusals_carry_status_reason_and_openais_error() {
 
 #[test]
 fn what_a_client_did_wrong_is_a_400_that_names_it() {
-    let cases: [(&[(&str, &str)], &str, &str); 4] = [
-        (&[], r#"{"model":"m"}"#, "prompt"),
-        (&[], "not json", "not valid JSON at byte 0"),
-        (&[("x-slo-ttft-ms", "soon")], BODY, "x-slo-ttft-ms"),
+    let cases: [Wrong; 4] = [
+        (None, r#"{"model":"m"}"#, "prompt"),
+        (None, "not json", "not valid JSON at byte 0"),
+        (Some(("x-slo-ttft-ms", "soon")), BODY, "x-slo-ttft-ms"),
         (
-            &[("x-llm-d-inference-ttl", "later")],
+            Some(("x-llm-d-inference-ttl", "later")),
             BODY,
             "x-llm-d-inference-ttl",
         ),
     ];
-    for (headers, body, said) in cases {
+    for (header, body, said) in cases {
         let mut bench = Bench::new(1);
-        bench.on(request_headers(headers, false));
+        bench.on(request_headers(header.as_slice(), false));
         bench.on(request_body(body, true));
         assert_eq!(bench.immediate().status, 400);
         assert!(
@@ -432,6 +206,31 @@ fn a_body_beyond_the_limit_is_refused_as_it_arrives() {
     assert_eq!(bench.immediate().status, 413);
     bench.on(request_body("x", true));
     assert_eq!(bench.replies.len(), 1);
+}
+
+#[test]
+fn bodies_that_arrive_at_once_share_one_budget() {
+    let mut bench = Bench::new(1);
+    let mut slow = Stream::new(Arc::clone(&bench.stream.rules), 8);
+    let mut actions = Actions::new();
+    slow.on(Duration::ZERO, request_headers(&[], false), &mut actions);
+    slow.on(
+        Duration::ZERO,
+        request_body(&"x".repeat(90_000), false),
+        &mut actions,
+    );
+    bench.on(request_headers(&[], false));
+    bench.on(request_body(&"x".repeat(90_000), false));
+    assert_eq!(bench.immediate().status, 429);
+    assert!(
+        bench
+            .immediate()
+            .headers
+            .contains(&(header::DROPPED_REASON, "rejected-saturated".into()))
+    );
+    slow.on(Duration::ZERO, Event::Closed, &mut actions);
+    let bodies = &bench.stream.rules.bodies;
+    assert_eq!((bodies.held(), bodies.refused()), (0, 1));
 }
 
 #[test]
@@ -617,7 +416,7 @@ fn an_answer_of_the_proxys_own_ends_the_waiting() {
 
 #[test]
 fn the_wrong_order_closes_the_stream_with_an_error() {
-    let cases: [(&[fn() -> Event], &str); 5] = [
+    let cases: [(Script, &str); 5] = [
         (
             &[|| request_body(BODY, true)],
             "request body while waiting for request headers",
@@ -655,72 +454,5 @@ fn the_wrong_order_closes_the_stream_with_an_error() {
             bench.failed
         );
         assert_eq!(bench.in_flight(), 0);
-    }
-}
-
-fn any_event() -> impl Strategy<Value = (u8, bool)> {
-    (0u8..9, any::<bool>())
-}
-
-fn event_of(kind: u8, end: bool) -> Option<Event> {
-    Some(match kind {
-        0 => request_headers(&[], end),
-        1 => request_body(STREAMED, end),
-        2 => request_body(BODY, end),
-        3 => Event::RequestTrailers,
-        4 => response_headers("200", SSE, end),
-        5 => response_body(if end { USAGE } else { TOKEN }, end),
-        6 => Event::ResponseTrailers,
-        7 => Event::Closed,
-        _ => return None,
-    })
-}
-
-/// Place of a reply in its direction; an immediate answer stands for everything.
-fn place(reply: &Reply) -> (bool, u8) {
-    match reply {
-        Reply::RequestHeaders(_) => (false, 0),
-        Reply::RequestBody(_) => (false, 1),
-        Reply::RequestTrailers => (false, 2),
-        Reply::ResponseHeaders(_) => (true, 0),
-        Reply::ResponseBody(_) => (true, 1),
-        Reply::ResponseTrailers => (true, 2),
-        Reply::Immediate(_) => (true, 3),
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    #[test]
-    fn replies_keep_their_order_and_nothing_is_held_afterwards(
-        events in proptest::collection::vec(any_event(), 0..14),
-        endpoints in 0usize..2,
-    ) {
-        let mut bench = Bench::new(endpoints);
-        for (kind, end) in events {
-            match event_of(kind, end) {
-                Some(event) => bench.on(event),
-                None => bench.advance(Duration::from_secs(30)),
-            }
-            prop_assert!(bench.in_flight() <= 1);
-        }
-        bench.on(Event::Closed);
-        prop_assert_eq!(bench.in_flight(), 0);
-        prop_assert_eq!(bench.director.queued().total().requests, 0);
-        let totals = bench.director.demand().totals();
-        prop_assert_eq!(totals.offered().requests, totals.ended().requests, "every request ends in one outcome");
-        for response in [false, true] {
-            let places: Vec<u8> = bench.replies.iter().map(place).filter(|(of, _)| *of == response).map(|(_, at)| at).collect();
-            prop_assert!(places.is_sorted(), "{places:?}");
-            prop_assert!(places.is_empty() || places[0] != 1, "a body without headers: {places:?}");
-            prop_assert!(places.iter().filter(|at| **at != 1).count() <= 2, "headers or trailers twice: {places:?}");
-        }
-        let ends = |of: fn(&Reply) -> Option<&Piece>| {
-            bench.replies.iter().filter_map(of).filter(|piece| piece.end_of_stream).count()
-        };
-        let request_ends = ends(request_piece);
-        let response_ends = ends(response_piece);
-        prop_assert!(request_ends <= 1 && response_ends <= 1, "a body ended twice");
     }
 }

@@ -12,9 +12,6 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use std::fmt::Error;
 use std::sync::{Arc, Weak};
 
-/// One number of something.
-type Reading<T, N> = fn(&T) -> N;
-
 type Labels<'l> = &'l [(&'l str, &'l str)];
 
 /// Reads the hub on every exposition. It does not keep the hub alive.
@@ -45,6 +42,7 @@ impl Collector for HubCollector {
         };
         page.endpoints(&hub)?;
         page.queue(&hub)?;
+        page.bodies(&hub)?;
         page.demand(&hub)?;
         page.predictor(&hub)
     }
@@ -173,6 +171,21 @@ impl Page<'_, '_> {
             &epp("flow_control_pool_saturation"),
             "Share of the pool's room that is taken; may exceed 1, NaN = unknown",
             std::iter::once((labels, saturation)),
+        )
+    }
+
+    fn bodies(&mut self, hub: &Hub) -> Result<(), Error> {
+        let bodies = hub.bodies();
+        let held = std::iter::once((Vec::new(), bodies.held() as f64));
+        self.gauges(
+            &headroom("arriving_body_bytes"),
+            "Bytes of request bodies that are arriving",
+            held,
+        )?;
+        self.counter(
+            "arriving_bodies_refused",
+            "Requests refused because others left no room for their body",
+            bodies.refused(),
         )
     }
 

@@ -1,202 +1,21 @@
 //! A picker over a real gRPC connection, spoken to through Envoy's own generated bindings.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
-use envoy_types::pb::envoy::service::ext_proc::v3::body_mutation::Mutation;
-use envoy_types::pb::envoy::service::ext_proc::v3::external_processor_client::ExternalProcessorClient;
+mod proxy;
+
+use envoy_types::pb::envoy::service::ext_proc::v3::HttpTrailers;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_request::Request as Incoming;
 use envoy_types::pb::envoy::service::ext_proc::v3::processing_response::Response as Outgoing;
-use envoy_types::pb::envoy::service::ext_proc::v3::{
-    CommonResponse, HttpBody, HttpHeaders, HttpTrailers, ProcessingRequest, ProcessingResponse,
-};
 use envoy_types::pb::google::protobuf::value::Kind;
-use epp::{Handle, Options};
-use epp_core::{Config, EndpointSpec, Objectives, Outcome};
+use epp::Options;
+use epp_core::{Config, Objectives, Outcome};
 use names::{header, health, metadata};
+use proxy::*;
 use runtime::{Clock, Shutdown};
-use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
-use tonic_health::pb::HealthCheckRequest;
+use tonic::Code;
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
-
-const BODY: &[u8] = br#"{"model":"m","prompt":"hello"}"#;
-const STREAMED: &[u8] = br#"{"model":"m","prompt":"hello","stream":true}"#;
-const PATIENCE: Duration = Duration::from_secs(20);
-
-async fn picker(config: Config) -> Handle {
-    epp::start(config, Options::local(), Clock::start(), Shutdown::new())
-        .await
-        .unwrap()
-}
-
-fn endpoint(index: u8) -> EndpointSpec {
-    EndpointSpec {
-        name: format!("e{index}"),
-        address: format!("127.0.0.{index}:8000"),
-        labels: Default::default(),
-    }
-}
-
-async fn picker_with_one_endpoint() -> Handle {
-    let picker = picker(Config {
-        metrics: None,
-        ..Config::llmd_default().with_max_concurrency(1)
-    })
-    .await;
-    picker.set_endpoints(vec![endpoint(1)], Objectives::default());
-    picker
-}
-
-/// Waits until `met`, which something in the picker brings about.
-async fn until(what: &str, met: impl AsyncFn() -> bool) {
-    let wait = async {
-        while !met().await {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait)
-        .await
-        .unwrap_or_else(|_| panic!("waited in vain for {what}"));
-}
-
-async fn idle(picker: &Handle) {
-    until("all load to be given back", async || {
-        picker
-            .pool()
-            .endpoints
-            .iter()
-            .all(|endpoint| endpoint.load.snapshot().in_flight == 0)
-            && picker.queued().total().requests == 0
-    })
-    .await;
-}
-
-/// One stream, from the proxy's side.
-struct Stream {
-    send: Option<mpsc::Sender<ProcessingRequest>>,
-    replies: Streaming<ProcessingResponse>,
-}
-
-impl Stream {
-    async fn open(picker: &Handle) -> Self {
-        let channel = Channel::from_shared(format!("http://{}", picker.grpc))
-            .unwrap()
-            .connect()
-            .await
-            .unwrap();
-        let (send, requests) = mpsc::channel(16);
-        let replies = ExternalProcessorClient::new(channel)
-            .process(ReceiverStream::new(requests))
-            .await
-            .unwrap();
-        Self {
-            send: Some(send),
-            replies: replies.into_inner(),
-        }
-    }
-
-    async fn say(&self, request: Incoming) {
-        let message = ProcessingRequest {
-            request: Some(request),
-            ..Default::default()
-        };
-        // The picker may have ended the stream already: what matters is what it answered.
-        let _ = self
-            .send
-            .as_ref()
-            .expect("the stream is open")
-            .send(message)
-            .await;
-    }
-
-    async fn reply(&mut self) -> Result<Option<Outgoing>, Status> {
-        let reply = tokio::time::timeout(PATIENCE, self.replies.message())
-            .await
-            .expect("an answer in time")?;
-        Ok(reply.and_then(|reply| reply.response))
-    }
-
-    async fn next(&mut self) -> Outgoing {
-        self.reply().await.expect("no error").expect("a reply")
-    }
-
-    /// Everything up to the end of the stream.
-    async fn rest(&mut self) -> Result<Vec<Outgoing>, Status> {
-        let mut replies = Vec::new();
-        while let Some(reply) = self.reply().await? {
-            replies.push(reply);
-        }
-        Ok(replies)
-    }
-
-    fn half_close(&mut self) {
-        self.send = None;
-    }
-}
-
-fn headers(pairs: &[(&str, &str)], end_of_stream: bool) -> HttpHeaders {
-    let header = |(name, value): &(&str, &str)| HeaderValue {
-        key: (*name).to_owned(),
-        raw_value: value.as_bytes().to_vec(),
-        ..Default::default()
-    };
-    let headers = Some(HeaderMap {
-        headers: pairs.iter().map(header).collect(),
-    });
-    HttpHeaders {
-        headers,
-        end_of_stream,
-        ..Default::default()
-    }
-}
-
-fn request_headers(extra: &[(&str, &str)]) -> Incoming {
-    let mut pairs = vec![
-        (":method", "POST"),
-        (":path", "/v1/completions"),
-        ("content-type", "application/json"),
-    ];
-    pairs.extend(extra);
-    Incoming::RequestHeaders(headers(&pairs, false))
-}
-
-fn request_body(body: &[u8], end_of_stream: bool) -> Incoming {
-    Incoming::RequestBody(HttpBody {
-        body: body.to_vec(),
-        end_of_stream,
-        ..Default::default()
-    })
-}
-
-fn response_headers(content_type: &str) -> Incoming {
-    Incoming::ResponseHeaders(headers(
-        &[(":status", "200"), ("content-type", content_type)],
-        false,
-    ))
-}
-
-fn response_body(body: &str, end_of_stream: bool) -> Incoming {
-    Incoming::ResponseBody(HttpBody {
-        body: body.as_bytes().to_vec(),
-        end_of_stream,
-        ..Default::default()
-    })
-}
-
-fn streamed(response: Option<CommonResponse>) -> (Vec<u8>, bool) {
-    match response
-        .and_then(|response| response.body_mutation)
-        .and_then(|body| body.mutation)
-    {
-        Some(Mutation::StreamedResponse(piece)) => (piece.body, piece.end_of_stream),
-        other => panic!("only streamed bodies are allowed in full duplex: {other:?}"),
-    }
-}
 
 #[tokio::test]
 async fn one_request_message_by_message() {
@@ -286,19 +105,6 @@ async fn a_second_end_of_stream_and_unknown_trailers_change_nothing() {
         ]
     );
     idle(&picker).await;
-}
-
-fn kind(reply: Outgoing) -> &'static str {
-    match reply {
-        Outgoing::RequestHeaders(_) => "request headers",
-        Outgoing::RequestBody(_) => "request body",
-        Outgoing::RequestTrailers(_) => "request trailers",
-        Outgoing::ResponseHeaders(_) => "response headers",
-        Outgoing::ResponseBody(_) => "response body",
-        Outgoing::ResponseTrailers(_) => "response trailers",
-        Outgoing::ImmediateResponse(_) => "immediate",
-        Outgoing::StreamedImmediateResponse(_) => "streamed immediate",
-    }
 }
 
 #[tokio::test]
@@ -413,23 +219,6 @@ async fn a_refusal_is_an_immediate_answer() {
         .filter_map(|set| set.header.as_ref())
         .find(|set| set.key == header::DROPPED_REASON);
     assert_eq!(reason.unwrap().raw_value, b"rejected-no-endpoints");
-}
-
-async fn serving(picker: &Handle, service: &str) -> Option<ServingStatus> {
-    let channel = Channel::from_shared(format!("http://{}", picker.grpc_health))
-        .unwrap()
-        .connect()
-        .await
-        .ok()?;
-    let request = HealthCheckRequest {
-        service: service.to_owned(),
-    };
-    let answer = HealthClient::new(channel)
-        .check(request)
-        .await
-        .ok()?
-        .into_inner();
-    ServingStatus::try_from(answer.status).ok()
 }
 
 #[tokio::test]
