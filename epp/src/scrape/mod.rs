@@ -10,7 +10,7 @@ pub mod parse;
 
 use crate::extproc::hub::Hub;
 use connection::{Connection, ScrapeError};
-use epp_core::{Endpoint, Pool};
+use epp_core::{Endpoint, LoadSnapshot, Pool};
 use runtime::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,15 +47,22 @@ impl Schedule {
         }
     }
 
-    /// Time until the next read of `endpoint`, which failed `failures` times in a row.
-    fn period(&self, endpoint: &Endpoint, failures: u32, idle: bool) -> Duration {
-        let load = endpoint.load.snapshot();
-        let usual = match (idle, load.in_flight == 0 && load.since_scrape == 0) {
-            (true, _) => self.interval.max(IDLE_INTERVAL),
-            (false, true) => self.quiet_interval,
-            (false, false) => self.interval,
+    /// Time between looks at an endpoint that failed `failures` times in a row.
+    fn period(&self, failures: u32, idle: bool) -> Duration {
+        let usual = if idle {
+            self.interval.max(IDLE_INTERVAL)
+        } else {
+            self.interval
         };
         usual.max((self.interval * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_BACKOFF))
+    }
+
+    /// Whether an endpoint that was last read `age` ago is worth reading: what has no requests of ours can wait
+    /// a little.
+    fn worth_reading(&self, load: &LoadSnapshot, age: Duration) -> bool {
+        let ours = load.in_flight > 0 || load.since_scrape > 0;
+        // Half an interval of slack, because looks are not exactly one interval apart.
+        ours || age + self.interval / 2 >= self.quiet_interval
     }
 }
 
@@ -143,10 +150,18 @@ async fn read(endpoint: Arc<Endpoint>, hub: Arc<Hub>, schedule: Schedule, place:
     loop {
         let now = hub.clock.now();
         let idle = failures == 0 && endpoint.scraped().is_some() && hub.idle(now);
-        let period = schedule.period(&endpoint, failures, idle);
+        let look = hub
+            .clock
+            .instant(next(now, place, schedule.period(failures, idle)));
         tokio::select! {
-            () = tokio::time::sleep_until(hub.clock.instant(next(now, place, period))) => {}
+            () = tokio::time::sleep_until(look) => {}
             () = hub.woken(), if idle => {}
+        }
+        let age = endpoint
+            .scraped()
+            .map(|scraped| scraped.age(hub.clock.now()));
+        if age.is_some_and(|age| !schedule.worth_reading(&endpoint.load.snapshot(), age)) {
+            continue;
         }
         match connection
             .fetch(|page| parse::parse(page, hub.clock.now()))
@@ -193,17 +208,34 @@ mod tests {
     }
 
     #[test]
+    fn a_dispatch_makes_the_next_look_a_read() {
+        let ms = Duration::from_millis;
+        let schedule = Schedule::new(ms(50), Duration::from_secs(2), "/metrics");
+        let quiet = LoadSnapshot::default();
+        let dispatched = LoadSnapshot {
+            since_scrape: 1,
+            ..quiet
+        };
+        let running = LoadSnapshot {
+            in_flight: 1,
+            ..quiet
+        };
+        assert!(
+            schedule.worth_reading(&dispatched, ms(50)) && schedule.worth_reading(&running, ms(50))
+        );
+        let ages = [50, 100, 150].map(|age| schedule.worth_reading(&quiet, ms(age)));
+        assert_eq!(ages, [false, false, true]);
+    }
+
+    #[test]
     fn failures_are_met_with_patience_that_ends_at_five_seconds() {
         let schedule = Schedule::new(
             Duration::from_millis(50),
             Duration::from_secs(2),
             "/metrics",
         );
-        let endpoint = Endpoint::new("a", "127.0.0.1:1", Default::default());
-        let periods: Vec<_> = [0, 1, 2, 40]
-            .map(|failures| schedule.period(&endpoint, failures, false).as_millis())
-            .into();
-        assert_eq!(periods, [150, 150, 200, 5000]);
+        let periods = [0, 1, 2, 40].map(|failures| schedule.period(failures, false).as_millis());
+        assert_eq!(periods, [50, 100, 200, 5000]);
     }
 
     #[test]
