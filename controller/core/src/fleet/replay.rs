@@ -6,7 +6,7 @@ use std::time::Duration;
 use epp_core::Pool;
 use epp_core::config::Config;
 use epp_core::{Director, End, InFlight, Outcome, Request, Ticket, Verdict};
-use predictor::{Candidate, Learner, LearnerConfig};
+use predictor::{Candidate, Learner, LearnerConfig, Observation};
 use rustc_hash::FxHashMap;
 use simulator_core::{Event as EngineEvent, EventKind, Prefix, Profile, Submission};
 
@@ -59,6 +59,8 @@ pub fn replay(spec: &FleetSpec, offers: &[Offer]) -> FleetReport {
 /// A request on a replica.
 struct Live {
     in_flight: InFlight,
+    /// Learned once the answer is complete, as behind Envoy.
+    first_label: Option<Observation>,
     tokens: u32,
     cached_tokens: u32,
     first_token: Option<Duration>,
@@ -245,6 +247,7 @@ impl<'a> Run<'a> {
         }
         let live = Live {
             in_flight,
+            first_label: None,
             tokens: 0,
             cached_tokens: 0,
             first_token: None,
@@ -306,8 +309,7 @@ impl<'a> Run<'a> {
                 live.first_token = Some(event.at);
                 let ttft = event.at.saturating_sub(self.offers[event.id as usize].at);
                 self.recent_ttft_ms.push(ttft.as_secs_f64() * 1e3);
-                let observation = live.in_flight.first_token(event.at);
-                self.learn(observation);
+                live.first_label = live.in_flight.first_token(event.at);
             }
             EventKind::Token => {
                 live.tokens += 1;
@@ -343,7 +345,7 @@ impl<'a> Run<'a> {
             decode: at.saturating_sub(first_token),
             cached_tokens: live.cached_tokens,
         };
-        self.learn(completion.observations);
+        self.learn(live.first_label.into_iter().chain(completion.observations));
         self.close(id as usize, fate);
     }
 
@@ -393,7 +395,7 @@ impl<'a> Run<'a> {
 
     // --- learning ---
 
-    fn learn(&mut self, observations: impl IntoIterator<Item = predictor::Observation>) {
+    fn learn(&mut self, observations: impl IntoIterator<Item = Observation>) {
         let Some(learner) = &mut self.learner else {
             return;
         };
