@@ -95,6 +95,28 @@ pub mod header {
     }
 }
 
+/// Values of [`header::DROPPED_REASON`]. `BAD_REQUEST`, `SLO_UNATTAINABLE` and `OTHER` are Headroom's, the rest llm-d's.
+pub mod dropped_reason {
+    /// The queue, or the room for arriving bodies, is full.
+    pub const SATURATED: &str = "rejected-saturated";
+    /// There is nowhere to send the request.
+    pub const NO_ENDPOINTS: &str = "rejected-no-endpoints";
+    /// It waited longer than it may.
+    pub const TTL_EXPIRED: &str = "rejected-ttl-expired";
+    /// Its client left while it was queued.
+    pub const CONTEXT_CANCELLED: &str = "rejected-context-cancelled";
+    /// The picker is stopping.
+    pub const SHUTTING_DOWN: &str = "rejected-shutting-down";
+    /// It was taken off its server to make room.
+    pub const EVICTED: &str = "evicted";
+    /// No endpoint could meet its SLO.
+    pub const SLO_UNATTAINABLE: &str = "rejected-slo-unattainable";
+    /// It could not be read.
+    pub const BAD_REQUEST: &str = "rejected-bad-request";
+    /// Anything else.
+    pub const OTHER: &str = "rejected-other";
+}
+
 /// ext_proc dynamic metadata namespaces.
 pub mod metadata {
     /// Where the pick is written and the served endpoint read.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use names::dropped_reason as reason;
+
 use serde::{Deserialize, Serialize};
 
 /// The one end of each request. The names are llm-d's where it has one.
@@ -74,20 +76,18 @@ impl Outcome {
 
     /// HTTP status and `x-llm-d-request-dropped-reason` of a refusal; `None` for outcomes after dispatch
     /// whose answer is the server's own.
-    ///
-    /// `rejected-slo-unattainable` is Headroom's; the other reasons are llm-d's.
     pub fn refusal(self) -> Option<(u16, &'static str)> {
         match self {
             Self::Served | Self::Failed | Self::ClientGone | Self::UpstreamCut => None,
-            Self::Evicted => Some((429, "evicted")),
-            Self::RejectedCapacity => Some((429, "rejected-saturated")),
-            Self::RejectedSlo => Some((429, "rejected-slo-unattainable")),
-            Self::EvictedTtl => Some((429, "rejected-ttl-expired")),
+            Self::Evicted => Some((429, reason::EVICTED)),
+            Self::RejectedCapacity => Some((429, reason::SATURATED)),
+            Self::RejectedSlo => Some((429, reason::SLO_UNATTAINABLE)),
+            Self::EvictedTtl => Some((429, reason::TTL_EXPIRED)),
             Self::RejectedNoEndpoints | Self::EvictedNoEndpoints => {
-                Some((503, "rejected-no-endpoints"))
+                Some((503, reason::NO_ENDPOINTS))
             }
-            Self::EvictedContextCancelled => Some((503, "rejected-context-cancelled")),
-            Self::RejectedOther | Self::EvictedOther => Some((503, "rejected-shutting-down")),
+            Self::EvictedContextCancelled => Some((503, reason::CONTEXT_CANCELLED)),
+            Self::RejectedOther | Self::EvictedOther => Some((503, reason::SHUTTING_DOWN)),
         }
     }
 }
@@ -101,7 +101,7 @@ pub struct Refusal {
     pub status: u16,
     /// Value of `x-llm-d-request-dropped-reason`.
     pub reason: &'static str,
-    /// When it is worth trying again; whole seconds, at least one.
+    /// When it is worth trying again; whole seconds, at least one. `None` = nothing is known of it.
     pub retry_after: Option<Duration>,
     /// One sentence for the client.
     pub message: String,
@@ -117,7 +117,7 @@ impl Refusal {
         wait: Option<Duration>,
         message: impl Into<String>,
     ) -> Self {
-        let (status, reason) = outcome.refusal().unwrap_or((500, "rejected-other"));
+        let (status, reason) = outcome.refusal().unwrap_or((500, reason::OTHER));
         let retry_after = (status == 429).then(|| whole_seconds(wait.unwrap_or_default()));
         Self {
             outcome,

@@ -13,6 +13,7 @@ use crate::api::error::{RequestError, openai_error};
 use crate::api::head::Header;
 use bytes::Bytes;
 use epp_core::{End, InFlight, Refusal, Verdict};
+use names::dropped_reason;
 use names::header;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,13 +167,13 @@ impl Stream {
         let answer = match error {
             RequestError::Crowded => unavailable(
                 error.status(),
-                "rejected-saturated",
+                dropped_reason::SATURATED,
                 &error.to_string(),
                 None,
             ),
             _ => {
                 let body = openai_error(error.status(), &error.to_string(), error.param(), None);
-                immediate(error.status(), "rejected-bad-request", body)
+                immediate(error.status(), dropped_reason::BAD_REQUEST, body)
             }
         };
         self.answer(answer, out);
@@ -358,7 +359,7 @@ fn refused(refusal: &Refusal) -> Immediate {
 fn no_endpoints() -> Immediate {
     unavailable(
         503,
-        "rejected-no-endpoints",
+        dropped_reason::NO_ENDPOINTS,
         "no model server is ready",
         None,
     )

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use epp_core::Pool;
 use epp_core::config::Config;
-use epp_core::{Director, End, InFlight, Outcome, Request, Ticket, Verdict};
+use epp_core::{Director, End, Endpoint, InFlight, Outcome, Request, Ticket, Verdict};
 use predictor::{Candidate, Learner, LearnerConfig, Observation};
 use rustc_hash::FxHashMap;
 use simulator_core::{Event as EngineEvent, EventKind, Prefix, Profile, Submission};
@@ -194,7 +194,7 @@ impl<'a> Run<'a> {
             };
             match verdict {
                 Verdict::Dispatched(dispatch) => {
-                    self.serve(index, &dispatch.endpoint.name.clone(), dispatch.in_flight)
+                    self.serve(index, &dispatch.endpoint, dispatch.in_flight)
                 }
                 Verdict::Refused(refusal) => {
                     let expired = matches!(
@@ -215,14 +215,14 @@ impl<'a> Run<'a> {
         self.schedule_wakeup();
     }
 
-    fn serve(&mut self, index: usize, endpoint: &str, in_flight: InFlight) {
+    fn serve(&mut self, index: usize, endpoint: &Arc<Endpoint>, in_flight: InFlight) {
         if let Some(learner) = &mut self.learner {
             learner.note_dispatch(self.now);
         }
         let replica = self
             .replicas
             .iter()
-            .position(|replica| &*replica.endpoint.name == endpoint);
+            .position(|replica| Arc::ptr_eq(&replica.endpoint, endpoint));
         let Some(replica) = replica else {
             return self.close(index, Fate::Refused("unknown-replica"));
         };
@@ -404,12 +404,8 @@ impl<'a> Run<'a> {
         }
         if self.candidate.is_none() && learner.due(self.now) {
             self.candidate = Some(learner.fit(self.now));
-            let delay = self
-                .spec
-                .learner
-                .as_ref()
-                .map_or(Duration::ZERO, |config| config.install_delay);
-            self.agenda.at(self.now + delay, Event::Install);
+            let in_force = self.now + learner.config().install_delay;
+            self.agenda.at(in_force, Event::Install);
         }
         self.director.set_model(Arc::new(learner.model(self.now)));
     }
