@@ -1,4 +1,4 @@
-//! Every header, label and metadata name Headroom puts on or takes from a wire, with its aliases.
+//! Every header, label, annotation, metadata and metric name Headroom puts on or takes from a wire, with its aliases.
 //!
 //! Nothing else spells these: an alias added here is understood everywhere.
 
@@ -115,6 +115,123 @@ pub mod dropped_reason {
     pub const BAD_REQUEST: &str = "rejected-bad-request";
     /// Anything else.
     pub const OTHER: &str = "rejected-other";
+}
+
+/// Annotations on a HorizontalPodAutoscaler, Deployment, LeaderWorkerSet or InferencePool.
+pub mod annotation {
+    use super::Name;
+
+    /// The model served, as clients name it.
+    pub const MODEL: Name = Name::new("headroom.dev/model", &["llm-d.ai/model-id"]);
+    /// Time to first token asked for, milliseconds.
+    pub const SLO_TTFT_MS: Name = Name::new("headroom.dev/slo-ttft-ms", &[]);
+    /// Time per output token asked for, milliseconds.
+    pub const SLO_TPOT_MS: Name = Name::new("headroom.dev/slo-tpot-ms", &[]);
+    /// Share of the requests that must meet both, in percent.
+    pub const SLO_PERCENTILE: Name = Name::new("headroom.dev/slo-percentile", &[]);
+    /// What one replica costs per hour, in any one currency.
+    pub const COST_PER_HOUR: Name =
+        Name::new("headroom.dev/cost-per-hour", &["llm-d.ai/variant-cost"]);
+    /// What the replicas run on.
+    pub const ACCELERATOR: Name = Name::new("headroom.dev/accelerator", &[]);
+    /// `prefill`, `decode` or `both`.
+    pub const ROLE: Name = Name::new("headroom.dev/role", &[]);
+    /// `advise`, `publish` or `direct`.
+    pub const MODE: Name = Name::new("headroom.dev/mode", &[]);
+    /// Seconds from a replica's start to its first useful answer, or `auto`.
+    pub const STARTUP_SECONDS: Name = Name::new("headroom.dev/startup-seconds", &[]);
+    /// The InferencePool whose endpoint picker sees the demand.
+    pub const POOL: Name = Name::new("headroom.dev/pool", &[]);
+    /// Fewest replicas, where the object itself does not say.
+    pub const MIN_REPLICAS: Name = Name::new("headroom.dev/min-replicas", &[]);
+    /// Most replicas, where the object itself does not say.
+    pub const MAX_REPLICAS: Name = Name::new("headroom.dev/max-replicas", &[]);
+    /// llm-d's mark of an autoscaled object: `true` turns its aliases on.
+    pub const MANAGED: &str = "llm-d.ai/managed";
+    /// Which of a pod's target ports are live.
+    pub const ACTIVE_PORTS: Name = Name::new(
+        "llm-d.ai/active-ports",
+        &["inference.networking.k8s.io/active-ports"],
+    );
+    /// On a Lease: `host:port` at which the holder serves its followers.
+    pub const LEADER_ADDRESS: &str = "headroom.dev/leader-address";
+    /// Everything that Headroom reads from an annotated model, for suggestions.
+    pub const MODEL_ANNOTATIONS: &[Name] = &[
+        MODEL,
+        SLO_TTFT_MS,
+        SLO_TPOT_MS,
+        SLO_PERCENTILE,
+        COST_PER_HOUR,
+        ACCELERATOR,
+        ROLE,
+        MODE,
+        STARTUP_SECONDS,
+        POOL,
+        MIN_REPLICAS,
+        MAX_REPLICAS,
+    ];
+}
+
+/// Labels on pods, nodes and our own objects.
+pub mod label {
+    use super::Name;
+
+    /// What a pod does: `prefill`, `decode`, `both` and llm-d's combinations.
+    pub const ROLE: Name = Name::new("llm-d.ai/role", &[]);
+    /// The engine a pod runs, for the mapping of its metrics.
+    pub const ENGINE_TYPE: Name = Name::new("llm-d.ai/engine-type", &[]);
+    /// What a pod runs on: the class that latencies are learned for.
+    pub const ACCELERATOR: Name = Name::new(
+        "headroom.dev/accelerator",
+        &[
+            "inference.optimization/acceleratorName",
+            "llm-d.ai/accelerator",
+        ],
+    );
+    /// On endpoint picker pods: the pool they pick for. How the controller finds them.
+    pub const POOL: &str = "headroom.dev/pool";
+    /// On endpoint picker pods: `epp`; on the controller's: `controller`.
+    pub const COMPONENT: &str = "app.kubernetes.io/component";
+    /// Accelerator of a node, as NVIDIA's device plugin spells it.
+    pub const NODE_GPU_PRODUCT: &str = "nvidia.com/gpu.product";
+}
+
+/// API groups and the metric names of the Kubernetes metrics APIs.
+pub mod kubernetes {
+    use super::Name;
+
+    /// Group of our own resources.
+    pub const GROUP: &str = "headroom.dev";
+    /// The component that writes conditions and Events.
+    pub const FIELD_MANAGER: &str = "headroom";
+    /// Finalizer, leases and Secrets begin with this.
+    pub const PREFIX: &str = "headroom";
+    /// Replicas wanted of one variant (HPA: AverageValue 1).
+    pub const DESIRED_REPLICAS: Name = Name::new("llm_desired_replicas", &["wva_desired_replicas"]);
+    /// Replicas wanted over replicas there (HPA: Value 1).
+    pub const DESIRED_RATIO: Name = Name::new("llm_desired_ratio", &["wva_desired_ratio"]);
+    /// Predicted latency at the SLO's percentile over the SLO, the larger of TTFT and TPOT (HPA: Value 1).
+    pub const SLO_PRESSURE: Name = Name::new("llm_slo_pressure", &[]);
+    /// Offered prompt and output tokens per second (HPA: AverageValue = one replica's capacity).
+    pub const OFFERED_TOKENS: Name = Name::new("llm_offered_tokens_per_second", &[]);
+    /// Seconds that the queue in front of the replicas is worth.
+    pub const QUEUE_SECONDS: Name = Name::new("llm_queue_seconds", &[]);
+    /// All of them.
+    pub const METRICS: &[Name] = &[
+        DESIRED_REPLICAS,
+        DESIRED_RATIO,
+        SLO_PRESSURE,
+        OFFERED_TOKENS,
+        QUEUE_SECONDS,
+    ];
+}
+
+/// Pages of the authenticated admin port of an endpoint picker.
+pub mod admin {
+    /// The demand report, JSON.
+    pub const DEMAND: &str = "/headroom/v1/demand";
+    /// The learned models, binary.
+    pub const MODEL: &str = "/headroom/v1/model";
 }
 
 /// ext_proc dynamic metadata namespaces.

@@ -1,0 +1,1 @@
+//! Kubernetes types: ours and those we read.
