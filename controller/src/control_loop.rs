@@ -86,7 +86,7 @@ impl ControlLoop {
 #[cfg(test)]
 mod tests {
     use controller_core::signals::{Backlog, Replicas, Totals};
-    use controller_core::{Mix, SloClass};
+    use controller_core::{Mix, SloTargets};
     use predictor::LatencyModel;
     use tokio::sync::mpsc;
 
@@ -114,7 +114,7 @@ mod tests {
     #[tokio::test]
     async fn decisions_are_acted_upon_and_recorded_until_draining() {
         let (sender, mut acted) = mpsc::unbounded_channel();
-        let slo = SloClass {
+        let slo = SloTargets {
             percentile: 0.9,
             ttft_ms: 2000.0,
             tpot_ms: 150.0,

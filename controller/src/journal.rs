@@ -128,6 +128,7 @@ pub(crate) mod tests {
                 ready: previous,
                 starting: 0,
                 draining: 0,
+                pending: 0,
             },
             demand: None,
             forecast: None,

@@ -10,9 +10,11 @@ pub mod control_loop;
 mod fake_server;
 pub mod file;
 pub mod journal;
+pub mod kubernetes;
 pub mod local;
 pub mod metrics;
 pub mod publication;
+pub mod published;
 pub mod standalone;
 
 pub use journal::Journal;

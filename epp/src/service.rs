@@ -13,6 +13,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use epp_core::config::Detector;
 use epp_core::{Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth};
+use predictor::Learners;
 use predictor::trainer::Trainer;
 use runtime::admin::{self, AdminOptions};
 use runtime::listen::{ListenError, bind};
@@ -159,6 +160,8 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
     let director = Director::new(config, options.seed);
     let rules = Rules {
         objectives: Objectives::default(),
+        default_slo: Slo::NONE,
+        rewrites: Arc::default(),
         hashing: director.prefix_hashing(),
         max_request_bytes: options.max_request_bytes,
         bodies: Arc::new(Budget::new(options.max_arriving_bytes)),
@@ -168,7 +171,7 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         dialects: Arc::default(),
     };
     let trainer = Trainer::spawn(
-        options.learner.clone(),
+        Learners::new(options.learner.clone()),
         options.trainer_cpu_share,
         Box::new(move || clock.now()),
     );

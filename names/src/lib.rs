@@ -192,6 +192,8 @@ pub mod label {
     pub const POOL: &str = "headroom.dev/pool";
     /// On endpoint picker pods: `epp`; on the controller's: `controller`.
     pub const COMPONENT: &str = "app.kubernetes.io/component";
+    /// On a HorizontalPodAutoscaler that KEDA made: its ScaledObject.
+    pub const SCALED_OBJECT: &str = "scaledobject.keda.sh/name";
     /// Accelerator of a node, as NVIDIA's device plugin spells it.
     pub const NODE_GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 }
@@ -202,6 +204,8 @@ pub mod kubernetes {
 
     /// Group of our own resources.
     pub const GROUP: &str = "headroom.dev";
+    /// Group of InferencePool.
+    pub const INFERENCE_GROUP: &str = "inference.networking.k8s.io";
     /// The component that writes conditions and Events.
     pub const FIELD_MANAGER: &str = "headroom";
     /// Finalizer, leases and Secrets begin with this.
@@ -226,12 +230,48 @@ pub mod kubernetes {
     ];
 }
 
+/// Labels of the series in the Kubernetes metrics APIs.
+pub mod series {
+    /// The variant.
+    pub const VARIANT: &str = "variant";
+    /// The model's name as a label value.
+    pub const MODEL: &str = "model";
+    /// `prefill`, `decode` or `both`.
+    pub const ROLE: &str = "role";
+    /// The InferencePool.
+    pub const POOL: &str = "pool";
+    /// What the replicas run on.
+    pub const ACCELERATOR: &str = "accelerator";
+    /// The namespace that the variant is scaled in.
+    pub const NAMESPACE: &str = "namespace";
+    /// Labels of a metric asked for by its old name, as llm-d's autoscaler spelt them.
+    pub mod alias {
+        /// The variant.
+        pub const VARIANT: &str = "variant_name";
+        /// The namespace, as Prometheus renames it.
+        pub const NAMESPACE: &str = "exported_namespace";
+        /// What the replicas run on.
+        pub const ACCELERATOR: &str = "accelerator_type";
+    }
+}
+
 /// Pages of the authenticated admin port of an endpoint picker.
 pub mod admin {
     /// The demand report, JSON.
     pub const DEMAND: &str = "/headroom/v1/demand";
     /// The learned models, binary.
     pub const MODEL: &str = "/headroom/v1/model";
+    /// Audience of the tokens that the pages are asked with, where the cluster mounts such a token: one that was
+    /// taken from us opens these pages and nothing else.
+    pub const AUDIENCE: &str = "headroom.dev/epp";
+    /// Default port of the pages.
+    pub const PORT: u16 = 9443;
+}
+
+/// Pages that the controller's replicas show each other.
+pub mod followers {
+    /// What the leader publishes, as a stream.
+    pub const PUBLISHED: &str = "/headroom/v1/published";
 }
 
 /// ext_proc dynamic metadata namespaces.
@@ -269,6 +309,89 @@ pub mod metric {
         pub const KV_USAGE: &str = "vllm:kv_cache_usage_perc";
         /// Info gauge with the labels `block_size` and `num_gpu_blocks`.
         pub const CACHE_CONFIG: &str = "vllm:cache_config_info";
+        /// Requests answered to the end, by reason.
+        pub const SERVED: &str = "vllm:request_success_total";
+        /// Prompt tokens taken in.
+        pub const PROMPT_TOKENS: &str = "vllm:prompt_tokens_total";
+        /// Tokens generated.
+        pub const OUTPUT_TOKENS: &str = "vllm:generation_tokens_total";
+        /// Prompt tokens found in the prefix cache.
+        pub const CACHED_TOKENS: &str = "vllm:prefix_cache_hits_total";
+    }
+
+    /// SGLang's names, read from engines.
+    pub mod sglang {
+        /// Requests in the running batch.
+        pub const RUNNING: &str = "sglang:num_running_reqs";
+        /// Requests waiting for admission to the batch.
+        pub const WAITING: &str = "sglang:num_queue_reqs";
+        /// Share of the KV cache in use, 0 to 1.
+        pub const KV_USAGE: &str = "sglang:token_usage";
+        /// Info gauge with the labels `page_size` and `num_pages`.
+        pub const CACHE_CONFIG: &str = "sglang:cache_config_info";
+        /// Requests answered to the end.
+        pub const SERVED: &str = "sglang:num_requests_total";
+        /// Prompt tokens taken in.
+        pub const PROMPT_TOKENS: &str = "sglang:prompt_tokens_total";
+        /// Tokens generated.
+        pub const OUTPUT_TOKENS: &str = "sglang:generation_tokens_total";
+        /// Prompt tokens found in the prefix cache.
+        pub const CACHED_TOKENS: &str = "sglang:cached_tokens_total";
+    }
+
+    /// What other endpoint pickers write, as Prometheus stores it (`_total` and `_sum` included): llm-d's names and
+    /// the older ones of the inference extension.
+    pub mod epp {
+        use crate::Name;
+
+        /// Ready endpoints of the pool in the label `name`: there while a picker is scraped.
+        pub const READY_ENDPOINTS: Name =
+            Name::new("llm_d_epp_ready_endpoints", &["inference_pool_ready_pods"]);
+        /// Requests that flow control ended, by `outcome`, `priority` and `inference_pool`.
+        pub const FLOW_REQUESTS: Name = Name::new(
+            "llm_d_epp_flow_control_requests_total",
+            &["inference_extension_flow_control_requests_total"],
+        );
+        /// Requests in the queue, by `inference_pool` among others.
+        pub const QUEUE_SIZE: Name = Name::new(
+            "llm_d_epp_flow_control_queue_size",
+            &["inference_extension_flow_control_queue_size"],
+        );
+        /// Requests, by `model_name` and `target_model_name`.
+        pub const REQUESTS: Name = Name::new(
+            "llm_d_epp_request_total",
+            &["inference_objective_request_total"],
+        );
+        /// Requests on the endpoints, by the same labels.
+        pub const RUNNING: Name = Name::new(
+            "llm_d_epp_request_running",
+            &["inference_objective_running_requests"],
+        );
+        /// Prompt tokens, sum of a histogram.
+        pub const INPUT_TOKENS_SUM: Name = Name::new(
+            "llm_d_epp_request_input_tokens_sum",
+            &["inference_objective_input_tokens_sum"],
+        );
+        /// Requests whose prompt tokens are known.
+        pub const INPUT_TOKENS_COUNT: Name = Name::new(
+            "llm_d_epp_request_input_tokens_count",
+            &["inference_objective_input_tokens_count"],
+        );
+        /// Output tokens, sum of a histogram.
+        pub const OUTPUT_TOKENS_SUM: Name = Name::new(
+            "llm_d_epp_request_output_tokens_sum",
+            &["inference_objective_output_tokens_sum"],
+        );
+        /// Requests whose output tokens are known.
+        pub const OUTPUT_TOKENS_COUNT: Name = Name::new(
+            "llm_d_epp_request_output_tokens_count",
+            &["inference_objective_output_tokens_count"],
+        );
+        /// Prompt tokens found in a prefix cache, sum of a histogram.
+        pub const CACHED_TOKENS_SUM: Name = Name::new(
+            "llm_d_epp_request_cached_tokens_sum",
+            &["inference_objective_prompt_cached_tokens_sum"],
+        );
     }
 }
 

@@ -11,7 +11,10 @@
 //! right on average; coefficients without evidence stay at the prior's, scaled like the others, so
 //! that a model that has only seen an idle replica does not take queueing for free.
 
+use serde::{Deserialize, Serialize};
+
 use crate::nnls::Normal;
+use crate::snapshot::Flaw;
 use crate::store::Row;
 use crate::{Features, Target};
 
@@ -38,7 +41,7 @@ const STEPS: usize = 6;
 const LEAST_MS: f64 = 0.01;
 
 /// The most that has been seen to run at once.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Limits {
     /// Decoding requests.
     pub(crate) running: f32,
@@ -82,7 +85,7 @@ fn joined(now: f32, waiting: f32, limit: f32) -> f32 {
 }
 
 /// A fitted base for one target.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Base {
     target: Target,
     coefficients: [f64; TERMS],
@@ -104,6 +107,38 @@ impl Base {
                 ..Features::idle(512.0)
             },
         }
+    }
+
+    /// What a base from outside has that no fit produces, if anything: the field, its value and what is right.
+    pub(crate) fn flaw(&self) -> Option<Flaw> {
+        let amount = |value: f64| value.is_finite() && value >= 0.0;
+        let Features {
+            input_tokens,
+            cached_tokens,
+            waiting,
+            waiting_tokens,
+            running,
+            resident_tokens,
+            kv_utilization,
+        } = self.typical;
+        let coefficients = self.coefficients.map(|value| ("coefficient", value));
+        let others = [
+            ("most running", self.limits.running),
+            ("most resident tokens", self.limits.resident_tokens),
+            ("typical input tokens", input_tokens),
+            ("typical cached tokens", cached_tokens),
+            ("typical waiting", waiting),
+            ("typical waiting tokens", waiting_tokens),
+            ("typical running", running),
+            ("typical resident tokens", resident_tokens),
+            ("typical KV utilisation", kv_utilization),
+        ];
+        let others = others.map(|(field, value)| (field, f64::from(value)));
+        coefficients
+            .into_iter()
+            .chain(others)
+            .find(|(_, value)| !amount(*value))
+            .map(|(field, value)| Flaw::new(field, value, "finite and not negative"))
     }
 
     /// Fits the coefficients to weighted rows; with none, the prior.
@@ -128,6 +163,11 @@ impl Base {
             base.coefficients = base.step(rows, mean_weight, &drawn);
         }
         base
+    }
+
+    /// Which latency it is about.
+    pub(crate) fn target(&self) -> Target {
+        self.target
     }
 
     /// ln of the predicted latency in ms.

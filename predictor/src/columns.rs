@@ -8,6 +8,17 @@ use crate::{Features, Target};
 /// Columns per row, the same for both targets.
 pub(crate) const COLUMNS: usize = 8;
 
+/// What the columns of [`columns`] are called, in their order. Models that were written under other names are not
+/// read: their forests ask for other columns.
+pub(crate) const NAMES: [[&str; COLUMNS]; 2] = [
+    [
+        "uncached", "input", "waiting", "waiting-tokens", "running", "resident", "ahead", "kv",
+    ],
+    [
+        "batch", "batch-context", "running", "resident", "input", "waiting", "waiting-tokens", "kv",
+    ],
+];
+
 /// Directions of the columns of [`columns`].
 ///
 /// With the prompt length and its uncached part both increasing, a longer cached prefix of the same

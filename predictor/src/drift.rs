@@ -55,18 +55,18 @@ impl DriftConfig {
 
 /// Which way and since when the errors lean.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Side {
+pub(crate) struct Side {
     /// Cumulated excess over the allowance, never below zero.
-    excess: f32,
+    pub(crate) excess: f32,
     /// When the excess last left zero: the estimate of the change point.
-    since: Duration,
+    pub(crate) since: Duration,
 }
 
 /// The running test.
 #[derive(Clone, Debug)]
 pub(crate) struct Drift {
     config: DriftConfig,
-    sides: [Side; 2],
+    pub(crate) sides: [Side; 2],
 }
 
 impl Drift {

@@ -128,6 +128,27 @@ impl LatencyModel {
         Self::new(Target::ALL.map(target), 0)
     }
 
+    pub(crate) fn targets(&self) -> &[TargetModel; 2] {
+        &self.targets
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_version(mut self, version: u64) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// Bytes of memory that this snapshot takes, shared with its clones.
+    pub fn memory(&self) -> usize {
+        let fitted = |target: &TargetModel| {
+            let forest = target.fitted.forest.as_ref();
+            size_of::<Fitted>() + forest.map_or(0, |forest| forest.memory() - size_of::<Forest>())
+        };
+        size_of::<Self>()
+            + size_of::<[TargetModel; 2]>()
+            + self.targets.iter().map(fitted).sum::<usize>()
+    }
+
     /// Predicts every row; `out` is cleared first and then holds one prediction per row, in order.
     /// Allocates only where `out` must grow.
     pub fn predict(&self, rows: &[Features], out: &mut Vec<Prediction>) {
@@ -174,7 +195,7 @@ impl LatencyModel {
             .all(|&target| self.state(target) == State::Trained)
     }
 
-    /// Counts refits put in force.
+    /// Counts refits put in force, over all starts whose learner was kept.
     pub fn version(&self) -> u64 {
         self.version
     }

@@ -15,6 +15,12 @@ pub struct TargetReport {
     pub state: State,
     /// Labels learned from since the start.
     pub labels: u64,
+    /// Of those, in the last minute (of this process; a restored learner counts them anew).
+    #[serde(default)]
+    pub labels_last_minute: u64,
+    /// Labels weighted by age, half after each half-life of the rows: how well the model knows the present.
+    #[serde(default)]
+    pub fresh_labels: f64,
     /// Labels dropped because they were not finite and positive.
     pub rejected: u64,
     /// Rows in the store.
@@ -25,7 +31,7 @@ pub struct TargetReport {
     pub refused: u64,
     /// Drift alarms raised since the start.
     pub alarms: u64,
-    /// When the model in force was installed; none before the first refit.
+    /// When the model in force was installed (zero if before this process); none before the first refit.
     pub in_force_since: Option<Duration>,
     /// Labels in the window of the four scores below; 0 leaves them NaN (JSON `null`).
     pub scored: usize,
@@ -50,8 +56,11 @@ pub struct Report {
     pub ttft: TargetReport,
     /// Time per further token.
     pub tpot: TargetReport,
-    /// Counts snapshots in which a refit came into force.
+    /// Counts snapshots in which a refit came into force, over all starts whose learner was kept.
     pub version: u64,
+    /// Time since the newest of them; none before the first.
+    #[serde(default)]
+    pub fitted_age: Option<Duration>,
     /// Labels dropped because the trainer's channel was full.
     pub dropped: u64,
 }
@@ -67,8 +76,8 @@ impl Report {
 }
 
 /// What one label says about its prediction.
-#[derive(Clone, Copy, Debug)]
-struct Score {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Score {
     /// |p50 - actual| / actual.
     ape: f32,
     /// ln(p50 / actual).
@@ -102,14 +111,23 @@ impl Scores {
     }
 
     pub(crate) fn add(&mut self, predicted: &Quantiles, actual_ms: f32) {
-        if self.window.len() >= self.capacity {
-            self.window.pop_front();
-        }
-        self.window.push_back(Score {
+        self.push(Score {
             ape: (predicted.p50 - actual_ms).abs() / actual_ms,
             log_error: (predicted.p50 / actual_ms).ln(),
             covered: actual_ms <= predicted.p90,
         });
+    }
+
+    pub(crate) fn push(&mut self, score: Score) {
+        if self.window.len() >= self.capacity {
+            self.window.pop_front();
+        }
+        self.window.push_back(score);
+    }
+
+    /// The window, oldest first.
+    pub(crate) fn window(&self) -> impl Iterator<Item = Score> {
+        self.window.iter().copied()
     }
 
     pub(crate) fn summary(&self) -> Summary {

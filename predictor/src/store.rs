@@ -60,6 +60,13 @@ impl Store {
         self.rows += 1;
     }
 
+    /// All rows in order of arrival; what is expired may still be among them.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        let mut rows: Vec<Row> = self.strata.iter().flatten().copied().collect();
+        rows.sort_unstable_by_key(|row| row.number);
+        rows
+    }
+
     /// Drops rows whose label arrived before `at`.
     pub(crate) fn forget_before(&mut self, at: Duration) {
         self.rows = 0;
@@ -76,15 +83,13 @@ impl Store {
         if let Some(oldest) = now.checked_sub(self.max_age) {
             self.forget_before(oldest);
         }
-        let mut rows: Vec<Row> = self.strata.iter().flatten().copied().collect();
-        rows.sort_unstable_by_key(|row| row.number);
         let half_life = self.half_life.as_secs_f32();
         let weight = |row: &Row| {
             let age = now.saturating_sub(row.at).as_secs_f32();
             // Floored: a row of an ancient age still in the store has a positive weight.
             (-age / half_life).exp2().max(1e-6)
         };
-        rows.into_iter().map(|row| (row, weight(&row))).collect()
+        self.rows().into_iter().map(|row| (row, weight(&row))).collect()
     }
 }
 

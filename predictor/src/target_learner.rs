@@ -7,7 +7,9 @@ use crate::base::Base;
 use crate::candidate::Challenger;
 use crate::drift::Drift;
 use crate::model::{Fitted, TargetModel};
+use crate::recency::Recency;
 use crate::scores::Scores;
+use crate::snapshot::{Counts, Flaw, Moment, Saved, TargetBody};
 use crate::store::{Row, Store};
 use crate::support::Support;
 use crate::tracker::Tracker;
@@ -28,6 +30,7 @@ pub(crate) struct TargetLearner {
     tracker: Tracker,
     scores: Scores,
     drift: Drift,
+    recency: Recency,
     labels: u64,
     rejected: u64,
     refits: u64,
@@ -57,6 +60,7 @@ impl TargetLearner {
             tracker: Tracker::PRIOR,
             scores: Scores::new(config.score_window),
             drift: Drift::new(config.drift.clone()),
+            recency: Recency::new(config.half_life),
             labels: 0,
             rejected: 0,
             refits: 0,
@@ -106,6 +110,7 @@ impl TargetLearner {
             number: self.labels,
         });
         self.labels += 1;
+        self.recency.add(at);
         self.refit_base(at, config);
     }
 
@@ -220,10 +225,14 @@ impl TargetLearner {
         true
     }
 
+    /// Since when requests have had no answer, if that is too long.
+    fn silent_since(&self, now: Duration, config: &LearnerConfig) -> Option<Duration> {
+        self.unanswered_since
+            .filter(|since| now.saturating_sub(*since) >= config.stale_after)
+    }
+
     fn state(&self, now: Duration, config: &LearnerConfig) -> State {
-        let silent = self
-            .unanswered_since
-            .is_some_and(|since| now.saturating_sub(since) >= config.stale_after);
+        let silent = self.silent_since(now, config).is_some();
         if self.labels < config.prior_labels {
             State::Prior
         } else if self.alarmed || silent {
@@ -243,11 +252,83 @@ impl TargetLearner {
         }
     }
 
+    /// When the newest refit came into force.
+    pub(crate) fn in_force_since(&self) -> Option<Duration> {
+        self.in_force_since
+    }
+
+    /// All of it at `moment`, for [`TargetLearner::resumed`].
+    pub(crate) fn saved(&self, moment: Moment, config: &LearnerConfig) -> Saved {
+        let age = |at: Option<Duration>| at.map(|at| moment.age(at));
+        Saved {
+            model: TargetBody::of(&self.model_at(moment.now, config)),
+            rows: self.store.rows().iter().map(|row| moment.saved_row(row)).collect(),
+            scores: self.scores.window().collect(),
+            drift: self.drift.sides.map(|side| moment.saved_side(&side)),
+            counts: Counts {
+                labels: self.labels,
+                rejected: self.rejected,
+                refits: self.refits,
+                refused: self.refused,
+                alarms: self.alarms,
+                base_labels: self.base_labels,
+            },
+            beats_base: self.beats_base,
+            alarmed: self.alarmed,
+            last_fit: self.last_fit.map(|(labels, at)| (labels, moment.age(at))),
+            in_force: age(self.in_force_since),
+            last_label: age(self.last_label),
+            silent: age(self.silent_since(moment.now, config)),
+            fresh_labels: self.recency.weighted(moment.now),
+        }
+    }
+
+    /// The learner that was saved, its times on the clock of `moment`. Checked: [`Saved::flaw`].
+    pub(crate) fn resumed(
+        target: Target,
+        saved: Saved,
+        moment: Moment,
+        config: &LearnerConfig,
+    ) -> Result<Self, Flaw> {
+        let mut learner = Self::new(target, config);
+        for row in &saved.rows {
+            learner.store.push(moment.row(row));
+        }
+        for score in saved.scores {
+            learner.scores.push(score);
+        }
+        learner.drift.sides = saved.drift.map(|side| moment.side(side));
+        let written = moment.now.saturating_sub(moment.elapsed);
+        learner.recency.resume(saved.fresh_labels, written);
+        let model = saved.model.into_model(target)?;
+        let counts = saved.counts;
+        let time = |age| moment.time(age);
+        Ok(Self {
+            fitted: model.fitted,
+            tracker: model.tracker,
+            labels: counts.labels,
+            rejected: counts.rejected,
+            refits: counts.refits,
+            refused: counts.refused,
+            alarms: counts.alarms,
+            base_labels: counts.base_labels,
+            beats_base: saved.beats_base,
+            alarmed: saved.alarmed,
+            last_fit: saved.last_fit.map(|(labels, at)| (labels, time(at))),
+            in_force_since: saved.in_force.map(time),
+            last_label: saved.last_label.map(time),
+            unanswered_since: saved.silent.map(time),
+            ..learner
+        })
+    }
+
     pub(crate) fn report(&self, now: Duration, config: &LearnerConfig) -> TargetReport {
         let summary = self.scores.summary();
         TargetReport {
             state: self.state(now, config),
             labels: self.labels,
+            labels_last_minute: self.recency.last_minute(now),
+            fresh_labels: self.recency.weighted(now),
             rejected: self.rejected,
             rows: self.store.len(),
             refits: self.refits,

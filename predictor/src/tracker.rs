@@ -16,11 +16,13 @@
 //! of uncorrected ones.
 
 use gbdt::LEVELS;
+use serde::{Deserialize, Serialize};
 
 use crate::Quantiles;
+use crate::snapshot::Flaw;
 
 /// Regimes, from 1 ms up.
-const REGIMES: usize = 18;
+pub(crate) const REGIMES: usize = 18;
 /// Distance between regimes in ln ms; the last is at e^11.9 ms, some two minutes.
 const SPACING: f32 = 0.7;
 /// Largest correction of one regime; half the spacing keeps every slope above -1.
@@ -40,7 +42,7 @@ const KEPT: f32 = 0.5;
 pub(crate) type Offsets = [f32; LEVELS.len()];
 
 /// The offsets as of one instant.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tracker {
     /// What the refit's held-out rows ask for.
     calibrated: Offsets,
@@ -63,6 +65,21 @@ impl Tracker {
             common: [0.0; LEVELS.len()],
             regimes: [[0.0; LEVELS.len()]; REGIMES],
         }
+    }
+
+    /// What a tracker from outside has that no labels leave, if anything.
+    pub(crate) fn flaw(&self) -> Option<Flaw> {
+        let within = |field, most: f32, offsets: &[f32], right| {
+            let odd = offsets.iter().find(|offset| !(offset.abs() <= most))?;
+            Some(Flaw::new(field, f64::from(*odd), right))
+        };
+        // A calibration is an error in log latency; latencies span fewer orders of magnitude than floats do.
+        within("calibrated offset", 200.0, &self.calibrated, "at most 200 either way")
+            .or_else(|| within("common offset", MOST_COMMON, &self.common, "at most 3 either way"))
+            .or_else(|| {
+                let regimes = self.regimes.as_flattened();
+                within("regime's offset", MOST, regimes, "at most 0.35 either way")
+            })
     }
 
     /// The offset of each quantile where the base predicts `ln_base` (ln ms).

@@ -25,6 +25,19 @@ impl Clock {
         self.origin.elapsed()
     }
 
+    /// Milliseconds since the Unix epoch, as the operating system has it: for objects and answers that carry wall
+    /// time, never for measuring how long something took.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads wall time"
+    )]
+    pub fn unix_ms(&self) -> u64 {
+        let since_epoch = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// The runtime's instant at which this clock reads `at`, for timers.
     pub fn instant(&self, at: Duration) -> Instant {
         // Far deadlines (a client's own number) must not overflow: a century is never reached.

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use controller_core::fleet::{Autoscaling, FleetReport, FleetSpec, Sizing, replay};
-use controller_core::{Policy, SloClass};
+use controller_core::{Policy, SloTargets};
 use epp_core::Config;
 use predictor::LearnerConfig;
 
@@ -68,7 +68,7 @@ fn side_by_side(specs: &[FleetSpec; 2], part: &Part) -> [FleetReport; 2] {
 }
 
 fn headroom(settings: &ReplaySettings, seed: u64) -> FleetSpec {
-    let slo = SloClass {
+    let slo = SloTargets {
         percentile: PERCENTILE,
         ttft_ms: settings.slo.ttft_ms,
         tpot_ms: settings.slo.tpot_ms,

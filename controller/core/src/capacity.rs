@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::latency::Latency;
 use crate::mix::Mix;
-use crate::policy::Policy;
+use crate::policy::{Behavior, SloTargets};
 use attainment::Attainment;
 pub use operating::Operating;
 use operating::{Limits, Replica};
@@ -65,7 +65,7 @@ pub struct Reachable {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Capacity {
-    /// Requests/s that replicas are counted by: the highest rate found, less the policy's margin.
+    /// Requests/s that replicas are counted by: the highest rate found, less the margin.
     pub requests_per_second: f64,
     /// Prompt tokens to compute per second at that rate.
     pub uncached_tokens_per_second: f64,
@@ -89,6 +89,32 @@ pub struct Capacity {
     pub tpot_ms: f64,
 }
 
+/// What a replica is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// The objective.
+    pub slo: SloTargets,
+    /// Share of the rate found that is kept free, 0 to 0.9.
+    pub margin: f64,
+    /// Utilisation sized for when an idle replica misses the objective, and the share of request slots and KV memory
+    /// that may be used; above 0 and below 1.
+    pub utilization_fallback: f64,
+    /// Requests let onto one replica; `None`: any number.
+    pub max_in_flight: Option<u32>,
+}
+
+impl Terms {
+    /// The objective `slo`, pursued as carefully as `behavior` says.
+    pub fn new(slo: SloTargets, behavior: &Behavior) -> Self {
+        Self {
+            slo,
+            margin: behavior.margin,
+            utilization_fallback: behavior.utilization_fallback,
+            max_in_flight: behavior.max_in_flight,
+        }
+    }
+}
+
 /// Doublings tried before a model that binds nowhere is given up on.
 const MAX_DOUBLINGS: u32 = 40;
 /// Relative width at which the bisection stops.
@@ -103,7 +129,7 @@ const START_OCCUPANCY: f64 = 0.05;
 pub fn capacity(
     model: &dyn Latency,
     mix: &Mix,
-    policy: &Policy,
+    terms: &Terms,
     kv_tokens: Option<f64>,
 ) -> Option<Capacity> {
     if mix.is_empty() {
@@ -111,24 +137,24 @@ pub fn capacity(
     }
     let limits = Limits {
         kv_tokens: kv_tokens.filter(|tokens| *tokens > 0.0),
-        max_in_flight: policy.max_in_flight.map(f64::from),
-        shared: policy.utilization_fallback,
+        max_in_flight: terms.max_in_flight.map(f64::from),
+        shared: terms.utilization_fallback,
         engine: operating::ENGINE_CEILING,
     };
     let mut replica = Replica::new(model, mix, limits);
     let idle = replica.idle()?;
     let mut attainment = Attainment::new(model, mix);
-    let reachable = attainment.shares(&idle, policy)?;
-    let percentile = f64::from(policy.slo.percentile);
+    let reachable = attainment.shares(&idle, &terms.slo)?;
+    let percentile = f64::from(terms.slo.percentile);
     let infeasible = reachable.ttft < percentile || reachable.tpot < percentile;
     if infeasible {
-        replica.limits.engine = policy.utilization_fallback;
+        replica.limits.engine = terms.utilization_fallback;
     }
     let found = search(&mut replica, idle, |operating| {
         if infeasible {
             return None;
         }
-        let shares = attainment.shares(operating, policy)?;
+        let shares = attainment.shares(operating, &terms.slo)?;
         let missed = |share: f64, reachable: f64| share < percentile * reachable;
         if missed(shares.ttft, reachable.ttft) {
             Some(Binding::Ttft)
@@ -137,7 +163,7 @@ pub fn capacity(
         }
     })?;
     // The fallback utilisation is a margin of its own.
-    let kept = if infeasible { 1.0 } else { 1.0 - policy.margin };
+    let kept = if infeasible { 1.0 } else { 1.0 - terms.margin };
     let rate = found.operating.rate * kept;
     let (ttft_ms, tpot_ms) = attainment.at_percentile(&found.operating, percentile);
     Some(Capacity {
@@ -153,6 +179,14 @@ pub fn capacity(
         ttft_ms,
         tpot_ms,
     })
+}
+
+/// TTFT and TPOT at the objective's percentile on an idle replica, ms; `None` when the model has no finite answer.
+pub fn idle_latency(model: &dyn Latency, mix: &Mix, terms: &Terms) -> Option<(f64, f64)> {
+    let mut attainment = Attainment::new(model, mix);
+    let (ttft, tpot) =
+        attainment.at_percentile(&Operating::default(), f64::from(terms.slo.percentile));
+    (ttft.is_finite() && tpot.is_finite()).then_some((ttft, tpot))
 }
 
 struct Found {

@@ -10,8 +10,10 @@ use crate::decision::{Basis, Decision, Hold, Infeasible, Need, Reason};
 use crate::demand::{Demand, Meter};
 use crate::forecast::{Forecast, forecast};
 use crate::guard::Guard;
-use crate::plan::{hold, plan};
-use crate::policy::Policy;
+use crate::plan::{Load, ceil, hold, worth};
+use crate::capacity::Terms;
+use crate::guard::Bounds;
+use crate::policy::{Policy, Windows};
 use crate::signals::Signals;
 
 /// A capacity is computed anew when the model was refitted, and at least this often, since the mix moves too.
@@ -40,7 +42,7 @@ struct Computed {
 impl Controller {
     /// Follows `policy`, which is taken as valid (see [`Policy::validate`]).
     pub fn new(policy: Policy) -> Self {
-        let meter = Meter::new(policy.fast_window(), policy.slow_window());
+        let meter = Meter::new(Windows::of(policy.startup));
         Self {
             policy,
             meter,
@@ -61,7 +63,7 @@ impl Controller {
         let previous = self.wanted.unwrap_or_else(|| signals.replicas.supply());
         self.meter.observe(signals.now, signals.demand);
         let demand = self.meter.demand(&signals.mix, signals.queued);
-        let forecast = demand.as_ref().map(|demand| forecast(policy, demand));
+        let forecast = demand.as_ref().map(|demand| forecast(&policy.behavior(), policy.startup, demand));
         let sizable = sizable(&signals, demand.is_some());
         let capacity = match sizable {
             Ok(()) => self.capacity(&signals),
@@ -80,7 +82,7 @@ impl Controller {
         } = sized;
         let (replicas, guarded) =
             self.guard
-                .apply(&self.policy, signals.now, previous, count, relaxed);
+                .apply(&Bounds::new(self.policy.min, self.policy.max, self.policy.startup, &self.policy.behavior()), signals.now, previous, count, relaxed);
         reasons.extend(guarded.map(Reason::Guard));
         self.wanted = Some(replicas);
         let headroom = capacity
@@ -106,20 +108,22 @@ impl Controller {
 
     fn size(&self, signals: &Signals, forecast: &Forecast, capacity: &Capacity) -> Sized {
         let policy = &self.policy;
-        let plan = plan(policy, forecast, &signals.queued, capacity);
+        let behavior = policy.behavior();
+        let load = Load::new(&behavior, policy.startup, forecast, &signals.queued);
+        let worth = worth(&behavior, &[load], &[capacity.requests_per_second]);
         let mut reasons = vec![Reason::Forecast(Need {
             rate: forecast.upper,
             horizon: forecast.horizon,
-            needed: plan.needed,
+            needed: worth.needed,
             per_replica: capacity.requests_per_second,
             binding: capacity.binding,
             percentile: policy.slo.percentile,
         })];
-        if plan.backlog_rate > 0.0 {
+        if load.backlog > 0.0 {
             reasons.push(Reason::Backlog {
                 requests: signals.queued.requests,
-                rate: plan.backlog_rate,
-                drain: policy.drain(),
+                rate: load.backlog,
+                drain: policy.behavior().drain(policy.startup),
             });
         }
         let (target, reachable) = if capacity.reachable.ttft <= capacity.reachable.tpot {
@@ -152,8 +156,8 @@ impl Controller {
             Basis::Slo
         };
         Sized {
-            count: plan.count,
-            relaxed: plan.relaxed,
+            count: ceil(worth.needed),
+            relaxed: ceil(worth.relaxed),
             basis,
             reasons,
         }
@@ -161,11 +165,11 @@ impl Controller {
 
     fn hold(&self, signals: &Signals, previous: u32, because: Hold) -> Sized {
         let held = hold(
-            &self.policy,
+            &self.policy.behavior(),
             previous,
             &signals.queued,
             signals.in_flight,
-            &signals.replicas,
+            signals.replicas.ready,
         );
         let mut reasons = vec![Reason::Held { because }];
         if held > previous {
@@ -194,14 +198,14 @@ impl Controller {
             let capacity = capacity::capacity(
                 &*signals.model,
                 &signals.mix,
-                &self.policy,
+                &Terms::new(self.policy.slo, &self.policy.behavior()),
                 signals.kv_tokens,
             );
             let Some(capacity) = capacity else {
                 self.capacities.clear();
                 return None;
             };
-            let oldest = signals.now.saturating_sub(self.policy.slow_window() / 2);
+            let oldest = signals.now.saturating_sub(Windows::of(self.policy.startup).slow / 2);
             self.capacities.retain(|computed| computed.at > oldest);
             self.capacities.push_back(Computed {
                 at: signals.now,

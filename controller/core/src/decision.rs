@@ -26,6 +26,14 @@ pub enum Hold {
     NoMix,
     /// The model's predictions carry no bound.
     Unbounded,
+    /// No latency model is known.
+    NoModel,
+    /// A capacity has not been computed yet; its turn comes.
+    AwaitingCapacity,
+    /// No endpoint picker tells of demand.
+    NoPicker,
+    /// Every endpoint picker is silent.
+    Silent,
 }
 
 /// How the count came about.
@@ -87,8 +95,18 @@ pub struct Infeasible {
     pub utilization: f64,
 }
 
-/// One of the reasons for a count, in the order in which they took effect.
+/// What all variants of a model together may take.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Budget {
+    /// So many GPUs.
+    Gpus(u32),
+    /// So much per hour.
+    Cost(f64),
+}
+
+/// One of the reasons for a count, in the order in which they took effect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     tag = "kind",
     rename_all = "camelCase",
@@ -132,6 +150,90 @@ pub enum Reason {
     },
     /// A guard changed the count.
     Guard(Guarded),
+    /// Of the requests of one class, where there are several.
+    Class {
+        /// The class.
+        class: String,
+        /// What holds for it.
+        because: Box<Reason>,
+    },
+    /// Cheaper variants cannot take all of the demand.
+    Remaining {
+        /// Share of it left to this one, 0 to 1.
+        share: f64,
+    },
+    /// The variant's own capacity is not known yet.
+    CountedLike {
+        /// The variant whose capacity is taken instead.
+        variant: String,
+    },
+    /// The variant's model cannot be used now; its capacity is the one computed last.
+    LastKnown {
+        /// How long ago.
+        #[serde(rename = "ageSeconds", with = "seconds")]
+        age: Duration,
+    },
+    /// More replicas of this variant are to take over from costlier ones.
+    TakesOver,
+    /// Replicas that exist on paper only.
+    Pending {
+        /// How many.
+        pods: u32,
+        /// A quota refuses them; else there is no room for them.
+        quota: bool,
+        /// For how long some have been pending.
+        #[serde(rename = "forSeconds", with = "seconds")]
+        since: Duration,
+    },
+    /// What pending replicas of one variant were to serve goes to another.
+    Moved {
+        /// The variant that cannot grow.
+        from: String,
+        /// Its pending replicas.
+        pods: u32,
+        /// A quota refuses them; else there is no room for them.
+        quota: bool,
+        /// The variant that takes over.
+        to: String,
+        /// Its replicas that stand in.
+        replicas: u32,
+    },
+    /// A budget allows fewer.
+    Budget {
+        /// Replicas wanted of this variant.
+        wanted: u32,
+        /// The budget.
+        budget: Budget,
+    },
+    /// Some endpoint pickers are silent: nothing is taken away while their demand is unknown.
+    Silent {
+        /// Their number.
+        pickers: u32,
+        /// The longest silence.
+        #[serde(rename = "forSeconds", with = "seconds")]
+        unheard: Duration,
+    },
+    /// Something arrived at a model without replicas.
+    Woken,
+    /// Nothing arrives, but not for long enough to go to zero.
+    Idle {
+        /// Until zero, if nothing arrives.
+        #[serde(rename = "remainingSeconds", with = "seconds")]
+        remaining: Duration,
+    },
+    /// Nothing has arrived for long enough.
+    Zero {
+        /// For how long.
+        #[serde(rename = "forSeconds", with = "seconds")]
+        idle: Duration,
+    },
+    /// The other role of the model has replicas: this one keeps one too.
+    Counterpart,
+    /// The autoscaler that carries the count out would ignore this step.
+    DeadBand {
+        /// The count wanted.
+        wanted: u32,
+    },
 }
 
 /// What the controller wants, what it saw, and why.
@@ -190,14 +292,14 @@ impl fmt::Display for Decision {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
+        match self {
             Self::Forecast(need) => need.fmt(f),
             Self::Backlog {
                 requests,
                 rate,
                 drain,
             } => {
-                let drain = Span(drain);
+                let drain = Span(*drain);
                 write!(
                     f,
                     "{requests} queued add {rate:.1} req/s to be worked off in {drain}"
@@ -205,7 +307,7 @@ impl fmt::Display for Reason {
             }
             Self::Infeasible(infeasible) => infeasible.fmt(f),
             Self::Incurable { share } => {
-                let share = Percent(share);
+                let share = Percent(*share);
                 write!(
                     f,
                     "{share}% of the requests miss the SLO even on an idle replica "
@@ -227,6 +329,77 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Guard(guarded) => guarded.fmt(f),
+            Self::Class { class, because } => write!(f, "{class}: {because}"),
+            _ => self.fmt_placement(f),
+        }
+    }
+}
+
+impl Reason {
+    /// The reasons that only a model with several variants, or one that may be at zero, has.
+    fn fmt_placement(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Remaining { share } => {
+                let share = Percent(*share);
+                write!(f, "cheaper variants leave {share}% of the demand")
+            }
+            Self::CountedLike { variant } => {
+                write!(f, "its own capacity is not known yet: counted like {variant}")
+            }
+            Self::LastKnown { age } => write!(f, "its capacity is that of {} ago", Span(*age)),
+            Self::TakesOver => f.write_str("takes over from costlier variants"),
+            Self::Pending { pods, quota, since } => {
+                write!(f, "{} for {}", Stuck(*pods, *quota), Span(*since))
+            }
+            Self::Moved {
+                from,
+                pods,
+                quota,
+                to,
+                replicas,
+            } => write!(
+                f,
+                "{from}: {}; {replicas} more on {to}",
+                Stuck(*pods, *quota)
+            ),
+            Self::Budget { wanted, budget } => match budget {
+                Budget::Gpus(gpus) => write!(f, "{wanted} wanted; the budget is {gpus} GPUs"),
+                Budget::Cost(cost) => write!(f, "{wanted} wanted; the budget is {cost} per hour"),
+            },
+            Self::Silent { pickers, unheard } => {
+                let (plural, unheard) = (if *pickers == 1 { "" } else { "s" }, Span(*unheard));
+                write!(
+                    f,
+                    "{pickers} endpoint picker{plural} silent for {unheard}: "
+                )?;
+                f.write_str("what arrives there is unknown, so nothing is removed")
+            }
+            Self::Woken => f.write_str("woken by demand"),
+            Self::Idle { remaining } => {
+                let remaining = Span(*remaining);
+                write!(f, "no demand; none is needed after another {remaining} of it")
+            }
+            Self::Zero { idle } => write!(f, "no demand for {}", Span(*idle)),
+            Self::Counterpart => f.write_str("one at least beside the other role"),
+            Self::DeadBand { wanted } => {
+                write!(f, "{wanted} wanted; the autoscaler ignores so small a step")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Replicas that cannot start, and why.
+struct Stuck(u32, bool);
+
+impl fmt::Display for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(pods, quota) = *self;
+        let plural = if pods == 1 { "" } else { "s" };
+        if quota {
+            write!(f, "{pods} pod{plural} refused by a quota")
+        } else {
+            write!(f, "{pods} pod{plural} pending: no room")
         }
     }
 }
@@ -277,6 +450,10 @@ impl fmt::Display for Hold {
             Self::NoDemand => "demand has not been watched for long enough",
             Self::NoMix => "no request has been seen yet",
             Self::Unbounded => "the latency model's predictions carry no bound",
+            Self::NoModel => "no latency model is known",
+            Self::AwaitingCapacity => "the capacity has not been computed yet",
+            Self::NoPicker => "no endpoint picker tells of demand",
+            Self::Silent => "every endpoint picker is silent",
         })
     }
 }
@@ -310,7 +487,7 @@ impl fmt::Display for Guarded {
 }
 
 /// Seconds without needless decimals.
-struct Span(Duration);
+pub(crate) struct Span(pub(crate) Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -353,6 +530,7 @@ mod tests {
                 ready: previous,
                 starting: 0,
                 draining: 0,
+                pending: 0,
             },
             demand: None,
             forecast: None,

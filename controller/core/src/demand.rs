@@ -10,13 +10,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::mix::Mix;
-use crate::policy::seconds;
+use crate::policy::{Nanos, Windows, seconds};
 use crate::signals::{Backlog, Totals};
 
 /// Standard errors by which a longer window's rate may differ from a shorter one's and still be the same demand.
 const AGREEMENT: f64 = 2.5;
 /// Samples kept per fast window.
 const RESOLUTION: u32 = 12;
+/// More samples than any sequence of windows leaves: the longest window at the closest spacing.
+const MOST_SAMPLES: usize = 1000;
 /// Variance of the counts over their mean: at least that of Poisson arrivals, at most this.
 const MAX_DISPERSION: f64 = 10.0;
 
@@ -66,7 +68,8 @@ pub struct Demand {
 }
 
 /// Differentiates the ledger's totals. Memory is bounded by the slow window over the sample spacing.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "SavedMeter", into = "SavedMeter")]
 pub struct Meter {
     fast: Duration,
     slow: Duration,
@@ -75,14 +78,45 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Measures over windows from `fast` to `slow`.
-    pub fn new(fast: Duration, slow: Duration) -> Self {
+    /// Measures over `windows`.
+    pub fn new(windows: Windows) -> Self {
+        let Windows { fast, slow } = windows;
         Self {
             fast,
-            slow: slow.max(fast),
+            slow,
             samples: VecDeque::new(),
             latest: None,
         }
+    }
+
+    /// Measures over other windows from now on; what was seen stays.
+    pub fn resize(&mut self, windows: Windows) {
+        let Windows { fast, slow } = windows;
+        (self.fast, self.slow) = (fast, slow);
+    }
+
+    /// Spreads `growth`, which the next totals contain, evenly over the time from `since` to `now`: counts that were
+    /// told late did not arrive all at once.
+    pub fn backfill(&mut self, since: Duration, now: Duration, growth: &Totals) {
+        let length = now.saturating_sub(since).as_secs_f64();
+        if length <= 0.0 {
+            return;
+        }
+        let begun = self.samples.partition_point(|(at, _)| *at <= since);
+        for (at, totals) in self.samples.iter_mut().skip(begun) {
+            *totals += growth.share(at.saturating_sub(since).as_secs_f64() / length);
+        }
+    }
+
+    /// Whether this could have been seen until `now`: samples in order, no more of them than are kept.
+    pub(crate) fn is_sane(&self, now: Duration) -> bool {
+        let windows = Windows::of(self.fast * 2);
+        let whole = self.samples.iter().chain(&self.latest);
+        (windows.fast, windows.slow) == (self.fast, self.slow)
+            && self.samples.len() <= MOST_SAMPLES
+            && whole.clone().is_sorted_by_key(|(at, _)| at)
+            && whole.clone().all(|(at, _)| *at <= now)
+            && whole.clone().is_sorted_by_key(|(_, totals)| totals.offered.requests)
     }
 
     /// Takes the totals as of `now`. Totals or time that went back mean a new ledger: what was known is dropped.
@@ -244,6 +278,60 @@ impl Meter {
     }
 }
 
+/// A meter as it is written: each sample as what it adds to the one before.
+#[derive(Serialize, Deserialize)]
+struct SavedMeter {
+    fast: Nanos,
+    slow: Nanos,
+    samples: Vec<Step>,
+    latest: Option<Step>,
+}
+
+/// Nanoseconds and counts since the sample before, modulo 2⁶⁴.
+#[derive(Serialize, Deserialize)]
+struct Step(u64, [u64; 10]);
+
+impl From<Meter> for SavedMeter {
+    fn from(meter: Meter) -> Self {
+        let mut last = (0, [0; 10]);
+        let mut step = |(at, totals): &(Duration, Totals)| {
+            let (nanos, counts) = (Nanos::of(*at), totals.to_array());
+            let mut grown = counts;
+            for (grown, before) in grown.iter_mut().zip(last.1) {
+                *grown = grown.wrapping_sub(before);
+            }
+            let step = Step(nanos.wrapping_sub(last.0), grown);
+            last = (nanos, counts);
+            step
+        };
+        Self {
+            fast: Nanos(meter.fast),
+            slow: Nanos(meter.slow),
+            samples: meter.samples.iter().map(&mut step).collect(),
+            latest: meter.latest.as_ref().map(&mut step),
+        }
+    }
+}
+
+impl From<SavedMeter> for Meter {
+    fn from(saved: SavedMeter) -> Self {
+        let (mut nanos, mut counts) = (0_u64, [0_u64; 10]);
+        let mut sample = |step: &Step| {
+            nanos = nanos.wrapping_add(step.0);
+            for (count, grown) in counts.iter_mut().zip(step.1) {
+                *count = count.wrapping_add(grown);
+            }
+            (Duration::from_nanos(nanos), Totals::from_array(counts))
+        };
+        Self {
+            fast: saved.fast.0,
+            slow: saved.slow.0,
+            samples: saved.samples.iter().map(&mut sample).collect(),
+            latest: saved.latest.as_ref().map(&mut sample),
+        }
+    }
+}
+
 /// Two points of the history.
 struct Span<'a> {
     first: &'a Totals,
@@ -300,7 +388,7 @@ mod tests {
 
     /// Feeds `rate(second)` arrivals in each second and returns the meter at the end.
     fn feed(seconds: u64, rate: impl Fn(u64) -> u64) -> Meter {
-        let mut meter = Meter::new(Duration::from_secs(3), Duration::from_secs(48));
+        let mut meter = Meter::new(Windows::of(Duration::from_secs(6)));
         let mut sum = 0;
         for second in 0..=seconds {
             meter.observe(Duration::from_secs(second), totals(sum));
@@ -369,7 +457,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_however_often_it_is_fed() {
-        let mut meter = Meter::new(Duration::from_secs(3), Duration::from_secs(48));
+        let mut meter = Meter::new(Windows::of(Duration::from_secs(6)));
         for tick in 0..100_000_u64 {
             meter.observe(Duration::from_millis(tick), totals(tick));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::demand::Demand;
-use crate::policy::{Policy, seconds};
+use crate::policy::{Behavior, Windows, seconds};
 
 /// A trend may at most double the level, or halve it: it is a measured past, not a promise.
 const MAX_GROWTH: f64 = 2.0;
@@ -31,21 +31,23 @@ pub struct Forecast {
 /// Level plus trend, the trend fading with the time constant of half the slow window, over which it was measured
 /// (Gardner's damped trend in continuous time): ∫₀ʰ e^(−t/τ) dt = τ·(1 − e^(−h/τ)). The level is that of the middle
 /// of the window it was measured over, so the trend has that much further to go.
-pub fn forecast(policy: &Policy, demand: &Demand) -> Forecast {
-    let exempt = (1.0 - policy.sheddable_share) * demand.sheddable;
+///
+/// `startup` is how far ahead: the time a replica takes to start.
+pub fn forecast(behavior: &Behavior, startup: Duration, demand: &Demand) -> Forecast {
+    let exempt = (1.0 - behavior.sheddable_share) * demand.sheddable;
     let level = (demand.offered.requests - exempt).max(0.0);
-    let tau = policy.slow_window().as_secs_f64() / 2.0;
-    let reach = tau * (1.0 - (-(policy.startup + demand.window / 2).as_secs_f64() / tau).exp());
+    let tau = Windows::of(startup).slow.as_secs_f64() / 2.0;
+    let reach = tau * (1.0 - (-(startup + demand.window / 2).as_secs_f64() / tau).exp());
     let expected = (level + demand.trend * reach).clamp(level / MAX_GROWTH, level * MAX_GROWTH);
     // Without demand there is nothing to be uncertain about: the error of an empty window is not a request.
     let error = if level > 0.0 {
-        policy.band * demand.error
+        behavior.band * demand.error
     } else {
         0.0
     };
     let most = level.max(expected);
     Forecast {
-        horizon: policy.startup,
+        horizon: startup,
         level,
         expected,
         upper: most + error,
@@ -57,15 +59,9 @@ pub fn forecast(policy: &Policy, demand: &Demand) -> Forecast {
 mod tests {
     use super::*;
     use crate::demand::Rates;
-    use crate::policy::SloClass;
 
-    fn policy() -> Policy {
-        let slo = SloClass {
-            percentile: 0.9,
-            ttft_ms: 2000.0,
-            tpot_ms: 150.0,
-        };
-        Policy::new("m", slo, 1, 10, Duration::from_secs(6))
+    fn forecast(behavior: &Behavior, demand: &Demand) -> Forecast {
+        super::forecast(behavior, Duration::from_secs(6), demand)
     }
 
     fn demand(requests: f64, trend: f64) -> Demand {
@@ -83,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_trend_is_followed_damped_to_the_horizon() {
-        let forecast = forecast(&policy(), &demand(10.0, 1.0));
+        let forecast = forecast(&Behavior::default(), &demand(10.0, 1.0));
         let reach = 24.0 * (1.0 - (-10.0_f64 / 24.0).exp());
         assert!((forecast.expected - (10.0 + reach)).abs() < 1e-9 && reach < 10.0);
         assert!((forecast.upper - (forecast.expected + 0.5)).abs() < 1e-9);
@@ -91,8 +87,8 @@ mod tests {
 
     #[test]
     fn growth_and_fall_are_bounded_and_a_fall_is_not_anticipated() {
-        assert_eq!(forecast(&policy(), &demand(10.0, 100.0)).expected, 20.0);
-        let falling = forecast(&policy(), &demand(10.0, -100.0));
+        assert_eq!(forecast(&Behavior::default(), &demand(10.0, 100.0)).expected, 20.0);
+        let falling = forecast(&Behavior::default(), &demand(10.0, -100.0));
         assert_eq!(
             (falling.expected, falling.upper, falling.cautious),
             (5.0, 10.5, 11.0)
@@ -101,8 +97,10 @@ mod tests {
 
     #[test]
     fn only_the_bought_share_of_sheddable_demand_counts() {
-        let mut policy = policy();
-        policy.sheddable_share = 0.25;
+        let policy = Behavior {
+            sheddable_share: 0.25,
+            ..Behavior::default()
+        };
         let demand = Demand {
             sheddable: 4.0,
             ..demand(10.0, 0.0)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{Policy, seconds};
+use crate::policy::{Behavior, Nanos, seconds};
 
 /// Why the count differs from what the plan asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,8 +49,36 @@ pub enum Guarded {
     },
 }
 
+/// Within what a guard lets the count move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Fewest replicas.
+    pub min: u32,
+    /// Most replicas.
+    pub max: u32,
+    /// Time a replica takes to start.
+    pub startup: Duration,
+    /// A lower count must have been enough for this long.
+    pub scale_down_guard: Duration,
+    /// Replicas that may always be added within one start-up time.
+    pub step_up: u32,
+}
+
+impl Bounds {
+    /// The bounds `min` to `max` for replicas that take `startup` to start.
+    pub fn new(min: u32, max: u32, startup: Duration, behavior: &Behavior) -> Self {
+        Self {
+            min,
+            max,
+            startup,
+            scale_down_guard: behavior.scale_down_guard,
+            step_up: behavior.step_up,
+        }
+    }
+}
+
 /// Remembers what was needed and what was decided. Memory is bounded by the number of distinct counts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guard {
     /// Counts needed, over the guard time.
     needed: Extremes,
@@ -60,39 +88,46 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// Whether all of it happened until `now` and in order.
+    pub(crate) fn is_sane(&self, now: Duration) -> bool {
+        [&self.needed, &self.least, &self.most]
+            .iter()
+            .all(|extremes| extremes.is_sane(now))
+    }
+
     /// The count to have now, given the present one, the plan's count and the count that would do with slack.
     pub fn apply(
         &mut self,
-        policy: &Policy,
+        bounds: &Bounds,
         now: Duration,
         current: u32,
         count: u32,
         relaxed: u32,
     ) -> (u32, Option<Guarded>) {
-        let bound = |count: u32| count.clamp(policy.min, policy.max.max(policy.min));
+        let bound = |count: u32| count.clamp(bounds.min, bounds.max.max(bounds.min));
         self.needed
             .push(now, bound(relaxed.max(count)), |kept, new| kept > new);
         self.least.push(now, current, |kept, new| kept < new);
         self.most.push(now, current, |kept, new| kept > new);
-        self.needed.forget(now, policy.scale_down_guard);
-        self.most.forget(now, policy.scale_down_guard);
-        self.least.forget(now, policy.startup);
+        self.needed.forget(now, bounds.scale_down_guard);
+        self.most.forget(now, bounds.scale_down_guard);
+        self.least.forget(now, bounds.startup);
 
         let wanted = bound(count);
         let (chosen, guarded) = if wanted > current {
-            self.upward(policy, wanted)
+            self.upward(bounds, wanted)
         } else if bound(relaxed.max(count)) < current {
-            self.downward(policy, now, current, bound(relaxed.max(count)))
+            self.downward(bounds, now, current, bound(relaxed.max(count)))
         } else {
             (current, None)
         };
         // The present count may lie outside of bounds that were changed.
         let chosen = bound(chosen);
         let at_bound = || match count {
-            _ if chosen == policy.max && count > policy.max => {
+            _ if chosen == bounds.max && count > bounds.max => {
                 Some(Guarded::Maximum { wanted: count })
             }
-            _ if chosen == policy.min && count < policy.min => {
+            _ if chosen == bounds.min && count < bounds.min => {
                 Some(Guarded::Minimum { wanted: count })
             }
             _ => None,
@@ -100,12 +135,12 @@ impl Guard {
         (chosen, guarded.or_else(at_bound))
     }
 
-    fn upward(&self, policy: &Policy, wanted: u32) -> (u32, Option<Guarded>) {
+    fn upward(&self, bounds: &Bounds, wanted: u32) -> (u32, Option<Guarded>) {
         let base = self.least.extreme().unwrap_or(wanted);
         let allowed = base
             .saturating_mul(2)
-            .max(base.saturating_add(policy.step_up))
-            .max(policy.min);
+            .max(base.saturating_add(bounds.step_up))
+            .max(bounds.min);
         if wanted > allowed {
             (allowed, Some(Guarded::StepUp { wanted, allowed }))
         } else {
@@ -115,17 +150,19 @@ impl Guard {
 
     fn downward(
         &self,
-        policy: &Policy,
+        bounds: &Bounds,
         now: Duration,
         current: u32,
         wanted: u32,
     ) -> (u32, Option<Guarded>) {
         let floor = self.needed.extreme().unwrap_or(current);
-        if floor >= current || !self.needed.covers(now, policy.scale_down_guard) {
-            let remaining = self.needed.remaining(now, policy.scale_down_guard);
+        if floor >= current || !self.needed.covers(now, bounds.scale_down_guard) {
+            let remaining = self.needed.remaining(now, bounds.scale_down_guard);
             return (current, Some(Guarded::ScaleDown { wanted, remaining }));
         }
-        let allowed = self.most.extreme().unwrap_or(current).div_ceil(2);
+        let most = self.most.extreme().unwrap_or(current);
+        // Half of one is none.
+        let allowed = if most > 1 { most.div_ceil(2) } else { 0 };
         if floor < allowed {
             (
                 allowed.min(current),
@@ -134,7 +171,7 @@ impl Guard {
         } else {
             let guarded = (floor > wanted).then(|| Guarded::ScaleDown {
                 wanted,
-                remaining: self.needed.remaining(now, policy.scale_down_guard),
+                remaining: self.needed.remaining(now, bounds.scale_down_guard),
             });
             (floor, guarded)
         }
@@ -142,16 +179,19 @@ impl Guard {
 }
 
 /// The extreme of a series over a moving window (a monotonic queue).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Extremes {
-    values: VecDeque<(Duration, u32)>,
-    begun: Option<Duration>,
+    values: VecDeque<(Nanos, u32)>,
+    begun: Option<Nanos>,
 }
+
+/// More distinct extremes than any bounds allow.
+const MOST_VALUES: usize = 200_000;
 
 impl Extremes {
     /// Adds a value; `outranks(kept, new)` says that a kept value remains the extreme in spite of the new one.
     fn push(&mut self, now: Duration, value: u32, outranks: impl Fn(u32, u32) -> bool) {
-        self.begun.get_or_insert(now);
+        self.begun.get_or_insert(Nanos(now));
         while self
             .values
             .back()
@@ -159,7 +199,7 @@ impl Extremes {
         {
             self.values.pop_back();
         }
-        self.values.push_back((now, value));
+        self.values.push_back((Nanos(now), value));
     }
 
     /// Drops what is older than `window`; the newest value always stays.
@@ -168,7 +208,7 @@ impl Extremes {
             && self
                 .values
                 .front()
-                .is_some_and(|&(at, _)| at + window < now)
+                .is_some_and(|&(at, _)| at.0 + window < now)
         {
             self.values.pop_front();
         }
@@ -180,39 +220,42 @@ impl Extremes {
 
     /// Whether the series is as old as the window.
     fn covers(&self, now: Duration, window: Duration) -> bool {
-        self.begun.is_some_and(|begun| now >= begun + window)
+        self.begun.is_some_and(|begun| now >= begun.0 + window)
     }
 
     /// Until the extreme leaves the window and the series covers it.
     fn remaining(&self, now: Duration, window: Duration) -> Duration {
-        let leaves = self.values.front().map_or(now, |&(at, _)| at + window);
-        let covered = self.begun.map_or(now, |begun| begun + window);
+        let leaves = self.values.front().map_or(now, |&(at, _)| at.0 + window);
+        let covered = self.begun.map_or(now, |begun| begun.0 + window);
         leaves.max(covered).saturating_sub(now)
+    }
+
+    fn is_sane(&self, now: Duration) -> bool {
+        self.values.len() <= MOST_VALUES
+            && self.values.iter().is_sorted_by_key(|&(at, _)| at)
+            && self.values.back().is_none_or(|&(at, _)| at.0 <= now)
+            && self.begun.is_none_or(|begun| begun.0 <= now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::SloClass;
 
-    fn policy() -> Policy {
-        let slo = SloClass {
-            percentile: 0.9,
-            ttft_ms: 2000.0,
-            tpot_ms: 150.0,
-        };
-        let mut policy = Policy::new("m", slo, 1, 20, Duration::from_secs(6));
-        policy.scale_down_guard = Duration::from_secs(10);
-        policy
-    }
+    const BOUNDS: Bounds = Bounds {
+        min: 1,
+        max: 20,
+        startup: Duration::from_secs(6),
+        scale_down_guard: Duration::from_secs(10),
+        step_up: 4,
+    };
 
     /// Applies `counts`, one a second from `from` on, and returns the count after each.
     fn run(guard: &mut Guard, from: u64, mut current: u32, counts: &[u32]) -> Vec<u32> {
         let mut seen = Vec::new();
         for (second, &count) in counts.iter().enumerate() {
             (current, _) = guard.apply(
-                &policy(),
+                &BOUNDS,
                 Duration::from_secs(from + second as u64),
                 current,
                 count,
@@ -265,24 +308,37 @@ mod tests {
         let mut guard = Guard::default();
         let now = Duration::ZERO;
         assert_eq!(
-            guard.apply(&policy(), now, 18, 40, 44),
+            guard.apply(&BOUNDS, now, 18, 40, 44),
             (20, Some(Guarded::Maximum { wanted: 40 }))
         );
         assert_eq!(
-            Guard::default().apply(&policy(), now, 1, 0, 0),
+            Guard::default().apply(&BOUNDS, now, 1, 0, 0),
             (1, Some(Guarded::Minimum { wanted: 0 }))
         );
         assert_eq!(
-            Guard::default().apply(&policy(), now, 30, 25, 25).0,
+            Guard::default().apply(&BOUNDS, now, 30, 25, 25).0,
             20,
             "bounds were lowered"
         );
     }
 
     #[test]
+    fn a_variant_without_a_minimum_goes_to_zero_from_one() {
+        let bounds = Bounds { min: 0, ..BOUNDS };
+        let mut guard = Guard::default();
+        let mut current = 2;
+        let mut seen = Vec::new();
+        for second in 0..33 {
+            (current, _) = guard.apply(&bounds, Duration::from_secs(second), current, 0, 0);
+            seen.push(current);
+        }
+        assert_eq!((seen[9], seen[10], seen[20], seen[21]), (2, 1, 1, 0), "{seen:?}");
+    }
+
+    #[test]
     fn slack_keeps_the_count() {
         assert_eq!(
-            Guard::default().apply(&policy(), Duration::from_secs(99), 3, 2, 3),
+            Guard::default().apply(&BOUNDS, Duration::from_secs(99), 3, 2, 3),
             (3, None)
         );
     }
@@ -292,7 +348,7 @@ mod tests {
         let mut guard = Guard::default();
         for tick in 0..10_000_u32 {
             guard.apply(
-                &policy(),
+                &BOUNDS,
                 Duration::from_millis(u64::from(tick)),
                 5,
                 tick % 13,

@@ -22,11 +22,15 @@ pub mod demand;
 pub mod fleet;
 pub mod forecast;
 pub mod guard;
+pub mod hpa;
 pub mod latency;
 pub mod mix;
+pub mod model;
 pub mod plan;
 pub mod policy;
 mod request_path;
+pub mod roster;
+pub mod shares;
 pub mod signals;
 
 pub use capacity::{Binding, Capacity};
@@ -34,5 +38,11 @@ pub use controller::Controller;
 pub use decision::{Decision, Reason};
 pub use latency::Latency;
 pub use mix::Mix;
-pub use policy::{Policy, PolicyError, SloClass};
+pub use model::{
+    Evidence, ModelController, ModelDecision, ModelKey, ModelPolicy, ModelSignals, Role, SavedState,
+    SloClass, Startup, VariantDecision, VariantPolicy, VariantSignals,
+};
+pub use policy::{Behavior, Policy, PolicyError, SloTargets};
+pub use roster::Roster;
+pub use shares::{MergedDemand, Shares};
 pub use signals::{Backlog, Replicas, Signals, Totals, Volume};

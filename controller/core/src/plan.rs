@@ -1,149 +1,171 @@
-//! How many replicas the forecast and the backlog make.
+//! How many replicas of which variant the forecast and the backlog make.
+//!
+//! A replica that serves one class alone carries its capacity of requests/s; it carries classes in any proportion in the
+//! same way, so the rates λ of all classes are worth N = Σ λ / capacity replicas of one variant ([`worth`]). Variants
+//! are filled in their order: each takes ⌈share · N⌉ replicas for the share of the demand that is left, as far as its
+//! maximum and its room go, and leaves the rest to the next ([`place`]).
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capacity::Capacity;
 use crate::forecast::Forecast;
-use crate::policy::Policy;
-use crate::signals::{Backlog, Replicas};
+use crate::policy::Behavior;
+use crate::signals::Backlog;
 
-/// Counts before bounds and guards.
+/// What replicas are counted for, of one class, in requests/s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Plan {
-    /// Replicas' worth of demand, not rounded.
-    pub needed: f64,
-    /// That, rounded up: more than the present count means scale up.
-    pub count: u32,
-    /// The count that would do for the cautious forecast with the policy's hysteresis as slack: less than the present
-    /// count means scale down.
-    pub relaxed: u32,
-    /// Requests/s added to work the backlog off.
-    pub backlog_rate: f64,
+pub struct Load {
+    /// The rate now.
+    pub level: f64,
+    /// The forecast with its band.
+    pub upper: f64,
+    /// The cautious forecast.
+    pub cautious: f64,
+    /// Added to work the backlog off.
+    pub backlog: f64,
 }
 
-/// Replicas for `forecast` and for working off `queued` within the policy's drain time.
-pub fn plan(policy: &Policy, forecast: &Forecast, queued: &Backlog, capacity: &Capacity) -> Plan {
-    let backlog_rate = bought(policy, queued) / policy.drain().as_secs_f64();
-    let worth = |rate: f64| (rate + backlog_rate) / capacity.requests_per_second;
-    let needed = worth(forecast.upper);
-    let relaxed = worth(forecast.cautious) * (1.0 + policy.hysteresis);
-    Plan {
-        needed,
-        count: ceil(needed),
-        relaxed: ceil(relaxed),
-        backlog_rate,
+impl Load {
+    /// The `forecast` and `queued`, to be worked off within the drain time of replicas that take `startup` to start.
+    pub fn new(
+        behavior: &Behavior,
+        startup: Duration,
+        forecast: &Forecast,
+        queued: &Backlog,
+    ) -> Self {
+        Self {
+            level: forecast.level,
+            upper: forecast.upper,
+            cautious: forecast.cautious,
+            backlog: bought(behavior, queued) / behavior.drain(startup).as_secs_f64(),
+        }
     }
+}
+
+/// Replicas' worth of all classes on one variant, not rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Worth {
+    /// Of the present rate alone.
+    pub level: f64,
+    /// Of forecast and backlog: more than the present count means scale up.
+    pub needed: f64,
+    /// Of the cautious forecast and the backlog, with the policy's hysteresis as slack: less than the present count
+    /// means scale down.
+    pub relaxed: f64,
+}
+
+/// What the `loads` of all classes are worth on a variant whose replica serves `capacities` requests/s of each alone.
+pub fn worth(behavior: &Behavior, loads: &[Load], capacities: &[f64]) -> Worth {
+    let sum = |rate: fn(&Load) -> f64| {
+        let each = loads
+            .iter()
+            .zip(capacities)
+            .map(|(load, capacity)| rate(load) / capacity);
+        each.fold(0.0, |sum, worth| sum + worth)
+    };
+    Worth {
+        level: sum(|load| load.level),
+        needed: sum(|load| load.upper + load.backlog),
+        relaxed: sum(|load| load.cautious + load.backlog) * (1.0 + behavior.hysteresis),
+    }
+}
+
+/// One variant as [`place`] sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    /// Replicas' worth of all the demand on this variant alone.
+    pub worth: f64,
+    /// Fewest replicas: they serve whether they are needed or not.
+    pub min: u32,
+    /// Most replicas that may be asked for.
+    pub max: u32,
+    /// Replicas that serve, or will: what is asked for beyond them carries nothing.
+    pub room: u32,
+}
+
+/// What [`place`] gives one variant.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Placed {
+    /// Share of the demand that is left to this variant and those after it, 0 to 1.
+    pub share: f64,
+    /// Replicas' worth of it, not rounded.
+    pub needed: f64,
+    /// Replicas. The last variant's are not bounded by its maximum: nobody comes after it, and the guard says so.
+    pub count: u32,
+}
+
+/// Fills variants, given in the order of preference, with `share` of the demand.
+pub fn place(share: f64, places: &[Place]) -> Vec<Placed> {
+    let covers = |place: &Place, count: u32| {
+        if place.worth > 0.0 {
+            f64::from(count.min(place.room)) / place.worth
+        } else {
+            1.0
+        }
+    };
+    let mut left = share;
+    let mut placed = Vec::with_capacity(places.len());
+    for (index, place) in places.iter().enumerate() {
+        // What runs anyway further on need not be bought here.
+        let later = places.iter().skip(index + 1);
+        let there: f64 = later
+            .filter(|later| later.min > 0)
+            .fold(0.0, |sum, later| sum + covers(later, later.min));
+        let mine = (left - there).max(0.0);
+        let needed = mine * place.worth;
+        let most = if index + 1 == places.len() {
+            u32::MAX
+        } else {
+            place.max
+        };
+        let count = ceil(needed).min(most);
+        placed.push(Placed {
+            share: mine,
+            needed,
+            count,
+        });
+        left = (left - covers(place, count.max(place.min))).max(0.0);
+        if left < ROUNDING {
+            left = 0.0;
+        }
+    }
+    placed
 }
 
 /// The count while the model cannot size: `held`, or more if the backlog is worth more replicas at the load that the
 /// ready ones carry now. Half a replica's worth of queue is not a backlog yet.
-pub fn hold(
-    policy: &Policy,
-    held: u32,
-    queued: &Backlog,
-    in_flight: u64,
-    replicas: &Replicas,
-) -> u32 {
-    let queued = bought(policy, queued);
-    let per_replica = in_flight as f64 / f64::from(replicas.ready.max(1));
+pub fn hold(behavior: &Behavior, held: u32, queued: &Backlog, in_flight: u64, ready: u32) -> u32 {
+    held.max(backed(behavior, queued, in_flight, ready))
+}
+
+/// The count that ready replicas and the backlog are worth at the load that the ready ones carry now.
+fn backed(behavior: &Behavior, queued: &Backlog, in_flight: u64, ready: u32) -> u32 {
+    let queued = bought(behavior, queued);
+    let per_replica = in_flight as f64 / f64::from(ready.max(1));
     let extra = if per_replica > 0.0 {
         round(queued / per_replica)
     } else {
         u32::from(queued > 0.0)
     };
-    held.max(replicas.ready.saturating_add(extra))
+    ready.saturating_add(extra)
 }
 
 /// Queued requests that replicas are bought for.
-fn bought(policy: &Policy, queued: &Backlog) -> f64 {
+fn bought(behavior: &Behavior, queued: &Backlog) -> f64 {
     let sheddable = queued.sheddable.min(queued.requests);
-    (queued.requests - sheddable) as f64 + policy.sheddable_share * sheddable as f64
+    (queued.requests - sheddable) as f64 + behavior.sheddable_share * sheddable as f64
 }
 
+/// Differences below this are noise of the arithmetic.
+const ROUNDING: f64 = 1e-9;
+
 /// Rounds up; a count that is off by rounding noise only is not another replica. Saturates, NaN becomes 0.
-fn ceil(value: f64) -> u32 {
-    (value - 1e-9).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
+pub(crate) fn ceil(value: f64) -> u32 {
+    (value - ROUNDING).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
 fn round(value: f64) -> u32 {
     value.round().clamp(0.0, f64::from(u32::MAX)) as u32
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::policy::SloClass;
-
-    fn policy() -> Policy {
-        let slo = SloClass {
-            percentile: 0.9,
-            ttft_ms: 2000.0,
-            tpot_ms: 150.0,
-        };
-        Policy::new("m", slo, 1, 10, Duration::from_secs(6))
-    }
-
-    fn queued(requests: u64, sheddable: u64) -> Backlog {
-        Backlog {
-            requests,
-            sheddable,
-            prompt_tokens: 0,
-        }
-    }
-
-    #[test]
-    fn a_hold_is_raised_by_backlog_only_and_counts_what_is_starting() {
-        let replicas = Replicas {
-            ready: 2,
-            starting: 0,
-            draining: 0,
-        };
-        let held = |requests, in_flight, replicas: &Replicas| {
-            hold(&policy(), 2, &queued(requests, 0), in_flight, replicas)
-        };
-        assert_eq!(held(0, 32, &replicas), 2);
-        assert_eq!(
-            held(7, 32, &replicas),
-            2,
-            "less than half a replica's worth"
-        );
-        assert_eq!(held(40, 32, &replicas), 5);
-        assert_eq!(held(1, 0, &replicas), 3, "something waits and nothing runs");
-        let starting = Replicas {
-            starting: 3,
-            ..replicas
-        };
-        assert_eq!(
-            hold(&policy(), 5, &queued(40, 0), 32, &starting),
-            5,
-            "they are on their way"
-        );
-    }
-
-    #[test]
-    fn sheddable_backlog_is_bought_as_far_as_the_policy_says() {
-        let mut policy = policy();
-        policy.sheddable_share = 0.0;
-        assert_eq!(bought(&policy, &queued(10, 4)), 6.0);
-        assert_eq!(bought(&policy, &queued(1, 4)), 0.0);
-        policy.sheddable_share = 0.5;
-        assert_eq!(bought(&policy, &queued(10, 4)), 8.0);
-    }
-
-    #[test]
-    fn rounding_is_total() {
-        assert_eq!(
-            [
-                ceil(2.0),
-                ceil(2.1),
-                ceil(f64::NAN),
-                ceil(-1.0),
-                ceil(f64::INFINITY)
-            ],
-            [2, 3, 0, 0, u32::MAX]
-        );
-    }
 }

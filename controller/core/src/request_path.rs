@@ -10,10 +10,9 @@ use epp_core::{DemandTotals, QueueDepth};
 use predictor::LatencyModel;
 
 use crate::mix::{Mix, Sample};
+use crate::shares::MIX_SAMPLES;
 use crate::signals::{Backlog, Replicas, Signals, Totals, Volume};
 
-/// Served requests that the mix is made of: enough for its tail, few enough to follow a change.
-const MIX_SAMPLES: usize = 1000;
 
 impl Signals {
     /// What the request path shows at `now`: its ledger, its queue, the pool it picks from and the model it predicts

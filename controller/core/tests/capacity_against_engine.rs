@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use controller_core::capacity::{Binding, Capacity, capacity};
 use controller_core::mix::{Mix, Sample};
-use controller_core::{Policy, SloClass};
+use controller_core::{Policy, SloTargets};
 use predictor::{Features, LatencyModel, Learner, LearnerConfig, Observation, Prediction, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use simulator_core::workload::{WorkloadSpec, generate};
 use simulator_core::{Engine, Event, EventKind, Prefix, Profile, Submission};
 
-const SLO: SloClass = SloClass {
+const SLO: SloTargets = SloTargets {
     percentile: 0.9,
     ttft_ms: 2000.0,
     tpot_ms: 1_000.0,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use controller_core::signals::{Backlog, Totals};
-use controller_core::{Mix, SloClass};
+use controller_core::{Mix, SloTargets};
 use predictor::LatencyModel;
 
 use super::*;
@@ -34,7 +34,7 @@ async fn a_backlog_starts_servers_and_the_decision_says_so() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("endpoints.yaml");
     let queued = Arc::new(AtomicU64::new(0));
-    let slo = SloClass {
+    let slo = SloTargets {
         percentile: 0.9,
         ttft_ms: 2000.0,
         tpot_ms: 150.0,

@@ -1,9 +1,11 @@
 //! SLO admission: can any endpoint serve this request in time?
 
+use predictor::{LatencyModel, State, Target};
+
 use crate::config::Quantile;
 use crate::schedule::{Ask, Candidate};
 
-/// Which halves of the latency model may be believed.
+/// Which halves of a latency model may be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trust {
     /// TTFT is trained.
@@ -25,6 +27,21 @@ pub enum Chances {
 }
 
 impl Trust {
+    /// Neither.
+    pub const NONE: Self = Self {
+        ttft: false,
+        tpot: false,
+    };
+
+    /// Those that are trained.
+    pub fn of(model: &LatencyModel) -> Self {
+        let trained = |target| model.state(target) == State::Trained;
+        Self {
+            ttft: trained(Target::Ttft),
+            tpot: trained(Target::Tpot),
+        }
+    }
+
     /// Whether the prediction for `candidate` may be believed about every target that `ask` sets: the model
     /// is trained for it and the endpoint is past its first labels. An idle endpoint is not special.
     pub fn covers(self, ask: &Ask, candidate: &Candidate) -> bool {
@@ -37,7 +54,7 @@ impl Trust {
 
 /// Judges a request against all its candidates: time waited (or expected to be waited) plus predicted TTFT,
 /// and predicted TPOT, each at `quantile`, against the targets.
-pub fn chances(quantile: Quantile, trust: Trust, ask: &Ask, candidates: &[Candidate]) -> Chances {
+pub fn chances(quantile: Quantile, ask: &Ask, candidates: &[Candidate]) -> Chances {
     if !ask.slo.is_set() || candidates.is_empty() {
         return Chances::Open;
     }
@@ -45,7 +62,7 @@ pub fn chances(quantile: Quantile, trust: Trust, ask: &Ask, candidates: &[Candid
     for candidate in candidates {
         let Some(prediction) = candidate
             .prediction
-            .filter(|_| trust.covers(ask, candidate))
+            .filter(|_| candidate.trust.covers(ask, candidate))
         else {
             return Chances::Open;
         };
@@ -88,6 +105,7 @@ mod tests {
             tpot: spread(tpot),
         });
         candidate.load.served = COLD_LABELS;
+        candidate.trust = TRAINED;
         candidate
     }
 
@@ -106,8 +124,7 @@ mod tests {
     fn refused_only_when_every_trusted_prediction_misses() {
         let late = warm(1_500.0, 20.0);
         let slow = warm(100.0, 60.0);
-        let judge =
-            |candidates: &[Candidate]| chances(Quantile::P50, TRAINED, &asked(0.0), candidates);
+        let judge = |candidates: &[Candidate]| chances(Quantile::P50, &asked(0.0), candidates);
         assert_eq!(judge(&[late]), Chances::None { over_ms: 500.0 });
         assert_eq!(judge(&[late, slow]), Chances::None { over_ms: 0.0 });
         assert_eq!(judge(&[late, slow, warm(900.0, 40.0)]), Chances::Open);
@@ -117,20 +134,14 @@ mod tests {
     #[test]
     fn waiting_counts_and_so_does_the_quantile() {
         let good = [warm(400.0, 20.0)];
+        assert_eq!(chances(Quantile::P50, &asked(600.0), &good), Chances::Open);
         assert_eq!(
-            chances(Quantile::P50, TRAINED, &asked(600.0), &good),
-            Chances::Open
-        );
-        assert_eq!(
-            chances(Quantile::P50, TRAINED, &asked(700.0), &good),
+            chances(Quantile::P50, &asked(700.0), &good),
             Chances::None { over_ms: 100.0 }
         );
+        assert_eq!(chances(Quantile::P90, &asked(200.0), &good), Chances::Open);
         assert_eq!(
-            chances(Quantile::P90, TRAINED, &asked(200.0), &good),
-            Chances::Open
-        );
-        assert_eq!(
-            chances(Quantile::P99, TRAINED, &asked(0.0), &good),
+            chances(Quantile::P99, &asked(0.0), &good),
             Chances::None { over_ms: 200.0 }
         );
     }
@@ -139,24 +150,16 @@ mod tests {
     fn one_untrusted_prediction_admits_but_idleness_does_not() {
         let late = warm(1_500.0, 60.0);
         assert_eq!(late.load.in_flight, 0, "idle, and refused all the same");
-        assert_ne!(
-            chances(Quantile::P50, TRAINED, &asked(0.0), &[late]),
-            Chances::Open
-        );
+        assert_ne!(chances(Quantile::P50, &asked(0.0), &[late]), Chances::Open);
         let mut cold = late;
         cold.load.served = COLD_LABELS - 1;
         assert_eq!(
-            chances(Quantile::P50, TRAINED, &asked(0.0), &[late, cold]),
+            chances(Quantile::P50, &asked(0.0), &[late, cold]),
             Chances::Open
         );
-        let half = Trust {
-            ttft: true,
-            tpot: false,
-        };
-        assert_eq!(
-            chances(Quantile::P50, half, &asked(0.0), &[late]),
-            Chances::Open
-        );
+        let mut half = late;
+        half.trust.tpot = false;
+        assert_eq!(chances(Quantile::P50, &asked(0.0), &[half]), Chances::Open);
         let only_ttft = Ask {
             slo: Slo {
                 ttft_ms: Some(1_000.0),
@@ -165,11 +168,11 @@ mod tests {
             ..asked(0.0)
         };
         assert_eq!(
-            chances(Quantile::P50, half, &only_ttft, &[late]),
+            chances(Quantile::P50, &only_ttft, &[half]),
             Chances::None { over_ms: 500.0 }
         );
         assert_eq!(
-            chances(Quantile::P50, TRAINED, &ask(), &[late]),
+            chances(Quantile::P50, &ask(), &[late]),
             Chances::Open,
             "no SLO"
         );

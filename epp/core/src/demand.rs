@@ -24,11 +24,19 @@ pub struct DemandLedger {
 #[derive(Debug, Default)]
 struct Shared {
     bands: RwLock<Vec<Arc<BandCounters>>>,
-    mix: Mutex<VecDeque<MixSample>>,
+    mix: Mutex<Recent>,
+}
+
+/// The newest samples, and how many there were in all.
+#[derive(Debug, Default)]
+struct Recent {
+    samples: VecDeque<MixSample>,
+    ever: u64,
 }
 
 /// Requests and their tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Requests.
     pub requests: u64,
@@ -51,6 +59,7 @@ impl std::ops::AddAssign for Totals {
 
 /// One band of [`DemandTotals`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct BandTotals {
     /// Priority.
     pub priority: i32,
@@ -58,7 +67,8 @@ pub struct BandTotals {
     pub sheddable: bool,
     /// Everything that arrived (prompt tokens as estimated; output unknown, so 0).
     pub offered: Totals,
-    /// What ended, by outcome; index = `Outcome as usize`.
+    /// What ended, by outcome; index = `Outcome as usize`. In JSON by the outcome's name, without those that are 0.
+    #[serde(with = "by_name")]
     pub outcomes: Vec<Totals>,
     /// Offered requests with an SLO.
     pub slo_offered: u64,
@@ -114,10 +124,34 @@ fn sum(all: impl Iterator<Item = Totals>) -> Totals {
     })
 }
 
+/// Totals by outcome as a map, so that another release may know other outcomes.
+mod by_name {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Totals;
+    use crate::outcome::Outcome;
+
+    pub(super) fn serialize<S: Serializer>(outcomes: &[Totals], to: S) -> Result<S::Ok, S::Error> {
+        let named = Outcome::ALL.iter().zip(outcomes);
+        let ended = named.filter(|(_, totals)| **totals != Totals::default());
+        to.collect_map(ended.map(|(outcome, totals)| (outcome.name(), totals)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Totals>, D::Error> {
+        let named: BTreeMap<String, Totals> = BTreeMap::deserialize(from)?;
+        let of = |outcome: Outcome| named.get(outcome.name()).copied().unwrap_or_default();
+        Ok(Outcome::ALL.map(of).to_vec())
+    }
+}
+
 /// One served request, as capacity needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct MixSample {
-    /// When it ended.
+    /// When it ended; in JSON `atMs`, whole milliseconds.
+    #[serde(rename = "atMs", with = "whole_milliseconds")]
     pub at: Duration,
     /// Prompt tokens.
     pub input_tokens: u32,
@@ -128,7 +162,22 @@ pub struct MixSample {
     /// Priority.
     pub priority: i32,
     /// Latency targets.
+    #[serde(flatten)]
     pub slo: Slo,
+}
+
+mod whole_milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
 }
 
 impl DemandLedger {
@@ -171,10 +220,11 @@ impl DemandLedger {
     /// Adds one served request to the mix; left out rather than waited for while a reader copies the mix.
     pub(crate) fn sample(&self, sample: MixSample) {
         if let Ok(mut mix) = self.shared.mix.try_lock() {
-            if mix.len() == MIX_SAMPLES {
-                mix.pop_front();
+            if mix.samples.len() == MIX_SAMPLES {
+                mix.samples.pop_front();
             }
-            mix.push_back(sample);
+            mix.samples.push_back(sample);
+            mix.ever += 1;
         }
     }
 
@@ -196,9 +246,24 @@ impl DemandLedger {
             .mix
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+            .samples
             .iter()
             .copied()
             .collect()
+    }
+
+    /// The samples taken after the first `after`, oldest first, and how many were taken before them. Only the
+    /// newest `most` of those that are still kept are given.
+    pub fn mix_after(&self, after: u64, most: usize) -> (u64, Vec<MixSample>) {
+        let mix = self
+            .shared
+            .mix
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let wanted = mix.ever.saturating_sub(after).min(most as u64) as usize;
+        let skipped = mix.samples.len().saturating_sub(wanted);
+        let given: Vec<_> = mix.samples.iter().skip(skipped).copied().collect();
+        (mix.ever - given.len() as u64, given)
     }
 }
 
@@ -345,5 +410,23 @@ mod tests {
             (mix.len(), mix[0].at.as_secs()),
             (MIX_SAMPLES, 5_000 - MIX_SAMPLES as u64)
         );
+        let after = |after, most| {
+            let (from, mix) = ledger.mix_after(after, most);
+            let number = mix.first().map(|sample| sample.at.as_secs());
+            assert!(
+                number.is_none_or(|number| number == from),
+                "{number:?} {from}"
+            );
+            (from, mix.len())
+        };
+        assert_eq!(
+            after(0, 1_000),
+            (4_000, 1_000),
+            "the newest, and what was missed"
+        );
+        assert_eq!(after(0, 9_000), (5_000 - MIX_SAMPLES as u64, MIX_SAMPLES));
+        assert_eq!(after(4_990, 1_000), (4_990, 10));
+        assert_eq!(after(5_000, 1_000), (5_000, 0));
+        assert_eq!(after(9_999, 1_000), (5_000, 0), "of another incarnation");
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use predictor::LatencyModel;
+use predictor::{LatencyModel, Models};
 
 use crate::config::{Config, Detector};
 use crate::decision::Decision;
@@ -91,7 +91,7 @@ impl PrefixHashing {
 #[derive(Debug)]
 pub struct Director {
     router: Router,
-    /// `None` = flow control off.
+    /// With flow control off it holds requests only while there is no endpoint, or is not there at all.
     queue: Option<Queue>,
     drain_rate: DrainRate,
     ledger: DemandLedger,
@@ -106,7 +106,7 @@ impl Director {
     /// A director in front of an empty pool with an untrained model. `seed` decides all ties.
     pub fn new(config: Config, seed: u64) -> Self {
         Self {
-            queue: config.flow.clone().map(Queue::new),
+            queue: config.queue().map(Queue::new),
             router: Router::new(config, seed),
             drain_rate: DrainRate::default(),
             ledger: DemandLedger::default(),
@@ -139,9 +139,14 @@ impl Director {
         self.dispatch(now);
     }
 
-    /// Puts another latency model in force, from the next request on.
+    /// Puts other latency models in force, from the next request on: each endpoint is judged by that of its class.
+    pub fn set_models(&mut self, models: Arc<Models>) {
+        self.router.set_models(models);
+    }
+
+    /// Puts one latency model in force for endpoints of every class.
     pub fn set_model(&mut self, model: Arc<LatencyModel>) {
-        self.router.set_model(model);
+        self.set_models(Arc::new(Models::one(LatencyModel::clone(&model))));
     }
 
     /// Takes a request in. Its verdict comes through [`Director::poll`], often at once.
@@ -175,7 +180,12 @@ impl Director {
             );
             return ticket;
         }
-        match &mut self.queue {
+        let queues = self.config().flow_control();
+        match self
+            .queue
+            .as_mut()
+            .filter(|queue| queues || queue.starved())
+        {
             None => self.dispatch_at_once(now, ticket, waiting),
             Some(queue) => match queue.push(ticket, waiting) {
                 Err((waiting, full)) => self.refuse_full(now, ticket, &waiting, full),
@@ -328,6 +338,12 @@ impl Director {
             let Some(ticket) = queue.next(cursor) else {
                 return;
             };
+            if !self.router.config().flow_control() {
+                let held = (!queue.starved()).then(|| queue.remove(ticket)).flatten();
+                let Some(waiting) = held else { return };
+                self.dispatch_at_once(now, ticket, waiting);
+                continue;
+            }
             self.router.observe();
             if !self
                 .router
@@ -406,7 +422,8 @@ impl Director {
             let message = "the pool is saturated and the request is sheddable";
             return self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
         }
-        let offer = self.router.offer(now, &waiting, Duration::ZERO, Among::Now);
+        let waited = now.saturating_sub(waiting.arrived);
+        let offer = self.router.offer(now, &waiting, waited, Among::Now);
         self.settle(now, ticket, waiting, offer);
     }
 

@@ -24,6 +24,9 @@ pub struct Endpoint {
     pub ip: Option<IpAddr>,
     /// Labels from discovery (role, engine type, …).
     pub labels: BTreeMap<String, String>,
+    /// Its latency class: what it runs on, by its labels; empty = they do not tell. Endpoints of one class share
+    /// one latency model.
+    pub class: Arc<str>,
     /// What is dispatched there now. Streams hold this very instance, so that an endpoint that leaves and
     /// comes back starts from zero without the old streams driving its counters negative.
     pub load: Arc<Load>,
@@ -55,6 +58,7 @@ impl Endpoint {
             name: name.into(),
             address: address.into(),
             ip,
+            class: class(&labels).into(),
             labels,
             load,
             scraped: ArcSwapOption::empty(),
@@ -93,6 +97,16 @@ impl Endpoint {
             cached_tokens,
         )
     }
+}
+
+/// The latency class that `labels` name; a name longer than a Kubernetes label may be counts as none.
+fn class(labels: &BTreeMap<String, String>) -> &str {
+    names::label::ACCELERATOR
+        .all()
+        .find_map(|name| labels.get(name))
+        .map(|class| class.trim())
+        .filter(|class| class.len() <= predictor::LONGEST_CLASS)
+        .unwrap_or_default()
 }
 
 /// Builds the model's features from a load already read; counts exclude the request itself.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use predictor::{Features, LatencyModel, Prediction, State, Target};
+use predictor::{Features, LatencyModel, Models, Prediction, State, Target};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -13,7 +13,7 @@ use crate::config::{Config, Quantile};
 use crate::decision::{Considered, Decision, ModelState};
 use crate::demand::DemandLedger;
 use crate::director::Dispatch;
-use crate::endpoint::features;
+use crate::endpoint::{Endpoint, features};
 use crate::flow::{Reading, Saturation, Waiting, has_room, saturation};
 use crate::in_flight::{Booking, InFlight};
 use crate::pool::Pool;
@@ -25,7 +25,11 @@ use crate::schedule::{Ask, Candidate, Profile};
 pub(crate) struct Router {
     config: Config,
     pool: Arc<Pool>,
-    model: Arc<LatencyModel>,
+    models: Arc<Models>,
+    /// Which of the models each endpoint of the pool has.
+    of_slot: Vec<usize>,
+    /// The one that all of them have, if there is one.
+    only: Option<usize>,
     prefixes: Option<PrefixIndex>,
     profile: Profile,
     rng: StdRng,
@@ -33,6 +37,9 @@ pub(crate) struct Router {
     candidates: Vec<Candidate>,
     rows: Vec<Features>,
     predictions: Vec<Prediction>,
+    /// Candidates of one class, where there are several.
+    of_class: Vec<usize>,
+    class_rows: Vec<Features>,
 }
 
 /// Which endpoints a request is weighed against.
@@ -63,7 +70,9 @@ impl Router {
     pub(crate) fn new(config: Config, seed: u64) -> Self {
         Self {
             pool: Arc::default(),
-            model: Arc::new(LatencyModel::prior()),
+            models: Arc::new(Models::one(LatencyModel::prior())),
+            of_slot: Vec::new(),
+            only: None,
             prefixes: config.prefix.clone().map(PrefixIndex::new),
             profile: Profile::new(&config),
             rng: StdRng::seed_from_u64(seed),
@@ -71,6 +80,8 @@ impl Router {
             candidates: Vec::new(),
             rows: Vec::new(),
             predictions: Vec::new(),
+            of_class: Vec::new(),
+            class_rows: Vec::new(),
             config,
         }
     }
@@ -88,10 +99,24 @@ impl Router {
             prefixes.set_pool(&self.pool, &pool);
         }
         self.pool = pool;
+        self.assign_models();
     }
 
-    pub(crate) fn set_model(&mut self, model: Arc<LatencyModel>) {
-        self.model = model;
+    pub(crate) fn set_models(&mut self, models: Arc<Models>) {
+        let same = Arc::ptr_eq(self.models.names(), models.names());
+        self.models = models;
+        if !same {
+            self.assign_models();
+        }
+    }
+
+    fn assign_models(&mut self) {
+        let models = &self.models;
+        let index = |endpoint: &Arc<Endpoint>| models.index_of(&endpoint.class);
+        self.of_slot.clear();
+        self.of_slot.extend(self.pool.endpoints.iter().map(index));
+        let first = self.of_slot.first().copied();
+        self.only = first.filter(|first| self.of_slot.iter().all(|of| of == first));
     }
 
     /// Tokens per block that prompts should be hashed with now; `None` = nothing reads the hashes.
@@ -107,12 +132,9 @@ impl Router {
     /// Reads every endpoint once; what follows judges by these readings.
     pub(crate) fn observe(&mut self) {
         self.readings.clear();
-        let read = |endpoint: &Arc<_>| {
-            let endpoint: &crate::endpoint::Endpoint = endpoint;
-            Reading {
-                load: endpoint.load.snapshot(),
-                scraped: endpoint.scraped(),
-            }
+        let read = |endpoint: &Arc<Endpoint>| Reading {
+            load: endpoint.load.snapshot(),
+            scraped: endpoint.scraped(),
         };
         self.readings.extend(self.pool.endpoints.iter().map(read));
     }
@@ -178,12 +200,13 @@ impl Router {
                 matched_blocks,
                 cached_tokens: cached.min(u64::from(request.prompt_tokens)) as u32,
                 prediction: None,
+                trust: Trust::NONE,
             });
         }
         reachable
     }
 
-    /// Asks the model about all candidates at once, if anything reads predictions.
+    /// Asks the models about all candidates, each class at once, if anything reads predictions.
     fn predict(&mut self, waiting: &Waiting) {
         self.rows.clear();
         if self.config.predicted_latency.is_none() {
@@ -199,9 +222,37 @@ impl Router {
             )
         };
         self.rows.extend(self.candidates.iter().map(row));
-        self.model.predict(&self.rows, &mut self.predictions);
+        let Some(of) = self.only else {
+            return self.predict_by_class();
+        };
+        let model = self.models.get(of);
+        let trust = Trust::of(model);
+        model.predict(&self.rows, &mut self.predictions);
         for (candidate, prediction) in self.candidates.iter_mut().zip(&self.predictions) {
             candidate.prediction = Some(*prediction);
+            candidate.trust = trust;
+        }
+    }
+
+    fn predict_by_class(&mut self) {
+        for of in 0..=self.models.names().len() {
+            self.of_class.clear();
+            self.class_rows.clear();
+            for (at, candidate) in self.candidates.iter().enumerate() {
+                if self.of_slot[candidate.slot as usize] == of {
+                    self.of_class.push(at);
+                    self.class_rows.push(self.rows[at]);
+                }
+            }
+            if self.of_class.is_empty() {
+                continue;
+            }
+            let model = self.models.get(of);
+            model.predict(&self.class_rows, &mut self.predictions);
+            for (&at, prediction) in self.of_class.iter().zip(&self.predictions) {
+                self.candidates[at].prediction = Some(*prediction);
+                self.candidates[at].trust = Trust::of(model);
+            }
         }
     }
 
@@ -211,12 +262,23 @@ impl Router {
             waited_ms: waited.as_secs_f64() * 1e3,
             prompt_tokens: waiting.request.prompt_tokens,
             blocks: waiting.request.prefix.len() as u32,
-            ttft_state: self
-                .config
-                .predicted_latency
-                .as_ref()
-                .map(|_| self.model.state(Target::Ttft)),
+            ttft_state: self.ttft_state(),
         }
+    }
+
+    /// State of the candidates' TTFT models, if anything reads predictions: the prior as long as any is at it, since
+    /// a guess cannot be compared with what was learned.
+    fn ttft_state(&self) -> Option<State> {
+        self.config.predicted_latency.as_ref()?;
+        if let Some(of) = self.only {
+            return Some(self.models.get(of).state(Target::Ttft));
+        }
+        let state = |candidate: &Candidate| {
+            model_of(&self.models, &self.of_slot, candidate.slot).state(Target::Ttft)
+        };
+        let mut states = self.candidates.iter().map(state);
+        let first = states.next()?;
+        Some(states.find(|&state| state == State::Prior).unwrap_or(first))
     }
 
     fn chances(&self, ask: &Ask) -> Chances {
@@ -225,15 +287,7 @@ impl Router {
             .slo_admitter
             .as_ref()
             .map_or(Quantile::P50, |admitter| admitter.quantile);
-        chances(quantile, self.trust(), ask, &self.candidates)
-    }
-
-    fn trust(&self) -> Trust {
-        let trained = |target| self.model.state(target) == State::Trained;
-        Trust {
-            ttft: trained(Target::Ttft),
-            tpot: trained(Target::Tpot),
-        }
+        chances(quantile, ask, &self.candidates)
     }
 
     /// Picks among the candidates of the last offer, reserves the load there and learns the prefix. The
@@ -247,7 +301,6 @@ impl Router {
     ) -> Result<Box<Dispatch>, Box<Waiting>> {
         let waited = now.saturating_sub(waiting.arrived);
         let ask = self.ask(&waiting, waited);
-        let trust = self.trust();
         let picked = self.profile.pick(&ask, &self.candidates, &mut self.rng);
         let at = |index: &usize| {
             let candidate = self.candidates.get(*index)?;
@@ -262,6 +315,8 @@ impl Router {
             return Err(waiting);
         };
         let endpoint = Arc::clone(endpoint);
+        let model = model_of(&self.models, &self.of_slot, chosen.slot);
+        let trust = chosen.trust;
         let fallbacks = order.map(|(_, _, endpoint)| Arc::clone(endpoint)).collect();
         let predicts = self.config.predicted_latency.is_some();
         let decision = Decision {
@@ -272,8 +327,8 @@ impl Router {
             trusted: trust.ttft && trust.tpot && chosen.prediction.is_some() && !chosen.load.cold(),
             expected_miss,
             state: predicts.then(|| ModelState {
-                ttft: self.model.state(Target::Ttft),
-                tpot: self.model.state(Target::Tpot),
+                ttft: model.state(Target::Ttft),
+                tpot: model.state(Target::Tpot),
             }),
             picked: first,
             pool: Arc::clone(&self.pool),
@@ -318,6 +373,11 @@ impl Router {
             in_flight,
         }))
     }
+}
+
+/// The model of the endpoint in `slot`.
+fn model_of<'m>(models: &'m Models, of_slot: &[usize], slot: u32) -> &'m LatencyModel {
+    models.get(of_slot.get(slot as usize).copied().unwrap_or_default())
 }
 
 fn considered((candidate, &total): (&Candidate, &f32)) -> Considered {

@@ -8,10 +8,13 @@ const LONGEST_MS: f64 = 1e9;
 
 /// Latency targets of one request; `None` = not asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Slo {
     /// Time from arrival at the picker to the first token, queueing included, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttft_ms: Option<f64>,
     /// Mean time per output token after the first, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpot_ms: Option<f64>,
 }
 

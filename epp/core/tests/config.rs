@@ -335,6 +335,19 @@ fn odd_but_legal_files_are_warned_about() {
     assert!(twin.warnings[0].contains("flowControl.saturationDetector"));
     let gated = with("flowControl: {maxRequests: 3}").unwrap();
     assert!(gated.flow.is_none() && gated.warnings[0].contains("feature gate"));
+    let said = |ttl: &str| {
+        let section = format!("flowControl: {{noEndpointRequestTTL: {ttl}}}");
+        let gated = with(&section).unwrap().empty_pool_ttl;
+        let config = with(&format!("featureGates: [flowControl]\n{section}")).unwrap();
+        (
+            gated,
+            config.empty_pool_ttl,
+            config.flow.unwrap().no_endpoint_ttl,
+        )
+    };
+    let long = Some(Duration::from_secs(90));
+    assert_eq!(said("90s"), (None, long, long));
+    assert_eq!(said("0s"), (None, Some(Duration::MAX), None));
     let endless = with("featureGates: [flowControl]\nflowControl: {defaultRequestTTL: 0s}")
         .unwrap()
         .flow

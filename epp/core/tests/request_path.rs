@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epp_core::config::BandConfig;
-use epp_core::{Config, Director, Outcome, Pool, Request, Scraped, Slo};
+use epp_core::{Config, Director, Outcome, Pool, Request, Scraped, Slo, Verdict};
 use support::{complete, dispatched, pool, refused, request, seconds};
 
 /// Round robin behind the queue, `concurrency` per endpoint.
@@ -57,7 +57,7 @@ fn the_higher_band_goes_first_and_nobody_passes_its_head() {
     let mut seen = Vec::new();
     loop {
         director.advance(seconds(2.0));
-        let Some((ticket, epp_core::Verdict::Dispatched(dispatch))) = director.poll() else {
+        let Some((ticket, Verdict::Dispatched(dispatch))) = director.poll() else {
             break;
         };
         seen.push(ticket);
@@ -155,6 +155,69 @@ fn an_empty_pool_holds_requests_until_an_endpoint_comes() {
     assert!(director.poll().is_none());
     director.set_pool(seconds(30.0), pool(1));
     assert_eq!(dispatched(&mut director).waited, seconds(30.0));
+}
+
+#[test]
+fn without_flow_control_requests_are_held_only_while_there_is_no_endpoint() {
+    let mut config = Config::default();
+    config.hold_while_empty(seconds(300.0));
+    let mut director = Director::new(config, 1);
+    for (at, priority) in [(0.0, 0), (1.0, 5), (2.0, 0), (3.0, -1)] {
+        director.submit(seconds(at), request(priority));
+    }
+    assert!(director.poll().is_none());
+    let depth = director.queued().total();
+    assert_eq!((depth.requests, depth.prompt_tokens), (4, 400));
+    assert_eq!(director.demand().totals().offered().requests, 4);
+    director.set_pool(seconds(10.0), pool(1));
+    let mut served = Vec::new();
+    while let Some((ticket, verdict)) = director.poll() {
+        let Verdict::Dispatched(dispatch) = verdict else {
+            panic!("{verdict:?}")
+        };
+        served.push((ticket.number(), dispatch.waited));
+    }
+    let after = [(1, 9.0), (0, 10.0), (2, 8.0), (3, 7.0)];
+    assert_eq!(served, after.map(|(number, at)| (number, seconds(at))));
+    assert_eq!(director.queued().total().requests, 0);
+    director.submit(seconds(11.0), request(0));
+    assert_eq!(dispatched(&mut director).waited, Duration::ZERO);
+    director.set_pool(seconds(12.0), Arc::default());
+    director.submit(seconds(13.0), request(0));
+    assert_eq!(director.next_wakeup(), Some(seconds(313.0)));
+    director.advance(seconds(313.0));
+    assert_eq!(refused(&mut director).outcome, Outcome::EvictedNoEndpoints);
+}
+
+#[test]
+fn what_is_held_without_flow_control_is_bounded() {
+    let mut config = Config::default();
+    config.hold_while_empty(seconds(300.0));
+    let mut director = Director::new(config, 1);
+    for number in 0..5_001 {
+        director.submit(Duration::ZERO, request(number % 3));
+    }
+    let refusal = refused(&mut director);
+    assert_eq!(
+        (refusal.outcome, refusal.status),
+        (Outcome::RejectedNoEndpoints, 503)
+    );
+    assert!(director.poll().is_none(), "only the last is one too many");
+}
+
+#[test]
+fn nothing_is_held_unless_somebody_said_so() {
+    let mut at_once = Config::llmd_default();
+    at_once.hold_while_empty(Duration::ZERO);
+    let without = [
+        (Config::default(), Outcome::RejectedNoEndpoints),
+        (at_once, Outcome::EvictedNoEndpoints),
+    ];
+    for (config, outcome) in without {
+        let mut director = Director::new(config, 1);
+        director.submit(seconds(1.0), request(0));
+        assert_eq!(refused(&mut director).outcome, outcome);
+    }
 }
 
 #[test]

@@ -5,3 +5,4 @@ pub mod error;
 pub mod head;
 pub mod json;
 pub mod openai;
+pub mod rewrite;

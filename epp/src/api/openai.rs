@@ -56,6 +56,8 @@ pub enum Usage {
 pub struct Body {
     /// The model the client names.
     pub model: String,
+    /// The model to send on under, where that is another.
+    pub target: Option<String>,
     /// Where the model's name stands, quotes included.
     pub model_span: Range<usize>,
     /// Whether the answer comes as a stream of events.
@@ -85,7 +87,8 @@ struct Members<'a> {
     end: usize,
 }
 
-/// Reads `body`. `rewrite` is the model to send on instead of the client's; it also salts the prefix.
+/// Reads `body`. `rewrite` tells which model to send on under instead of the client's, if any; that model also
+/// salts the prefix.
 ///
 /// # Errors
 /// [`RequestError::Json`] when the body is no JSON object, [`RequestError::Field`] when `model` or
@@ -93,7 +96,7 @@ struct Members<'a> {
 pub fn parse(
     api: Api,
     body: &[u8],
-    rewrite: Option<&str>,
+    rewrite: impl FnOnce(&str) -> Option<String>,
     hashing: PrefixHashing,
 ) -> Result<Body, RequestError> {
     let members = members(api, body)?;
@@ -109,8 +112,8 @@ pub fn parse(
         .map(|salt| salt.decode())
         .transpose()?
         .unwrap_or_default();
-    let target = rewrite.unwrap_or(&model);
-    let mut hasher = hashing.hasher(target, &salt);
+    let target = rewrite(&model).filter(|target| *target != model);
+    let mut hasher = hashing.hasher(target.as_deref().unwrap_or(&model), &salt);
     match api {
         Api::Completions => feed_prompt(&body[input], &mut hasher)?,
         Api::ChatCompletions => feed_chat(body, members.tools.clone(), input, &mut hasher)?,
@@ -121,6 +124,7 @@ pub fn parse(
         prefix,
         usage: usage(body, &members)?,
         model,
+        target,
         model_span,
         stream: members.stream,
         max_output_tokens: members.max_completion_tokens.or(members.max_tokens),

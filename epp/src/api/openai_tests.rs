@@ -11,7 +11,7 @@ const HASHING: PrefixHashing = PrefixHashing {
 };
 
 fn read(api: Api, body: &str) -> Result<Body, RequestError> {
-    parse(api, body.as_bytes(), None, HASHING)
+    parse(api, body.as_bytes(), |_| None, HASHING)
 }
 
 fn completion(body: &str) -> Body {
@@ -197,7 +197,7 @@ proptest! {
 
     #[test]
     fn never_panics_on_any_bytes(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = parse(Api::Completions, &body, None, HASHING);
-        let _ = parse(Api::ChatCompletions, &body, None, HASHING);
+        let _ = parse(Api::Completions, &body, |_| None, HASHING);
+        let _ = parse(Api::ChatCompletions, &body, |_| None, HASHING);
     }
 }

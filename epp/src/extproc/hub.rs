@@ -9,8 +9,8 @@ use epp_core::{
     DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Ticket, Verdict,
 };
 use parking_lot::Mutex;
-use predictor::LatencyModel;
 use predictor::trainer::Trainer;
+use predictor::{LatencyModel, Models};
 use runtime::{Clock, Shutdown};
 use rustc_hash::FxHashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +30,8 @@ pub struct Hub {
     pub telemetry: Telemetry,
     /// The last decisions.
     pub decisions: Decisions,
+    /// The class of endpoints whose labels name none.
+    pub no_class: Arc<str>,
     state: Mutex<State>,
     rules: ArcSwap<Rules>,
     pool: watch::Sender<Arc<Pool>>,
@@ -43,7 +45,7 @@ pub struct Hub {
 #[derive(Debug)]
 struct State {
     director: Director,
-    model: Arc<LatencyModel>,
+    models: Arc<Models>,
     waiting: FxHashMap<Ticket, oneshot::Sender<Verdict>>,
 }
 
@@ -104,7 +106,7 @@ impl Hub {
         let demand = director.demand().clone();
         let state = State {
             director,
-            model: Arc::new(LatencyModel::prior()),
+            models: Arc::new(Models::one(LatencyModel::prior())),
             waiting: FxHashMap::default(),
         };
         Self {
@@ -112,6 +114,7 @@ impl Hub {
             trainer,
             telemetry,
             decisions: Decisions::default(),
+            no_class: Arc::from(""),
             state: Mutex::new(state),
             rules: ArcSwap::from_pointee(rules),
             pool: watch::Sender::new(Arc::default()),
@@ -208,7 +211,7 @@ impl Hub {
     pub fn submit(&self, now: Duration, request: Request) -> Submitted {
         self.traffic.request(now);
         let mut state = self.state.lock();
-        self.refresh_model(&mut state);
+        self.refresh_models(&mut state);
         let ticket = state.director.submit(now, request);
         let own = state.deliver(Some(ticket));
         let submitted = match own {
@@ -247,17 +250,17 @@ impl Hub {
 
     fn with_director(&self, act: impl FnOnce(&mut Director, Duration)) {
         let mut state = self.state.lock();
-        self.refresh_model(&mut state);
+        self.refresh_models(&mut state);
         act(&mut state.director, self.clock.now());
         state.deliver(None);
         self.arm(state.director.next_wakeup());
     }
 
-    fn refresh_model(&self, state: &mut State) {
-        let model = self.trainer.model();
-        if !Arc::ptr_eq(&model, &state.model) {
-            state.model = Arc::clone(&model);
-            state.director.set_model(model);
+    fn refresh_models(&self, state: &mut State) {
+        let models = self.trainer.models();
+        if !Arc::ptr_eq(&models, &state.models) {
+            state.models = Arc::clone(&models);
+            state.director.set_models(models);
         }
     }
 
@@ -342,7 +345,7 @@ impl State {
 mod tests {
     use super::*;
     use epp_core::Config;
-    use predictor::LearnerConfig;
+    use predictor::{LearnerConfig, Learners};
     use prometheus_client::registry::Registry;
 
     /// A hub with one endpoint that takes one request at a time.
@@ -351,6 +354,8 @@ mod tests {
         let clock = Clock::start();
         let rules = Rules {
             objectives: Objectives::default(),
+            default_slo: Slo::NONE,
+            rewrites: Arc::default(),
             hashing: director.prefix_hashing(),
             max_request_bytes: 1000,
             bodies: Arc::new(Budget::new(1000)),
@@ -359,7 +364,8 @@ mod tests {
             subsets: true,
             dialects: Arc::default(),
         };
-        let trainer = Trainer::spawn(LearnerConfig::default(), 0.1, Box::new(move || clock.now()));
+        let learners = Learners::new(LearnerConfig::default());
+        let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));
         let telemetry = Telemetry::new(&mut Registry::default(), "test");
         let hub = Hub::new(director, rules, Arc::new(trainer), telemetry, clock, 0);
         let endpoint = EndpointSpec {

@@ -3,9 +3,10 @@
 use super::budget::Budget;
 use super::reply::Reply;
 use crate::api::head::Header;
+use crate::api::rewrite::Rewrites;
 use crate::usage::dialect::Dialects;
 use bytes::Bytes;
-use epp_core::{Completion, Objectives, PrefixHashing, Request, Verdict};
+use epp_core::{Completion, Objectives, PrefixHashing, Request, Slo, Verdict};
 use predictor::Observation;
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,6 +17,10 @@ use std::sync::Arc;
 pub struct Rules {
     /// Priorities and default targets by name.
     pub objectives: Objectives,
+    /// Targets of requests that bring none, where their objective has none either.
+    pub default_slo: Slo,
+    /// Which models requests are sent on under.
+    pub rewrites: Arc<Rewrites>,
     /// How prompts are cut for prefix matching.
     pub hashing: PrefixHashing,
     /// Largest request body, bytes.

@@ -110,18 +110,16 @@ impl Gathering {
         let api = Api::of_path(head.path()).ok_or_else(|| RequestError::Path {
             path: shortened(head.path().as_bytes()),
         })?;
-        let rewrite = head.rewrite();
+        // What the request itself says goes before the operator's rules.
+        let rewrite = |model: &str| {
+            let ruled = || rules.rewrites.target(model, serial);
+            head.rewrite().or_else(ruled).map(str::to_owned)
+        };
         let read = openai::parse(api, &body, rewrite, rules.hashing)?;
-        let mut rename = None;
-        let target_model = rewrite
-            .filter(|target| *target != read.model)
-            .map(str::to_owned);
-        if let Some(target) = &target_model {
-            rename = Some(Edit {
-                span: read.model_span,
-                text: json_string(target).into(),
-            });
-        }
+        let rename = read.target.as_ref().map(|target| Edit {
+            span: read.model_span,
+            text: json_string(target).into(),
+        });
         let (id, made_id) = identity(&head, serial);
         let mut request = Request {
             id,
@@ -138,6 +136,7 @@ impl Gathering {
             ..Request::default()
         };
         rules.objectives.apply(head.objective(), &mut request);
+        request.slo = request.slo.or(rules.default_slo);
         let pending = Pending {
             body,
             api,
@@ -152,7 +151,7 @@ impl Gathering {
         Ok((
             Submission {
                 request,
-                target_model,
+                target_model: read.target,
                 streaming: read.stream,
             },
             pending,

@@ -109,6 +109,8 @@ struct Subject {
     series: Arc<Series>,
     slo: Slo,
     priority: i32,
+    /// Of the endpoint it was dispatched to.
+    class: Arc<str>,
     streaming: bool,
     submitted: Duration,
 }
@@ -203,6 +205,7 @@ impl Exchange {
             series,
             slo: request.slo,
             priority: request.priority,
+            class: Arc::clone(&self.hub.no_class),
             streaming,
             submitted: now,
         });
@@ -225,7 +228,8 @@ impl Exchange {
             let id = std::mem::take(&mut request.id);
             let outcome = match &mut verdict {
                 Verdict::Dispatched(dispatch) => {
-                    self.hub.trainer.note_dispatch(now);
+                    request.class = Arc::clone(&dispatch.endpoint.class);
+                    self.hub.trainer.note_dispatch(&request.class, now);
                     if let Some(prediction) = &dispatch.decision.prediction {
                         request
                             .series
@@ -257,6 +261,7 @@ impl Exchange {
         let Some(Subject {
             series,
             slo,
+            class,
             streaming,
             ..
         }) = &self.request
@@ -311,7 +316,7 @@ impl Exchange {
             .filter(|_| completion.outcome == Outcome::Served);
         let first = first.map(|label| Observation { at, ..label });
         for observation in first.into_iter().chain(completion.observations) {
-            self.hub.trainer.observe(observation);
+            self.hub.trainer.observe(class, observation);
         }
     }
 

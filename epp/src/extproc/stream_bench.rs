@@ -21,6 +21,8 @@ pub(super) struct Bench {
 pub(super) fn rules() -> Rules {
     Rules {
         objectives: Objectives::default(),
+        default_slo: Slo::NONE,
+        rewrites: Arc::default(),
         hashing: Director::new(Config::default(), 1).prefix_hashing(),
         max_request_bytes: 100_000,
         bodies: Arc::new(Budget::new(150_000)),

@@ -259,20 +259,26 @@ impl Page<'_, '_> {
         })
     }
 
+    /// How the latency models do; `class` is told apart only where endpoints name one.
     fn predictor(&mut self, hub: &Hub) -> Result<(), Error> {
-        let report = hub.trainer.report();
+        let reports = hub.trainer.reports();
+        let classed = reports.iter().any(|of| !of.class.is_empty());
+        let labelled = |target: Target, class| {
+            let mut labels = vec![("target", target.name())];
+            labels.extend(classed.then_some(("class", class)));
+            labels
+        };
         let targets = || {
-            Target::ALL
-                .into_iter()
-                .map(|target| (target.name(), report.target(target)))
+            reports.iter().flat_map(|of| {
+                Target::ALL.map(|target| (labelled(target, &of.class), of.report.target(target)))
+            })
         };
         let states = [State::Prior, State::Warming, State::Trained, State::Stale];
-        let rows = targets().flat_map(|(target, of)| {
+        let rows = targets().flat_map(|(labels, of)| {
             states.map(|state| {
-                (
-                    vec![("target", target), ("state", state.name())],
-                    f64::from(u8::from(of.state == state)),
-                )
+                let mut labels = labels.clone();
+                labels.insert(1, ("state", state.name()));
+                (labels, f64::from(u8::from(of.state == state)))
             })
         });
         self.gauges(
@@ -280,49 +286,51 @@ impl Page<'_, '_> {
             "1 for the state each target's model is in",
             rows,
         )?;
-        type Score = (&'static str, &'static str, fn(&TargetReport) -> f64);
-        const SCORES: [Score; 6] = [
-            (
-                "predictor_mape",
-                "Mean absolute error of p50 over recent labels, percent",
-                |of| of.mape.into(),
-            ),
-            (
-                "predictor_median_ape",
-                "Median absolute error of p50 over recent labels, percent",
-                |of| of.median_ape.into(),
-            ),
-            (
-                "predictor_log_bias",
-                "Mean of ln(p50 / actual) over recent labels; negative is optimistic",
-                |of| of.log_bias.into(),
-            ),
-            (
-                "predictor_coverage_p90",
-                "Share of recent labels at or below p90",
-                |of| of.coverage_p90.into(),
-            ),
-            ("predictor_labels", "Labels learned from", |of| {
-                of.labels as f64
-            }),
-            ("predictor_refits", "Refits put in force", |of| {
-                of.refits as f64
-            }),
-        ];
         for (name, help, score) in SCORES {
             self.gauges(
                 &headroom(name),
                 help,
-                targets().map(|(target, of)| (vec![("target", target)], score(of))),
+                targets().map(|(labels, of)| (labels, score(of))),
             )?;
         }
         self.counter(
             "predictor_dropped_labels",
             "Labels dropped because the trainer was behind",
-            report.dropped,
+            reports.first().map_or(0, |of| of.report.dropped),
         )
     }
 }
+
+type Score = (&'static str, &'static str, fn(&TargetReport) -> f64);
+
+const SCORES: [Score; 6] = [
+    (
+        "predictor_mape",
+        "Mean absolute error of p50 over recent labels, percent",
+        |of| of.mape.into(),
+    ),
+    (
+        "predictor_median_ape",
+        "Median absolute error of p50 over recent labels, percent",
+        |of| of.median_ape.into(),
+    ),
+    (
+        "predictor_log_bias",
+        "Mean of ln(p50 / actual) over recent labels; negative is optimistic",
+        |of| of.log_bias.into(),
+    ),
+    (
+        "predictor_coverage_p90",
+        "Share of recent labels at or below p90",
+        |of| of.coverage_p90.into(),
+    ),
+    ("predictor_labels", "Labels learned from", |of| {
+        of.labels as f64
+    }),
+    ("predictor_refits", "Refits put in force", |of| {
+        of.refits as f64
+    }),
+];
 
 fn epp(name: &str) -> String {
     format!("{}_{name}", names::metric::EPP_PREFIX)

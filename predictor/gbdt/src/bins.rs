@@ -1,20 +1,21 @@
 //! Columns to bytes: each feature is cut at quantiles of its training values.
 
-use serde::{Deserialize, Serialize};
-
 use crate::params::Dataset;
 use crate::{MAX_FEATURES, quantile};
 
 /// One encoded row; unused features stay 0.
 pub(crate) type Code = [u8; MAX_FEATURES];
 
+/// The most cuts that a feature may have: with the missing code and the one above all cuts, 255 codes.
+pub(crate) const MOST_CUTS: usize = 253;
+
 /// The code of a missing value; real values start at 1.
 pub(crate) const MISSING: u8 = 0;
 
 /// The cuts of every feature, ascending. A value's code is 1 + the number of cuts below it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Bins {
-    cuts: Vec<Vec<f32>>,
+    pub(crate) cuts: Box<[Box<[f32]>]>,
 }
 
 impl Bins {
@@ -30,7 +31,7 @@ impl Bins {
                     .map(|(row, &weight)| (row[feature], weight))
                     .filter(|(value, _)| !value.is_nan()),
             );
-            quantile::cuts(&mut column, bins as usize)
+            quantile::cuts(&mut column, bins as usize).into_boxed_slice()
         });
         Self {
             cuts: cuts.collect(),
@@ -43,7 +44,13 @@ impl Bins {
 
     /// Number of codes of the feature with the most, the missing code included.
     pub(crate) fn codes(&self) -> usize {
-        self.cuts.iter().map(Vec::len).max().unwrap_or(0) + 2
+        self.cuts.iter().map(|cuts| cuts.len()).max().unwrap_or(0) + 2
+    }
+
+    /// Bytes of memory behind the cuts.
+    pub(crate) fn memory(&self) -> usize {
+        let behind = |cuts: &[f32]| size_of::<Box<[f32]>>() + size_of_val(cuts);
+        self.cuts.iter().map(|cuts| behind(cuts)).sum()
     }
 
     /// Encodes one row; missing trailing values count as missing.

@@ -27,13 +27,9 @@ pub(crate) fn fit(params: &Params, monotone: &[Monotone], data: &Dataset<'_>) ->
         .collect();
     let mut gradients = vec![(0.0, 0.0); codes.len()];
     let mut order: Vec<u32> = Vec::with_capacity(codes.len());
-    let mut forest = Forest {
-        depth: params.max_depth,
-        start,
-        nodes: Vec::with_capacity(params.trees as usize * ((1 << params.max_depth) - 1)),
-        leaves: Vec::with_capacity(params.trees as usize * (1 << params.max_depth)),
-        bins,
-    };
+    let trees = params.trees as usize;
+    let mut all_nodes = Vec::with_capacity(trees * ((1 << params.max_depth) - 1));
+    let mut all_leaves = Vec::with_capacity(trees * (1 << params.max_depth));
     for tree in 0..params.trees {
         set_gradients(&mut gradients, &residuals, &weights);
         sample(&mut order, params, tree, codes.len());
@@ -42,7 +38,7 @@ pub(crate) fn fit(params: &Params, monotone: &[Monotone], data: &Dataset<'_>) ->
             residuals: &residuals,
             gradients: &gradients,
             features: data.features,
-            width: forest.bins.codes(),
+            width: bins.codes(),
         };
         let (nodes, mut leaves) = Grower::new(params, monotone, rows).grow(&mut order);
         for value in leaves.iter_mut().flatten() {
@@ -54,10 +50,16 @@ pub(crate) fn fit(params: &Params, monotone: &[Monotone], data: &Dataset<'_>) ->
                 *residual -= value;
             }
         }
-        forest.nodes.extend(nodes);
-        forest.leaves.extend(leaves);
+        all_nodes.extend(nodes);
+        all_leaves.extend(leaves);
     }
-    forest
+    Forest {
+        bins,
+        depth: params.max_depth,
+        start,
+        nodes: all_nodes.into_boxed_slice(),
+        leaves: all_leaves.into_boxed_slice(),
+    }
 }
 
 /// Weights with mean 1, so that `min_leaf_weight` and `l2` count rows.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::LEVELS;
 use crate::bins::{Bins, Code};
 use crate::boost;
+use crate::parts::Parts;
 use crate::params::{Dataset, FitError, Monotone, Params};
 
 /// Outputs of a forest: one value per level of [`LEVELS`].
@@ -36,15 +37,19 @@ impl Node {
 
 /// A fitted forest. Every tree is a complete binary tree of the same depth, node `i` before its
 /// children `2i + 1` and `2i + 2`, so that a descent is a fixed number of steps.
+///
+/// Deserialising checks every count, index and value: whatever the source, a forest that was read predicts without
+/// a panic, in the usual number of steps, and finite values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Parts", try_from = "Parts")]
 pub struct Forest {
     pub(crate) bins: Bins,
     pub(crate) depth: u32,
     pub(crate) start: Outputs,
     /// `2^depth - 1` per tree.
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Box<[Node]>,
     /// `2^depth` per tree.
-    pub(crate) leaves: Vec<Outputs>,
+    pub(crate) leaves: Box<[Outputs]>,
 }
 
 /// Rows that go through the trees together: enough to hide the latency of the descents, few enough
@@ -81,6 +86,14 @@ impl Forest {
     /// Number of trees.
     pub fn trees(&self) -> usize {
         self.leaves.len() >> self.depth
+    }
+
+    /// Bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>()
+            + self.bins.memory()
+            + size_of_val(&*self.nodes)
+            + size_of_val(&*self.leaves)
     }
 
     /// The quantiles at [`LEVELS`] for one row (NaN = missing), in ascending order.

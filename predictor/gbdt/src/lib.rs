@@ -17,11 +17,13 @@ mod forest;
 mod grow;
 mod histogram;
 mod params;
+mod parts;
 mod quantile;
 mod split;
 
 pub use forest::Forest;
 pub use params::{Dataset, FitError, Monotone, Params};
+pub use parts::BrokenForest;
 
 /// The quantile levels of every forest, in the order of its outputs.
 pub const LEVELS: [f32; 3] = [0.5, 0.9, 0.99];

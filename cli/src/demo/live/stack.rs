@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use controller::{Journal, ServerOptions, Standalone, StandaloneOptions};
 use controller_core::fleet::client::Kind;
-use controller_core::{Policy, SloClass};
+use controller_core::{Policy, SloTargets};
 use epp::bootstrap::{self, BootstrapOptions};
 use epp_core::Config;
 use predictor::LearnerConfig;
@@ -250,7 +250,7 @@ fn options(files: &TempDir, ports: Ports, journal: &Journal, seed: u64) -> epp::
 }
 
 fn policy(settings: &LiveSettings) -> Policy {
-    let slo = SloClass {
+    let slo = SloTargets {
         percentile: PERCENTILE,
         ttft_ms: settings.slo.ttft_ms,
         tpot_ms: settings.slo.tpot_ms,

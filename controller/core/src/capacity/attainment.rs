@@ -11,7 +11,7 @@ use super::Reachable;
 use super::operating::{Operating, features};
 use crate::latency::{Latency, share_within};
 use crate::mix::Mix;
-use crate::policy::Policy;
+use crate::policy::SloTargets;
 
 /// The exponential wait's atoms: (probability, mean within, in units of the exponential's mean). The intervals end at
 /// its quantiles 0.5, 0.8, 0.95 and 1; the mean over [a, b] is ((a+1)e⁻ᵃ − (b+1)e⁻ᵇ) / (e⁻ᵃ − e⁻ᵇ).
@@ -49,9 +49,8 @@ impl<'a> Attainment<'a> {
     }
 
     /// Shares of the mix within the SLO's targets; `None` when the model did not answer every row.
-    pub(super) fn shares(&mut self, operating: &Operating, policy: &Policy) -> Option<Reachable> {
+    pub(super) fn shares(&mut self, operating: &Operating, slo: &SloTargets) -> Option<Reachable> {
         self.predict(operating)?;
-        let slo = policy.slo;
         let share = |of: &dyn Fn(&Part) -> f64| {
             self.parts
                 .iter()

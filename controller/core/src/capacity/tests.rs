@@ -1,13 +1,11 @@
 //! Capacity of replicas whose latencies are known in closed form.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 
 use super::*;
 use crate::closed_form::{ENGINE, Engine};
 use crate::mix::Sample;
-use crate::policy::SloClass;
+use crate::policy::{Behavior, SloTargets};
 
 fn mix(input: f32, output: f32) -> Mix {
     Mix::from_samples((0..40).map(|_| Sample {
@@ -17,24 +15,20 @@ fn mix(input: f32, output: f32) -> Mix {
     }))
 }
 
-fn policy(ttft_ms: f64, tpot_ms: f64) -> Policy {
-    let mut policy = Policy::new(
-        "m",
-        SloClass {
-            percentile: 0.9,
-            ttft_ms,
-            tpot_ms,
-        },
-        1,
-        10,
-        Duration::from_secs(6),
-    );
-    policy.margin = 0.0;
-    policy
+fn terms(ttft_ms: f64, tpot_ms: f64) -> Terms {
+    let slo = SloTargets {
+        percentile: 0.9,
+        ttft_ms,
+        tpot_ms,
+    };
+    Terms {
+        margin: 0.0,
+        ..Terms::new(slo, &Behavior::default())
+    }
 }
 
-fn of(engine: &Engine, mix: &Mix, policy: &Policy) -> Capacity {
-    capacity(engine, mix, policy, None).unwrap()
+fn of(engine: &Engine, mix: &Mix, terms: &Terms) -> Capacity {
+    capacity(engine, mix, terms, None).unwrap()
 }
 
 #[test]
@@ -81,25 +75,25 @@ fn the_operating_point_is_the_fixed_point_in_closed_form() {
 #[test]
 fn what_binds_is_named() {
     // Long prompts, few tokens out: the first token binds. p90 is far beyond what 0.9 utilisation leaves.
-    let found = of(&ENGINE, &mix(5000.0, 10.0), &policy(1000.0, 500.0));
+    let found = of(&ENGINE, &mix(5000.0, 10.0), &terms(1000.0, 500.0));
     assert_eq!((found.binding, found.infeasible), (Binding::Ttft, false));
     assert!(
         found.requests_per_second < 2.0 && found.ttft_ms <= 1000.0 * 1.05,
         "{found:?}"
     );
     // Short prompts, many tokens out: the batch slows the tokens.
-    let found = of(&ENGINE, &mix(50.0, 500.0), &policy(5000.0, 40.0));
+    let found = of(&ENGINE, &mix(50.0, 500.0), &terms(5000.0, 40.0));
     assert_eq!(found.binding, Binding::Tpot);
     assert!((found.tpot_ms - 40.0).abs() < 1.5, "{found:?}");
     // The same without an SLO that matters: the engine's time.
-    let found = of(&ENGINE, &mix(50.0, 500.0), &policy(1e6, 1e6));
+    let found = of(&ENGINE, &mix(50.0, 500.0), &terms(1e6, 1e6));
     assert_eq!(found.binding, Binding::Utilization);
     assert!(found.operating.utilization <= 0.9);
 }
 
 #[test]
 fn slots_and_memory_bind_at_the_share_a_plan_may_use() {
-    let mut few_slots = policy(1e6, 1e6);
+    let mut few_slots = terms(1e6, 1e6);
     few_slots.max_in_flight = Some(10);
     let found = of(&ENGINE, &mix(50.0, 500.0), &few_slots);
     assert_eq!(found.binding, Binding::InFlight);
@@ -110,7 +104,7 @@ fn slots_and_memory_bind_at_the_share_a_plan_may_use() {
     let found = capacity(
         &ENGINE,
         &mix(1000.0, 500.0),
-        &policy(1e6, 1e6),
+        &terms(1e6, 1e6),
         Some(20_000.0),
     )
     .unwrap();
@@ -120,7 +114,7 @@ fn slots_and_memory_bind_at_the_share_a_plan_may_use() {
 
 #[test]
 fn an_slo_that_an_idle_replica_misses_is_infeasible_and_sized_by_utilisation() {
-    let found = of(&ENGINE, &mix(5000.0, 10.0), &policy(400.0, 500.0));
+    let found = of(&ENGINE, &mix(5000.0, 10.0), &terms(400.0, 500.0));
     assert!(found.infeasible && found.reachable.ttft < 0.1, "{found:?}");
     assert_eq!(found.binding, Binding::Utilization);
     assert!((found.operating.utilization - 0.8).abs() < 0.02);
@@ -140,7 +134,7 @@ fn a_prompt_beyond_help_does_not_cost_the_others_their_capacity() {
     let others = Mix::from_samples((0..160).map(|_| sample(500.0)));
     let with_giants =
         Mix::from_samples((0..160).map(|row| sample(if row < 10 { 20_000.0 } else { 500.0 })));
-    let slo = policy(1000.0, 500.0);
+    let slo = terms(1000.0, 500.0);
     let (plain, mixed) = (of(&ENGINE, &others, &slo), of(&ENGINE, &with_giants, &slo));
     assert!(
         !mixed.infeasible && (mixed.reachable.ttft - 0.9375).abs() < 0.01,
@@ -153,8 +147,8 @@ fn a_prompt_beyond_help_does_not_cost_the_others_their_capacity() {
 
 #[test]
 fn the_margin_is_taken_from_the_rate() {
-    let full = of(&ENGINE, &mix(1000.0, 100.0), &policy(1000.0, 100.0));
-    let mut careful = policy(1000.0, 100.0);
+    let full = of(&ENGINE, &mix(1000.0, 100.0), &terms(1000.0, 100.0));
+    let mut careful = terms(1000.0, 100.0);
     careful.margin = 0.25;
     let kept = of(&ENGINE, &mix(1000.0, 100.0), &careful);
     assert!((kept.requests_per_second / full.requests_per_second - 0.75).abs() < 1e-9);
@@ -167,13 +161,13 @@ fn extrapolation_is_told() {
         seen_running: 2.0,
         ..ENGINE
     };
-    assert!(of(&seen, &mix(50.0, 500.0), &policy(5000.0, 40.0)).extrapolated);
-    assert!(!of(&ENGINE, &mix(50.0, 500.0), &policy(5000.0, 40.0)).extrapolated);
+    assert!(of(&seen, &mix(50.0, 500.0), &terms(5000.0, 40.0)).extrapolated);
+    assert!(!of(&ENGINE, &mix(50.0, 500.0), &terms(5000.0, 40.0)).extrapolated);
 }
 
 #[test]
 fn unknown_is_not_unbounded() {
-    let slo = policy(1000.0, 100.0);
+    let slo = terms(1000.0, 100.0);
     assert_eq!(capacity(&ENGINE, &Mix::default(), &slo, None), None);
     let silent = Engine {
         base: f64::NAN,
@@ -193,7 +187,7 @@ fn unknown_is_not_unbounded() {
 #[test]
 fn tail_of_the_wait_counts_and_not_only_its_mean() {
     // At the capacity found, the SLO's percentile of the mixture is met and one step further it is not.
-    let found = of(&ENGINE, &mix(1000.0, 50.0), &policy(600.0, 1000.0));
+    let found = of(&ENGINE, &mix(1000.0, 50.0), &terms(600.0, 1000.0));
     assert_eq!(found.binding, Binding::Ttft);
     let mean_state = 20.0 + 100.0 + 2.0 * found.operating.decoding + found.operating.wait_ms;
     assert!(
@@ -211,8 +205,8 @@ proptest! {
         input in 10.0..4000.0_f32, output in 1.0..600.0_f32,
     ) {
         let mix = mix(input, output);
-        let tight = capacity(&ENGINE, &mix, &policy(ttft, tpot), None).unwrap();
-        let loose = capacity(&ENGINE, &mix, &policy(ttft * looser, tpot * looser), None).unwrap();
+        let tight = capacity(&ENGINE, &mix, &terms(ttft, tpot), None).unwrap();
+        let loose = capacity(&ENGINE, &mix, &terms(ttft * looser, tpot * looser), None).unwrap();
         // An infeasible SLO is sized by another rule.
         prop_assume!(!tight.infeasible);
         prop_assert!(loose.requests_per_second >= tight.requests_per_second * (1.0 - TOLERANCE));
@@ -223,7 +217,7 @@ proptest! {
         ttft in 300.0..5000.0_f64, slower in 1.0..3.0_f64, input in 10.0..2000.0_f32, output in 1.0..600.0_f32,
     ) {
         let slow = Engine { prefill: ENGINE.prefill * slower, slope: ENGINE.slope * slower, ..ENGINE };
-        let (fast, slow) = (of(&ENGINE, &mix(input, output), &policy(ttft, 100.0)), of(&slow, &mix(input, output), &policy(ttft, 100.0)));
+        let (fast, slow) = (of(&ENGINE, &mix(input, output), &terms(ttft, 100.0)), of(&slow, &mix(input, output), &terms(ttft, 100.0)));
         prop_assume!(!slow.infeasible);
         prop_assert!(slow.requests_per_second <= fast.requests_per_second * (1.0 + TOLERANCE));
     }
@@ -239,9 +233,9 @@ proptest! {
     ) {
         let engine = Engine { base, prefill, slope, ..ENGINE };
         let mix = Mix::from_samples(rows.into_iter().map(|(input, cached, output)| Sample { input, cached, output }));
-        let mut policy = policy(1000.0, 100.0);
-        policy.max_in_flight = slots;
-        if let Some(found) = capacity(&engine, &mix, &policy, kv) {
+        let mut terms = terms(1000.0, 100.0);
+        terms.max_in_flight = slots;
+        if let Some(found) = capacity(&engine, &mix, &terms, kv) {
             prop_assert!(found.requests_per_second.is_finite() && found.requests_per_second > 0.0, "{:?}", found);
         }
     }

@@ -8,14 +8,14 @@ use super::*;
 use crate::closed_form::{ENGINE, Engine};
 use crate::guard::Guarded;
 use crate::mix::{Mix, Sample};
-use crate::policy::SloClass;
+use crate::policy::SloTargets;
 use crate::signals::{Backlog, Replicas, Totals, Volume};
 
 const STARTUP: u64 = 6;
 const GUARD: u64 = 10;
 
 fn policy() -> Policy {
-    let slo = SloClass {
+    let slo = SloTargets {
         percentile: 0.9,
         ttft_ms: 2000.0,
         tpot_ms: 150.0,
@@ -85,6 +85,7 @@ impl Fleet {
                 ready: self.ready,
                 starting: self.starting.len() as u32,
                 draining: 0,
+                pending: 0,
             },
             kv_tokens: None,
             model: Arc::new(self.engine),

@@ -84,6 +84,7 @@ impl Run<'_> {
             ready: self.count(Phase::Ready),
             starting: self.count(Phase::Starting),
             draining: self.count(Phase::Draining),
+            pending: 0,
         };
         let director = &self.director;
         Signals::observe(

@@ -9,7 +9,7 @@ use simulator_core::workload::{WorkloadSpec, generate};
 
 use super::client::{KindMix, Offer, offers};
 use super::{Autoscaling, FleetReport, FleetSpec, Sizing, Slo, replay};
-use crate::{Policy, SloClass};
+use crate::{Policy, SloTargets};
 
 const SLO: Slo = Slo {
     ttft_ms: 5_000.0,
@@ -37,7 +37,7 @@ fn spec(epp: Config, sizing: Sizing, learner: bool) -> FleetSpec {
 }
 
 fn autoscaled(initial: u32, max: u32) -> Sizing {
-    let slo = SloClass {
+    let slo = SloTargets {
         percentile: 0.9,
         ttft_ms: SLO.ttft_ms,
         tpot_ms: SLO.tpot_ms,

@@ -1,6 +1,8 @@
 //! From the document to a [`Config`]: references resolved, values checked, defaults injected.
 
 use super::data_layer::data_layer;
+use std::time::Duration;
+
 use super::detector::{detector, usage_limit};
 use super::error::ConfigError;
 use super::flow::flow_config;
@@ -45,7 +47,9 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         section.usage_limit_policy_plugin_ref.as_deref(),
         &mut registry,
     )?;
+    let said = gate && section.no_endpoint_request_ttl.is_some();
     let flow = flow_config(section, &mut registry)?;
+    let empty_pool_ttl = said.then(|| flow.no_endpoint_ttl.unwrap_or(Duration::MAX));
     producer_names(&mut registry)?;
     registry.only(|plugin| matches!(plugin, Plugin::SingleProfile(_)).then_some(()))?;
     registry.only(|plugin| matches!(plugin, Plugin::Token(_)).then_some(()))?;
@@ -83,6 +87,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     warnings.extend(registry.unused());
     Ok(Config {
         flow: gate.then_some(flow),
+        empty_pool_ttl,
         detector,
         ceiling,
         profile,

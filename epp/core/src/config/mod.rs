@@ -32,6 +32,9 @@ pub use plugin::{
 pub struct Config {
     /// The queue; `None` = feature gate `flowControl` off: dispatch at once or refuse.
     pub flow: Option<FlowConfig>,
+    /// Time that a request waits for a first endpoint, as somebody said it; `None` = nobody did: as long as in the
+    /// queue, and without a queue not at all. Set it with [`Config::hold_while_empty`].
+    pub empty_pool_ttl: Option<Duration>,
     /// What tells that the pool is full.
     pub detector: Detector,
     /// Saturation at which dispatch stops (`static-usage-limit-policy`).
@@ -207,6 +210,36 @@ impl Config {
     /// Anything unknown, misspelt, out of range or not built, with the nearest known names.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         build::build(from_yaml(text, "config")?)
+    }
+
+    /// Holds requests for at most `ttl` while there is no endpoint; zero = refuses them at once. Without flow
+    /// control such a request is dispatched, in order, as soon as there is an endpoint, and the default limits of
+    /// a band hold for all of them together.
+    pub fn hold_while_empty(&mut self, ttl: Duration) {
+        self.empty_pool_ttl = Some(ttl);
+        if let Some(flow) = &mut self.flow {
+            flow.no_endpoint_ttl = Some(ttl);
+        }
+    }
+
+    /// Whether requests queue while the pool is full.
+    pub fn flow_control(&self) -> bool {
+        self.flow.is_some()
+    }
+
+    /// The limits of the queue, or of what is held without one; `None` = nothing ever waits.
+    pub(crate) fn queue(&self) -> Option<FlowConfig> {
+        let held = || {
+            let ttl = self.empty_pool_ttl.filter(|ttl| !ttl.is_zero())?;
+            let limits = BandConfig::default();
+            Some(FlowConfig {
+                max_requests: Some(limits.max_requests),
+                max_bytes: Some(limits.max_bytes),
+                no_endpoint_ttl: Some(ttl),
+                ..FlowConfig::default()
+            })
+        };
+        self.flow.clone().or_else(held)
     }
 
     /// Whether any part of this configuration reads engines' metrics.

@@ -16,6 +16,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             flow: None,
+            empty_pool_ttl: None,
             detector: Detector::utilization_default(),
             ceiling: 1.0,
             profile: Profile {

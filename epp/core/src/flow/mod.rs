@@ -19,6 +19,7 @@ pub struct QueueDepth {
 
 /// What one band holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct BandDepth {
     /// Priority.
     pub priority: i32,

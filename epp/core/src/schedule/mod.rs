@@ -11,6 +11,7 @@ use std::sync::Arc;
 use predictor::{Prediction, State};
 use rand::rngs::StdRng;
 
+use crate::admit::Trust;
 use crate::config;
 use crate::decision::ScorerName;
 use crate::endpoint::{LoadSnapshot, Scraped};
@@ -27,7 +28,7 @@ pub struct Ask {
     pub prompt_tokens: u32,
     /// Blocks the prompt was hashed into.
     pub blocks: u32,
-    /// State of the latency model's TTFT half; `None` = no predictions are made.
+    /// State of the candidates' latency models for TTFT, the prior if any is at it; `None` = no predictions are made.
     pub ttft_state: Option<State>,
 }
 
@@ -46,6 +47,8 @@ pub struct Candidate {
     pub cached_tokens: u32,
     /// Predicted latencies there; `None` = nothing is configured to predict.
     pub prediction: Option<Prediction>,
+    /// Which of them may be believed, as far as the model is concerned.
+    pub trust: Trust,
 }
 
 /// Drops candidates that must not be picked.
@@ -188,6 +191,7 @@ pub(crate) fn candidate(slot: u32) -> Candidate {
         matched_blocks: 0,
         cached_tokens: 0,
         prediction: None,
+        trust: Trust::NONE,
     }
 }
 

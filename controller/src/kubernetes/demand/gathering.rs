@@ -1,0 +1,403 @@
+//! Everything that has been heard of demand, from all sources, until it is asked for.
+//!
+//! Pure: told what was heard and when, it says what is known. One lock around it is held for as long as a report takes
+//! to be counted. Our pickers are kept by pool, since a pool may serve several models; the other sources by model.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use controller_core::model::ModelKey;
+use controller_core::shares::{MergedDemand, Shares};
+use epp_core::report::DemandReport;
+use predictor::snapshot::ClassModel;
+
+use super::Source;
+use super::pool::Pool;
+use crate::kubernetes::engines::{Page, Tally};
+use crate::kubernetes::models_from_pickers::InUse;
+use crate::kubernetes::pickers::{MAX_PICKERS, PickerPod};
+use crate::kubernetes::prometheus::Integral;
+use crate::kubernetes::prometheus::query::{Answers, Subject, picture};
+
+/// An engine unheard for longer than this has nothing to say.
+const ENGINE_SILENT: Duration = Duration::from_secs(15);
+
+/// A pool by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// A model whose demand is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The model.
+    pub key: ModelKey,
+    /// The pool that serves it, where it is named. Where not, the only pool that pickers of the namespace pick for.
+    pub pool: Option<String>,
+}
+
+/// What is known of one model's demand now.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Who says so.
+    pub source: Source,
+    /// The pool found.
+    pub pool: Option<String>,
+    /// The demand.
+    pub demand: MergedDemand,
+    /// KV cache of one replica in tokens, by class of endpoints: the smallest that was told.
+    pub kv_tokens: BTreeMap<String, f64>,
+    /// Latency models in use, by class.
+    pub models: BTreeMap<String, InUse>,
+    /// Pickers that answer nonsense or not at all, by name, with the reason.
+    pub troubles: BTreeMap<String, String>,
+    /// Other models on the same pool: their demand cannot be told apart.
+    pub shared_with: Vec<ModelKey>,
+}
+
+/// Demand from the sources that are not our pickers.
+#[derive(Debug)]
+struct Elsewhere {
+    pool: Option<String>,
+    prometheus: Integral,
+    prometheus_shares: Shares,
+    engines: BTreeMap<String, Engine>,
+    engine_shares: Shares,
+}
+
+#[derive(Debug, Default)]
+struct Engine {
+    tally: Tally,
+    heard: Duration,
+    kv_tokens: Option<f64>,
+}
+
+impl Elsewhere {
+    fn new(now: Duration) -> Self {
+        Self {
+            pool: None,
+            prometheus: Integral::default(),
+            prometheus_shares: Shares::new(now),
+            engines: BTreeMap::new(),
+            engine_shares: Shares::new(now),
+        }
+    }
+}
+
+/// Everything heard.
+#[derive(Debug)]
+pub struct Gathering {
+    pools: BTreeMap<PoolKey, Pool>,
+    models: BTreeMap<ModelKey, Elsewhere>,
+    /// The pool of each picker that is polled.
+    pickers: BTreeMap<String, PoolKey>,
+    crowded: u64,
+}
+
+impl Default for Gathering {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Gathering {
+    /// Nothing heard yet.
+    pub fn new() -> Self {
+        Self {
+            pools: BTreeMap::new(),
+            models: BTreeMap::new(),
+            pickers: BTreeMap::new(),
+            crowded: 0,
+        }
+    }
+
+    /// The models wanted and the picker pods that exist, as of `now`. What is not wanted any more is forgotten; the
+    /// pickers to poll are returned.
+    pub fn expect<'a>(
+        &mut self,
+        now: Duration,
+        wanted: &[Wanted],
+        pods: impl IntoIterator<Item = &'a PickerPod>,
+    ) -> Vec<PickerPod> {
+        let pods: Vec<&PickerPod> = pods.into_iter().collect();
+        self.models
+            .retain(|key, _| wanted.iter().any(|model| model.key == *key));
+        let mut needed = BTreeSet::new();
+        for model in wanted {
+            let pool = pool_of(model, &pods);
+            needed.extend(pool.clone().map(|name| PoolKey {
+                namespace: model.key.namespace.clone(),
+                name,
+            }));
+            self.models
+                .entry(model.key.clone())
+                .or_insert_with(|| Elsewhere::new(now))
+                .pool = pool;
+        }
+        self.pools.retain(|key, _| needed.contains(key));
+        for key in needed {
+            self.pools.entry(key).or_insert_with(|| Pool::new(now));
+        }
+        self.assign(now, &pods)
+    }
+
+    fn assign(&mut self, now: Duration, pods: &[&PickerPod]) -> Vec<PickerPod> {
+        let mut polled = Vec::new();
+        let mut present: BTreeMap<String, PoolKey> = BTreeMap::new();
+        self.crowded = 0;
+        for pod in pods {
+            let key = PoolKey {
+                namespace: pod.namespace.clone(),
+                name: pod.pool.clone(),
+            };
+            let Some(pool) = self.pools.get_mut(&key) else {
+                continue;
+            };
+            let room = present.len() < MAX_PICKERS;
+            if !room || pool.expect(now, &pod.uid, &pod.name).is_err() {
+                self.crowded += 1;
+                continue;
+            }
+            present.insert(pod.uid.clone(), key);
+            polled.push((*pod).clone());
+        }
+        for (uid, key) in &self.pickers {
+            if let (false, Some(pool)) = (present.contains_key(uid), self.pools.get_mut(key)) {
+                pool.gone(uid);
+            }
+        }
+        self.pickers = present;
+        polled
+    }
+
+    /// Pickers that are one too many to be counted.
+    pub fn crowded(&self) -> u64 {
+        self.crowded
+    }
+
+    fn pool_of_picker(&mut self, uid: &str) -> Option<(&PoolKey, &mut Pool)> {
+        let key = self.pickers.get(uid)?;
+        self.pools.get_mut(key).map(|pool| (key, pool))
+    }
+
+    /// Which served requests picker `uid` is to tell of: those after this number.
+    pub fn mix_after(&mut self, uid: &str) -> u64 {
+        self.pool_of_picker(uid)
+            .map_or(0, |(_, pool)| pool.mix_after(uid))
+    }
+
+    /// Picker `uid` answered with a report at `now`. Nonsense counts as silence, and is told.
+    ///
+    /// # Errors
+    /// What is wrong with the report.
+    pub fn heard(
+        &mut self,
+        now: Duration,
+        uid: &str,
+        report: &DemandReport,
+    ) -> Result<(), String> {
+        match self.pool_of_picker(uid) {
+            Some((key, pool)) => {
+                let key = key.clone();
+                pool.heard(now, uid, &key, report)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Picker `uid` did not answer at all.
+    pub fn failed(&mut self, uid: &str, reason: &str) {
+        if let Some((_, pool)) = self.pool_of_picker(uid) {
+            pool.failed(uid, reason);
+        }
+    }
+
+    /// Whether picker `uid` is to be asked for its latency models now. Saying so counts as asking.
+    pub fn asks_for_models(&mut self, now: Duration, uid: &str) -> bool {
+        self.pool_of_picker(uid)
+            .is_some_and(|(_, pool)| pool.snapshots.ask(now, uid))
+    }
+
+    /// The models fetched from picker `uid`.
+    pub fn fetched(
+        &mut self,
+        now: Duration,
+        uid: &str,
+        models: impl IntoIterator<Item = ClassModel>,
+    ) {
+        if let Some((_, pool)) = self.pool_of_picker(uid) {
+            pool.snapshots.fetched(now, uid, models);
+        }
+    }
+
+    /// The models that no picker of ours tells of: those that the other sources are asked about.
+    pub fn without_pickers(&self) -> Vec<Subject> {
+        let lacking = self.models.iter().filter(|(key, model)| {
+            let pool = model.pool.as_ref().and_then(|name| {
+                self.pools.get(&PoolKey {
+                    namespace: key.namespace.clone(),
+                    name: name.clone(),
+                })
+            });
+            pool.is_none_or(|pool| pool.pickers() == 0)
+        });
+        lacking
+            .map(|(key, model)| Subject {
+                namespace: key.namespace.clone(),
+                pool: model.pool.clone(),
+                model: key.model.clone(),
+            })
+            .collect()
+    }
+
+    /// Prometheus answered at `now` what was asked about `subjects`.
+    pub fn prometheus(&mut self, now: Duration, subjects: &[Subject], answers: &Answers) {
+        for subject in subjects {
+            let key = ModelKey {
+                namespace: subject.namespace.clone(),
+                model: subject.model.clone(),
+            };
+            if let (Some(model), Some(picture)) =
+                (self.models.get_mut(&key), picture(answers, subject))
+            {
+                model.prometheus.observe(now, picture);
+            }
+        }
+    }
+
+    /// The engine in pod `pod` of model `key` showed `page` at `now`.
+    pub fn engine(&mut self, now: Duration, key: &ModelKey, pod: &str, page: Page) {
+        let Some(model) = self.models.get_mut(key) else {
+            return;
+        };
+        let engine = model.engines.entry(pod.to_owned()).or_default();
+        engine.kv_tokens = page.kv_tokens;
+        if let Some(report) = engine.tally.observe(now, page) {
+            engine.heard = now;
+            // One too many of them is left out: its share is unknown anyway, and said to be by its absence.
+            let _ = model.engine_shares.accept(now, pod, report);
+        }
+    }
+
+    /// The pods of model `key` that are engines now; what others counted stays counted.
+    pub fn engines(&mut self, key: &ModelKey, pods: &BTreeSet<String>) {
+        if let Some(model) = self.models.get_mut(key) {
+            let shares = &mut model.engine_shares;
+            model.engines.retain(|pod, _| {
+                let there = pods.contains(pod);
+                if !there {
+                    shares.gone(pod);
+                }
+                there
+            });
+        }
+    }
+
+    /// What is known of every model at `now`. To be asked for once a cycle: what demand caught up with since the last
+    /// time is handed over once.
+    pub fn known(&mut self, now: Duration) -> BTreeMap<ModelKey, Known> {
+        let merged: BTreeMap<PoolKey, MergedDemand> = self
+            .pools
+            .iter_mut()
+            .map(|(key, pool)| (key.clone(), pool.shares.demand(now)))
+            .collect();
+        let mut on_pool: BTreeMap<PoolKey, Vec<ModelKey>> = BTreeMap::new();
+        let mut known = BTreeMap::new();
+        for (key, model) in &mut self.models {
+            let pool = model.pool.clone().map(|name| PoolKey {
+                namespace: key.namespace.clone(),
+                name,
+            });
+            let state = elsewhere(now, model);
+            let mut one = match pool.as_ref().zip(pool.as_ref().and_then(|key| merged.get(key))) {
+                Some((pool, demand)) => {
+                    on_pool.entry(pool.clone()).or_default().push(key.clone());
+                    with_pickers(state, demand, self.pools.get(pool))
+                }
+                None => state,
+            };
+            one.pool.clone_from(&model.pool);
+            known.insert(key.clone(), one);
+        }
+        for models in on_pool.values().filter(|models| models.len() > 1) {
+            for key in models {
+                if let Some(one) = known.get_mut(key) {
+                    one.shared_with = models.iter().filter(|other| *other != key).cloned().collect();
+                }
+            }
+        }
+        known
+    }
+}
+
+/// The pool named, or the only one that pickers of the namespace pick for.
+fn pool_of(model: &Wanted, pods: &[&PickerPod]) -> Option<String> {
+    if model.pool.is_some() {
+        return model.pool.clone();
+    }
+    let here = pods
+        .iter()
+        .filter(|pod| pod.namespace == model.key.namespace);
+    let pools: BTreeSet<&str> = here.map(|pod| pod.pool.as_str()).collect();
+    match pools.len() {
+        1 => pools.first().map(|&pool| pool.to_owned()),
+        _ => None,
+    }
+}
+
+/// What the sources other than our pickers say.
+fn elsewhere(now: Duration, model: &mut Elsewhere) -> Known {
+    if let Some(report) = model.prometheus.report(now) {
+        // A single source never is one too many.
+        let _ = model
+            .prometheus_shares
+            .accept(now, Source::Prometheus.name(), report);
+        return Known {
+            source: Source::Prometheus,
+            demand: model.prometheus_shares.demand(now),
+            ..Known::default()
+        };
+    }
+    let heard = model
+        .engines
+        .values()
+        .any(|engine| now < engine.heard + ENGINE_SILENT);
+    if !heard {
+        return Known::default();
+    }
+    let kv_tokens = model
+        .engines
+        .values()
+        .filter_map(|engine| engine.kv_tokens)
+        .reduce(f64::min);
+    Known {
+        source: Source::Engines,
+        demand: model.engine_shares.demand(now),
+        kv_tokens: kv_tokens.map(|tokens| (String::new(), tokens)).into_iter().collect(),
+        ..Known::default()
+    }
+}
+
+/// What our pickers say, before all others; without any of them, the models that they left.
+fn with_pickers(other: Known, demand: &MergedDemand, pool: Option<&Pool>) -> Known {
+    let Some(pool) = pool else { return other };
+    let models = pool.snapshots.in_use().clone();
+    if super::choose(pool.pickers(), false, false) != Source::Pickers {
+        return Known { models, ..other };
+    }
+    Known {
+        source: Source::Pickers,
+        demand: demand.clone(),
+        kv_tokens: pool.kv_tokens(),
+        models,
+        troubles: pool.troubles(),
+        ..Known::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,71 @@
+//! A load step through real Envoy makes the real HPA scale simulated servers, three ways.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
+use std::time::Duration;
+
+use e2e::load::{attainment, lost};
+use e2e::servers::Servers;
+use e2e::stack::{POOL, watched};
+use e2e::{Stack, cluster, within};
+
+/// Time to first token that the pool's annotations ask for.
+const TTFT: Duration = Duration::from_secs(2);
+
+async fn one_server(values: &str) -> Stack {
+    let mut servers = Servers::new(POOL, e2e::stack::MODEL);
+    servers.replicas = 1;
+    Stack::start(cluster::Shape::default(), &[servers], values).await
+}
+
+/// A step up and back: the count follows both ways, nothing is lost, the SLO share holds, and the explanation tells
+/// the count that is there.
+async fn step(stack: &Stack) {
+    let mut load = stack.load(900, 60).await;
+    // Something to learn from.
+    let calm = watched(stack, &mut load, POOL, 2.0, Duration::from_secs(30)).await;
+    let peak = watched(stack, &mut load, POOL, 16.0, Duration::from_secs(60)).await;
+    let explained = stack.explain();
+    let there = stack.replicas(POOL).await;
+    let ebb = watched(stack, &mut load, POOL, 1.0, Duration::from_secs(20)).await;
+    let outcomes = load.finish().await;
+    let share = attainment(&outcomes, TTFT);
+    eprintln!(
+        "calm {calm:?}\npeak {peak:?}\nebb {ebb:?}\n{} requests, {:.1} % within the objective, {} not served\n{explained:#}",
+        outcomes.len(),
+        100.0 * share,
+        lost(&outcomes).len()
+    );
+    assert!(lost(&outcomes).is_empty(), "{:?}", lost(&outcomes));
+    let (before, highest) = (calm[calm.len() - 1], *peak.iter().max().unwrap());
+    assert!(highest > before, "{before} -> {highest}");
+    assert!(share >= 0.9, "{share}");
+    let wanted = explained["variants"][0]["replicas"].as_i64();
+    assert_eq!(wanted, Some(there), "the explanation and the HPA differ");
+    within(Duration::from_secs(180), "scale-down to one", async || {
+        (stack.replicas(POOL).await == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_the_external_metric() {
+    let stack = one_server("").await;
+    stack.apply_example("hpa-external.yaml").await;
+    stack.hpa_active(POOL).await;
+    step(&stack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_the_custom_metric_of_the_pool() {
+    let stack = one_server("").await;
+    stack.apply_example("hpa-object.yaml").await;
+    stack.hpa_active(POOL).await;
+    step(&stack).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_the_controller_itself() {
+    let stack = one_server("controller: {directMode: true}\n").await;
+    stack.apply_example("modelscaler-direct.yaml").await;
+    step(&stack).await;
+}
