@@ -6,7 +6,7 @@ ENVOY := $(TOOLS)/envoy/envoy
 EPBENCH := $(TOOLS)/epbench
 HELM := $(TOOLS)/helm
 DEMO_ARGS ?=
-E2E_TESTS ?= scaling
+E2E_TESTS ?= manifests scaling zero accelerators auth faults migrate
 
 export HEADROOM_ENVOY := $(abspath $(ENVOY))
 
@@ -25,8 +25,9 @@ test: $(ENVOY) ## unit, property, golden and process tests, through real Envoy
 
 e2e: $(ENVOY) $(HELM) $(TOOLS)/cluster/cluster ## end to end on the test cluster: real control plane, HPA, Envoy; E2E_TESTS="scaling faults"
 	$(CARGO) build --release --bin headroom
+	$(CARGO) test -p e2e $(foreach test,$(E2E_TESTS),--test $(test)) --no-run
 	HEADROOM_CLUSTER=$(abspath $(TOOLS)/cluster/cluster) HEADROOM_HELM=$(abspath $(HELM)) HEADROOM_BIN=$(abspath target/release/headroom) \
-	  $(CARGO) test -p e2e $(foreach test,$(E2E_TESTS),--test $(test)) -- --nocapture --test-threads 1
+	  tests/e2e/network.sh $(CARGO) test --offline -p e2e $(foreach test,$(E2E_TESTS),--test $(test)) -- --nocapture --test-threads 1
 
 crds: ## write the CustomResourceDefinitions from their types
 	$(CARGO) run -p crds -- deploy/crds tests/cluster/crds
@@ -77,3 +78,53 @@ $(EPBENCH): tests/epbench/main.go tests/epbench/go.mod tests/epbench/go.sum
 clean: ## remove what was built and fetched
 	$(CARGO) clean
 	rm -rf $(TOOLS) out
+
+# The test cluster (tests/cluster): a real control plane on loopback with pods as processes.
+CLUSTER := $(TOOLS)/cluster/cluster
+CLUSTER_CRDS := $(TOOLS)/cluster/crds
+CLUSTER_SOURCES := tests/cluster/go.mod tests/cluster/go.sum $(shell find tests/cluster -name '*.go' -not -name '*_test.go')
+CLUSTER_VERSION := $(foreach package,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(package).gitVersion=v1.36.3 -X $(package).gitMajor=1 -X $(package).gitMinor=36)
+CLUSTER_STATE := $(TOOLS)/cluster/state
+
+.PHONY: cluster
+cluster: $(CLUSTER) ## a Kubernetes control plane on this machine with two accelerators, to play with; Ctrl-C stops it
+	$(CARGO) build --release --bin headroom
+	CLUSTER=$(CLUSTER) STATE=$(CLUSTER_STATE) tests/cluster/play.sh
+
+$(CLUSTER): $(CLUSTER_SOURCES) $(CLUSTER_CRDS)
+	@mkdir -p $(dir $@)
+	cd tests/cluster && go build -ldflags "-s -w $(CLUSTER_VERSION)" -o ../../$@ .
+
+$(CLUSTER_CRDS): tests/cluster/thirdparty/main.go
+	@rm -rf $@
+	cd tests/cluster && go run ./thirdparty -o ../../$@
+	@touch $@
+
+# The image (deploy/image): static binaries in an OCI archive, made without a container engine.
+IMAGE := out/headroom-image.tar
+IMAGE_PLATFORMS ?= linux/amd64 linux/arm64
+IMAGE_CERTIFICATES ?= $(sort $(wildcard /usr/share/ca-certificates/mozilla/*.crt))
+IMAGE_VERSION := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+
+.PHONY: image image-test
+image: $(TOOLS)/image-writer ## the container image as out/headroom-image.tar; IMAGE_PLATFORMS="linux/amd64 linux/arm64"
+	@mkdir -p out/image
+	@test -n "$(IMAGE_CERTIFICATES)" || { echo "no CA certificates: install Debian's ca-certificates, or name PEM files in IMAGE_CERTIFICATES" >&2; exit 1; }
+	@cat $(IMAGE_CERTIFICATES) > out/image/ca-certificates.crt
+	CARGO="$(CARGO)" deploy/image/build.sh $(IMAGE_PLATFORMS) > out/image/binaries
+	$(CARGO) metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-gnu > out/image/metadata.json
+	$< -out $(IMAGE) -version $(IMAGE_VERSION) -certificates out/image/ca-certificates.crt -metadata out/image/metadata.json \
+	  $$(sed 's/^/-binary /' out/image/binaries)
+
+image-test: $(HELM) ## the image for amd64: its digests, then the chart's own commands in it, read-only and without rights; needs root
+	$(MAKE) image IMAGE_PLATFORMS=linux/amd64 IMAGE=out/image/amd64.tar
+	cd deploy/image && HEADROOM_IMAGE=$(abspath out/image/amd64.tar) HEADROOM_HELM=$(abspath $(HELM)) go test -count=1 ./...
+
+$(TOOLS)/image-writer: $(filter-out %_test.go,$(wildcard deploy/image/*.go)) deploy/image/go.mod deploy/image/go.sum
+	@mkdir -p $(TOOLS)
+	cd deploy/image && go build -ldflags "-s -w" -o ../../$@ .
+
+# Alert rules and dashboards against promtool, the documents and a real Prometheus (tests/monitoring).
+.PHONY: monitoring-test
+monitoring-test: $(ENVOY) ## alert rules and dashboards: promtool, then a real Prometheus that scrapes the demo
+	binary=$$(deploy/image/build.sh) && cd tests/monitoring && HEADROOM_BIN=$(CURDIR)/$${binary#*=} HEADROOM_ENVOY=$(abspath $(ENVOY)) go test -count=1 ./...

@@ -1,5 +1,9 @@
-//! `headroom controller`: the loop on one machine. Endpoint picker and controller run in this process; the servers
-//! that they need are started and stopped as its children. Envoy, in front, is yours: its configuration is written.
+//! `headroom controller`: on one machine, with a file, or on Kubernetes.
+//!
+//! On one machine, endpoint picker and controller run in this process; the servers that they need are started and
+//! stopped as its children. Envoy, in front, is yours: its configuration is written.
+
+mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -26,18 +30,21 @@ use crate::story::Trouble;
 /// Arguments of `headroom controller`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The controller's file: policy, servers, objectives.
+    /// Run on one machine by this file: policy, servers, objectives.
     #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+    /// Run on the Kubernetes cluster that KUBECONFIG names or that this pod is in. The default without --config.
+    #[arg(long, conflicts_with = "config")]
+    kubernetes: bool,
     /// The endpoint picker's configuration in YAML. Without one, Headroom's own: queue, prediction, SLO admission.
     #[arg(long, value_name = "FILE")]
     epp_config: Option<PathBuf>,
     /// Folder for endpoints.yaml, fallback.yaml and envoy.yaml; made if it does not exist.
     #[arg(long, default_value = "headroom-state", value_name = "FOLDER")]
     folder: PathBuf,
-    /// Address to listen on.
-    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST), value_name = "ADDRESS")]
-    host: IpAddr,
+    /// Address to listen on: by default this machine only, on Kubernetes all addresses.
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
     /// ext_proc.
     #[arg(long, default_value_t = 9002)]
     grpc_port: u16,
@@ -56,6 +63,8 @@ pub(crate) struct Args {
     /// Log JSON, one object a line.
     #[arg(long)]
     log_json: bool,
+    #[command(flatten)]
+    cluster: kubernetes::ClusterArgs,
 }
 
 /// Names of the files in the folder.
@@ -71,8 +80,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         filter: args.log.clone(),
         json: args.log_json,
     })?;
-    let mut file = ControllerFile::parse(&read("--config", &args.config)?).map_err(|error| {
-        Trouble::usage(format!("--config {} cannot be used", args.config.display())).because(error)
+    let Some(path) = &args.config else {
+        return kubernetes::run(&args);
+    };
+    let mut file = ControllerFile::parse(&read("--config", path)?).map_err(|error| {
+        Trouble::usage(format!("--config {} cannot be used", path.display())).because(error)
     })?;
     let config = picker_config(&args, &mut file)?;
     file.server.command = tied(&file.server.command)?;
@@ -169,7 +181,7 @@ fn picker_config(args: &Args, file: &mut ControllerFile) -> anyhow::Result<Confi
 
 fn options(args: &Args, folder: &Path, journal: &Journal) -> epp::Options {
     epp::Options {
-        ip: args.host,
+        ip: args.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         grpc_port: args.grpc_port,
         grpc_health_port: args.grpc_health_port,
         metrics_port: args.metrics_port,

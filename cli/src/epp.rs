@@ -1,130 +1,62 @@
 //! `headroom epp`: the endpoint picker alone, under llm-d's flags.
 
+mod args;
+mod llmd;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use args::Args;
+
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use args::{Ports, Security};
 use epp::Options;
-use epp::api::head::duration;
+use epp::admin_port::{AdminPortOptions, Delegated, Gate, Open, TokenFile};
+use epp::kubernetes::{Cluster, Source};
+use epp::options::{Certificate, Tls};
 use epp_core::Config;
+use kubernetes::client::{self, Identity};
+use kubernetes::delegated::{Authenticator, Authorizer};
 use runtime::logging::{self, LogOptions};
 use runtime::{Clock, Shutdown};
 
 use crate::story::Trouble;
 
-/// Arguments of `headroom epp`, named as llm-d's endpoint picker names them.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Configuration: an EndpointPickerConfig in YAML. Without one, llm-d's defaults.
-    #[arg(long, value_name = "FILE", conflicts_with = "config_text")]
-    config_file: Option<PathBuf>,
-    /// The configuration itself.
-    #[arg(long, value_name = "YAML")]
-    config_text: Option<String>,
-    /// Endpoints file; wins over the one the configuration names, and is always watched.
-    #[arg(long, value_name = "FILE")]
-    endpoints_file: Option<PathBuf>,
-    /// Name of the pool, for metrics.
-    #[arg(long, default_value = "default", value_name = "NAME")]
-    pool_name: String,
-    #[command(flatten)]
-    ports: Ports,
-    #[command(flatten)]
-    limits: Limits,
-    #[command(flatten)]
-    behaviour: Behaviour,
-    /// What to log: a level, or target=level pairs.
-    #[arg(long, default_value = "info", value_name = "FILTER")]
-    log: String,
-    /// Log JSON, one object a line.
-    #[arg(long)]
-    log_json: bool,
-}
+/// How long requests wait for a first endpoint on Kubernetes, where nobody says otherwise: as long as a large model
+/// takes to load.
+const EMPTY_POOL_TTL: Duration = Duration::from_secs(5 * 60);
+/// How much longer than its drain a picker may take to end by itself.
+const OVERTIME: Duration = Duration::from_secs(13);
+/// What the pool is called in metrics where nobody says.
+const POOL: &str = "default";
+/// Tells what the pool is called where pods are selected by a flag.
+const POOL_VARIABLE: &str = "POOL_NAME";
 
-/// Where it listens.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Ports (0 takes any free one)")]
-struct Ports {
-    /// Address to listen on.
-    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED), value_name = "ADDRESS")]
-    host: IpAddr,
-    /// ext_proc.
-    #[arg(long, default_value_t = 9002)]
-    grpc_port: u16,
-    /// gRPC health checks.
-    #[arg(long, default_value_t = 9003)]
-    grpc_health_port: u16,
-    /// Metrics and admin pages.
-    #[arg(long, default_value_t = 9090)]
-    metrics_port: u16,
-    /// Serve with TLS. Only `false` is built: plaintext is what exists, for a proxy on the same machine.
-    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
-    secure_serving: bool,
-}
-
-/// Times and sizes.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Limits")]
-struct Limits {
-    /// Time between reads of an engine's metrics, unless the configuration says otherwise.
-    #[arg(long, default_value = "50ms", value_name = "TIME", value_parser = parse_interval)]
-    refresh_metrics_interval: Duration,
-    /// Age from which an engine's metrics no longer count.
-    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = parse_time)]
-    metrics_staleness_threshold: Duration,
-    /// Time that is served on after SIGTERM.
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_time)]
-    drain_timeout: Duration,
-    /// Largest request body, bytes.
-    #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
-    max_request_bytes: usize,
-    /// Largest gRPC message, bytes.
-    #[arg(long, default_value_t = 4 << 20, value_name = "BYTES")]
-    grpc_max_recv_msg_size: usize,
-}
-
-/// What it does beyond picking.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Behaviour")]
-struct Behaviour {
-    /// Do not ask for usage where the client did not; such streams then teach no time per token.
-    #[arg(long)]
-    disable_usage_injection: bool,
-    /// Tell the proxy every candidate's score.
-    #[arg(long)]
-    emit_endpoint_scores: bool,
-    /// Ignore the proxy's choice of endpoints.
-    #[arg(long)]
-    disable_endpoint_subset_filter: bool,
-    /// Decides all ties.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Share of one core that training may take.
-    #[arg(long, default_value_t = 0.25, value_name = "SHARE", value_parser = parse_share)]
-    trainer_cpu_share: f32,
-    /// Threads that serve; 0 = one per core.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: usize,
+/// Where endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Discovery {
+    /// A file, named by a flag or by the configuration.
+    File,
+    /// A cluster.
+    Cluster(Source),
 }
 
 /// Serves until SIGTERM (after a drain) or Ctrl-C (at once).
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     logging::init(&LogOptions {
-        filter: args.log.clone(),
-        json: args.log_json,
+        filter: args.logs.filter(args.llmd.level()),
+        json: args.logs.log_json || args.llmd.json(),
     })?;
-    if args.ports.secure_serving {
-        return Err(Trouble::usage("--secure-serving=true cannot be had: this picker serves plaintext only")
-            .advice("leave the flag out and keep the picker on the proxy's machine or pod, or behind a sidecar that ends TLS")
-            .into());
+    for warning in args.llmd.warnings() {
+        tracing::warn!("without effect: {warning}");
     }
-    let config = config(&args)?;
-    if args.endpoints_file.is_none() && config.discovery.is_none() {
-        return Err(Trouble::usage("nothing names the endpoints to pick from")
-            .advice("give --endpoints-file FILE, or a configuration whose dataLayer.discovery refers to a file-discovery plugin")
-            .into());
-    }
+    let mut config = config(&args)?;
+    let discovery = discovery(&args, &config)?;
+    hold(&mut config, &args, &discovery);
     let threads = match args.behaviour.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -134,19 +66,104 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(serve(config, options(args)))
+    runtime.block_on(serve(config, args, discovery))
 }
 
-async fn serve(config: Config, options: Options) -> anyhow::Result<()> {
-    let shutdown = Shutdown::new();
+async fn serve(config: Config, args: Args, discovery: Discovery) -> anyhow::Result<()> {
+    let (shutdown, clock) = (Shutdown::new(), Clock::start());
     // The picker ends its drain itself; this one is only there should it not.
     shutdown
-        .listen_to_signals(options.drain_timeout + Duration::from_secs(5))
+        .listen_to_signals(args.limits.drain_timeout + OVERTIME)
         .context("cannot listen to signals")?;
-    let picker = epp::start(config, options, Clock::start(), shutdown.clone()).await?;
-    tracing::info!(ext_proc = %picker.grpc, health = %picker.grpc_health, admin = %picker.admin, "endpoint picker serves");
+    let cluster = match discovery {
+        Discovery::File => None,
+        Discovery::Cluster(source) => Some(cluster(&args, source).await?),
+    };
+    let options = options(args, cluster, clock)?;
+    let picker = epp::start(config, options, clock, shutdown.clone()).await?;
+    tracing::info!(ext_proc = %picker.grpc, health = %picker.grpc_health, admin = %picker.admin, admin_port = ?picker.admin_port, "endpoint picker serves");
     picker.join().await;
     Ok(())
+}
+
+/// Where endpoints come from, if the flags and the configuration agree on it.
+fn discovery(args: &Args, config: &Config) -> Result<Discovery, Trouble> {
+    let endpoints = &args.endpoints;
+    let file = endpoints.endpoints_file.is_some() || config.discovery.is_some();
+    let discovery = match (file, &endpoints.endpoint_selector, &endpoints.pool_name) {
+        (true, Some(selector), _) => {
+            let both = format!(
+                "endpoints come from two places: a file, and --endpoint-selector {selector}"
+            );
+            return Err(Trouble::usage(both)
+                .advice("leave the selector out, or the file-discovery of the configuration"));
+        }
+        (true, None, _) => Discovery::File,
+        (false, Some(selector), _) => {
+            let ports = endpoints.endpoint_target_ports.clone();
+            let members = epp::kubernetes::members(selector, ports).map_err(|wrong| {
+                Trouble::usage(format!(
+                    "--endpoint-selector and --endpoint-target-ports cannot be used: {wrong}"
+                ))
+            })?;
+            let name = std::env::var(POOL_VARIABLE).ok();
+            let name = name.filter(|name| !name.is_empty());
+            Discovery::Cluster(Source::Pods { members, name })
+        }
+        (false, None, Some(name)) => Discovery::Cluster(Source::Pool {
+            group: endpoints.pool_group.clone(),
+            name: name.clone(),
+        }),
+        (false, None, None) => {
+            return Err(Trouble::usage("nothing names the endpoints to pick from")
+                .advice("on Kubernetes give --pool-name NAME, or --endpoint-selector app=vllm --endpoint-target-ports 8000; elsewhere --endpoints-file FILE, or a configuration whose dataLayer.discovery refers to a file-discovery plugin"));
+        }
+    };
+    if discovery == Discovery::File {
+        let election = endpoints.ha_enable_leader_election;
+        let auth = args.security.metrics_endpoint_auth == Some(true);
+        for (asked, flag) in [
+            (election, "--ha-enable-leader-election"),
+            (auth, "--metrics-endpoint-auth"),
+        ] {
+            if asked {
+                return Err(Trouble::usage(format!(
+                    "{flag} needs Kubernetes, and endpoints come from a file"
+                ))
+                .advice("leave the flag out, or pick for an InferencePool with --pool-name"));
+            }
+        }
+    }
+    Ok(discovery)
+}
+
+/// Sets how long requests wait for a first endpoint.
+fn hold(config: &mut Config, args: &Args, discovery: &Discovery) {
+    let unsaid = config.empty_pool_ttl.is_none() && *discovery != Discovery::File;
+    let default = unsaid.then_some(EMPTY_POOL_TTL);
+    if let Some(ttl) = args.endpoints.empty_pool_ttl.or(default) {
+        config.hold_while_empty(ttl);
+    }
+}
+
+async fn cluster(args: &Args, source: Source) -> Result<Cluster, Trouble> {
+    let client = client::connect().await.map_err(|error| {
+        Trouble::usage("endpoints are on Kubernetes, and there is no way to it")
+            .because(error)
+            .advice("run in a pod with a service account, or set KUBECONFIG; without Kubernetes give --endpoints-file FILE")
+    })?;
+    let identity = Identity::from_env();
+    let given = args.endpoints.pool_namespace.clone();
+    let namespace = given
+        .or_else(|| identity.namespace.clone())
+        .unwrap_or_else(|| client.default_namespace().to_owned());
+    Ok(Cluster {
+        client,
+        identity,
+        namespace,
+        source,
+        leader_election: args.endpoints.ha_enable_leader_election,
+    })
 }
 
 fn config(args: &Args) -> Result<Config, Trouble> {
@@ -175,22 +192,42 @@ fn read(path: &Path) -> Result<String, Trouble> {
     })
 }
 
-fn options(args: Args) -> Options {
+fn options(args: Args, cluster: Option<Cluster>, clock: Clock) -> Result<Options, Trouble> {
     let Args {
+        endpoints,
         ports,
+        security,
         limits,
         behaviour,
-        endpoints_file,
-        pool_name,
         ..
     } = args;
-    Options {
+    let gate = cluster.as_ref().map(|cluster| gate(cluster, clock));
+    let metrics_gate = gate
+        .clone()
+        .filter(|_| security.metrics_endpoint_auth.unwrap_or(true));
+    let tls = tls(&security, cluster.is_some())?;
+    let defaults = Options::default();
+    let name = cluster.as_ref().map(|cluster| cluster.identity.holder());
+    let namespace = cluster.as_ref().map(|cluster| cluster.namespace.clone());
+    let pool_name = match &cluster {
+        Some(cluster) => cluster.source.name(),
+        None => endpoints.pool_name.unwrap_or_else(|| POOL.to_owned()),
+    };
+    Ok(Options {
+        name: name.unwrap_or(defaults.name),
+        admin_port: Some(admin_port(&ports, &security, gate)),
+        model_dir: behaviour.model_dir,
+        tls,
+        health_on_grpc_port: ports.health_checking,
+        metrics_gate,
+        cluster,
         ip: ports.host,
         grpc_port: ports.grpc_port,
         grpc_health_port: ports.grpc_health_port,
         metrics_port: ports.metrics_port,
         pool_name,
-        endpoints_file,
+        pool_namespace: namespace.unwrap_or_default(),
+        endpoints_file: endpoints.endpoints_file,
         refresh_metrics_interval: limits.refresh_metrics_interval,
         drain_timeout: limits.drain_timeout,
         max_request_bytes: limits.max_request_bytes,
@@ -201,80 +238,57 @@ fn options(args: Args) -> Options {
         trainer_cpu_share: behaviour.trainer_cpu_share,
         seed: behaviour.seed,
         ..Options::default()
-    }
-}
-
-fn parse_time(text: &str) -> Result<Duration, String> {
-    duration(text).ok_or_else(|| "give a time such as 500ms, 30s or 1m30s".to_owned())
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    parse_time(text).and_then(|time| {
-        if time.is_zero() {
-            Err("give a time above zero, such as 50ms".to_owned())
-        } else {
-            Ok(time)
-        }
     })
 }
 
-fn parse_share(text: &str) -> Result<f32, String> {
-    let share = text
-        .parse()
-        .ok()
-        .filter(|share: &f32| *share > 0.0 && *share <= 1.0);
-    share.ok_or_else(|| "give a share of one core above 0 and at most 1".to_owned())
+/// How ext_proc is secured: always on a cluster unless the flag says otherwise.
+fn tls(security: &Security, on_cluster: bool) -> Result<Option<Tls>, Trouble> {
+    if !security.secure_serving.unwrap_or(on_cluster) {
+        return match &security.cert_path {
+            None => Ok(None),
+            Some(path) => Err(Trouble::usage(format!(
+                "--cert-path {} has no use: ext_proc is served in the clear",
+                path.display()
+            ))
+            .advice("add --secure-serving, or leave --cert-path out")),
+        };
+    }
+    let certificate = match &security.cert_path {
+        None => Certificate::SelfSigned,
+        Some(path) => Certificate::Directory {
+            path: path.clone(),
+            reload: security.enable_cert_reload,
+        },
+    };
+    Ok(Some(Tls {
+        certificate,
+        minimum: security.tls_min_version,
+    }))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
+/// Who may read on a cluster: whom its access rules let `get` the page.
+fn gate(cluster: &Cluster, clock: Clock) -> Arc<dyn Gate> {
+    Arc::new(Delegated {
+        authenticator: Authenticator::tokens_only(cluster.client.clone(), clock),
+        authorizer: Authorizer::new(cluster.client.clone(), clock),
+    })
+}
 
-    #[derive(Debug, Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: Args,
-    }
-
-    fn parse(flags: &[&str]) -> Result<Args, clap::Error> {
-        Command::try_parse_from(std::iter::once(&"epp").chain(flags)).map(|command| command.args)
-    }
-
-    #[test]
-    fn llmds_defaults_hold() {
-        let args = parse(&[]).unwrap();
-        assert_eq!(config(&args).unwrap(), Config::default());
-        let options = options(args);
-        assert_eq!(
-            (
-                options.grpc_port,
-                options.grpc_health_port,
-                options.metrics_port
-            ),
-            (9002, 9003, 9090)
-        );
-        assert_eq!(options.refresh_metrics_interval, Duration::from_millis(50));
-        assert_eq!(options.drain_timeout, Duration::from_secs(30));
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_with_what_can() {
-        let secure = run(parse(&["--secure-serving"]).unwrap()).unwrap_err();
-        assert!(secure.to_string().contains("plaintext"), "{secure}");
-        assert!(parse(&["--secure-serving=false"]).is_ok());
-        let error = parse(&["--refresh-metrics-interval", "0s"])
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("above zero"), "{error}");
-        let missing = config(&parse(&["--config-file", "/nonexistent.yaml"]).unwrap()).unwrap_err();
-        assert!(missing.to_string().contains("/nonexistent.yaml"));
-    }
-
-    #[test]
-    fn a_wrong_configuration_names_the_nearest_plugin() {
-        let text = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-score}]";
-        let error = config(&parse(&["--config-text", text]).unwrap()).unwrap_err();
-        assert!(format!("{:#}", anyhow::Error::from(error)).contains("queue-scorer"));
+/// The admin port: on a cluster for whom its rules let in, elsewhere for who knows the token, else for this machine.
+fn admin_port(
+    ports: &Ports,
+    security: &Security,
+    cluster: Option<Arc<dyn Gate>>,
+) -> AdminPortOptions {
+    let token = security.admin_token_file.clone();
+    let (ip, gate): (IpAddr, Arc<dyn Gate>) = match (token, cluster) {
+        (Some(path), _) => (ports.host, Arc::new(TokenFile { path })),
+        (None, Some(gate)) => (ports.host, gate),
+        (None, None) => (Ipv4Addr::LOCALHOST.into(), Arc::new(Open)),
+    };
+    AdminPortOptions {
+        address: (ip, ports.admin_port).into(),
+        tls: None,
+        gate,
     }
 }

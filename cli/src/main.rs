@@ -4,7 +4,10 @@
 
 mod controller;
 mod demo;
+mod doctor;
 mod epp;
+mod explain;
+mod home;
 mod predictor;
 mod simulate;
 mod story;
@@ -33,6 +36,10 @@ enum Command {
     Epp(epp::Args),
     /// Autoscaling loop that decides how many replicas run, and starts and stops them.
     Controller(controller::Args),
+    /// Why a model has the replicas it has.
+    Explain(explain::Args),
+    /// Checks the whole chain on a cluster, from endpoint picker to HorizontalPodAutoscaler.
+    Doctor(doctor::Args),
     /// Latency predictor.
     #[command(subcommand)]
     Predictor(PredictorCommand),
@@ -64,6 +71,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Epp(args) => epp::run(args),
         Command::Controller(args) => controller::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Predictor(PredictorCommand::Eval(args)) => predictor::run(args),
         Command::Simulate(SimulateCommand::Server(args)) => simulate::run(args),
         Command::Simulate(SimulateCommand::Validate(args)) => validate::run(args),

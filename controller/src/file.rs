@@ -262,8 +262,8 @@ server:
         ) + "  address: \"::1\"\n  initial: 3\n  drainLimitSeconds: 7\n  logs: logs\nobjectives:\n  - {name: batch, priority: -1}\n";
         let file = ControllerFile::parse(&text).unwrap();
         assert_eq!(
-            (file.policy.max_in_flight, file.policy.drain().as_secs_f64()),
-            (Some(16), 12.5)
+            (file.policy.max_in_flight, file.policy.drain),
+            (Some(16), Some(Duration::from_millis(12_500)))
         );
         assert_eq!((file.initial, file.server.drain_limit.as_secs()), (3, 7));
         assert!(file.server.address.is_ipv6() && file.objectives[0]["name"] == "batch");

@@ -1,5 +1,9 @@
 //! The last decisions, kept and served at `/decisions`.
 
+mod models;
+
+pub use models::{Line, MAX_CHANGES, MAX_MODELS, ModelJournal};
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

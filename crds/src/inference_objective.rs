@@ -52,20 +52,13 @@ pub struct PoolRef {
     pub name: String,
 }
 
-impl PoolRef {
-    /// Reference to the InferencePool `name`.
-    pub fn to(name: impl Into<String>) -> Self {
+impl Default for PoolRef {
+    fn default() -> Self {
         Self {
             group: pool_group(),
             kind: pool_kind(),
-            name: name.into(),
+            name: String::new(),
         }
-    }
-}
-
-impl Default for PoolRef {
-    fn default() -> Self {
-        Self::to("")
     }
 }
 

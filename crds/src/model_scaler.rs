@@ -106,8 +106,8 @@ pub use variant::{Role, TargetRef, Variant};
     printcolumn(
         name = "Snapshot",
         type_ = "string",
-        json_path = ".status.modelSnapshots[*].state",
-        description = "State of the latency model in use, one per accelerator",
+        json_path = ".status.modelSnapshots[0].state",
+        description = "State of the latency model in use; of the first, where there are several",
         priority = 1
     )
 )]
@@ -127,7 +127,9 @@ pub struct ModelScalerSpec {
     /// Name of the InferencePool, in the same namespace, whose endpoint pickers see the demand. Absent: the pool whose
     /// annotation names the model, else the only pool of the namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(matching(SUBDOMAIN))
+        .message("pool must be the name of an InferencePool in the same namespace: lower case letters, digits, `-` and `.`"))]
     pub pool: Option<String>,
     /// What is promised to which requests: 1 to 8 classes, told apart by priority. Replicas are counted so that every
     /// class is met.
@@ -168,11 +170,16 @@ pub struct ModelScalerSpec {
 pub const MAX_REPLICAS: u32 = 100_000;
 
 /// DNS subdomain: the name of most Kubernetes objects.
-const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// Value of a label.
-const LABEL_VALUE: &str = r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
+const LABEL_VALUE: &str = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$";
 /// DNS label.
-const DNS_LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+const DNS_LABEL: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
+
+/// The rule that a text matches `pattern`; unlike a pattern of the schema it has a message that a person can read.
+fn matching(pattern: &str) -> String {
+    format!("self.matches('{pattern}')")
+}
 
 /// Limits over all variants of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, KubeSchema, Serialize, Deserialize)]

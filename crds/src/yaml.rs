@@ -66,7 +66,12 @@ pub fn definition<T: CustomResourceExt>() -> CustomResourceDefinition {
                 .as_mut()
                 .and_then(|properties| properties.get_mut("status"))
             {
-                each(status, &mut |schema| schema.default = None);
+                // A controller writes it: nothing to default or refuse, and its lists, unbounded, would make rules that
+                // the types bring along cost more than the API server allows.
+                each(status, &mut |schema| {
+                    schema.default = None;
+                    schema.x_kubernetes_validations = None;
+                });
             }
         }
     }

@@ -157,6 +157,18 @@ fn everything_in_the_spec_is_bounded() {
     );
 }
 
+#[test]
+fn a_status_has_no_rules() {
+    for definition in all_definitions() {
+        let status = schema(&definition)["properties"]["status"].clone();
+        assert!(status.is_object());
+        walk(&status, "status", &mut |path, schema| {
+            assert!(schema.get("x-kubernetes-validations").is_none(), "{path}");
+            assert!(schema.get("default").is_none(), "{path}");
+        });
+    }
+}
+
 fn refusals(document: &Value) -> Vec<String> {
     let schema = schema(&yaml::owned()[0]);
     match Validator::new().validate_with_defaults(&schema, document, None) {

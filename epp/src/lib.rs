@@ -7,11 +7,16 @@
 //! `extproc/request` (headers and body read by `api/`) → `extproc/hub` (the director) → `extproc/request`
 //! (sent on) → `extproc/response` (relayed, watched by `usage/`).
 
+pub mod admin_port;
 pub mod api;
 pub mod bootstrap;
 mod discovery;
+mod drain;
 pub mod extproc;
+pub mod grpc;
 mod health;
+pub mod kubernetes;
+pub mod model_dir;
 pub mod options;
 pub mod scrape;
 pub mod service;

@@ -1,8 +1,12 @@
 //! How a picker runs, beyond what its `EndpointPickerConfig` says.
 
+use crate::admin_port::{AdminPortOptions, Gate};
+use crate::grpc::MinimumTls;
+use crate::kubernetes::Cluster;
 use predictor::LearnerConfig;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Ports, limits and intervals. Port 0 takes any free one; [`crate::Handle`] tells which.
@@ -18,6 +22,22 @@ pub struct Options {
     pub metrics_port: u16,
     /// Name of the pool, for metrics.
     pub pool_name: String,
+    /// Namespace of the pool; empty outside Kubernetes.
+    pub pool_namespace: String,
+    /// Name of this picker among its peers, such as its pod's.
+    pub name: String,
+    /// The admin port; `None` = there is none.
+    pub admin_port: Option<AdminPortOptions>,
+    /// Where what was learned outlives a restart; `None` = it does not.
+    pub model_dir: Option<PathBuf>,
+    /// Serve ext_proc with TLS; `None` = in the clear.
+    pub tls: Option<Tls>,
+    /// Answer health checks on the ext_proc port as well.
+    pub health_on_grpc_port: bool,
+    /// Who may read metrics and admin pages; `None` = everybody.
+    pub metrics_gate: Option<Arc<dyn Gate>>,
+    /// Where endpoints come from instead of a file.
+    pub cluster: Option<Cluster>,
     /// Endpoints file; it wins over the one the configuration names, and is always watched. Without either,
     /// endpoints come through [`crate::Handle::set_endpoints`].
     pub endpoints_file: Option<PathBuf>,
@@ -47,6 +67,29 @@ pub struct Options {
     pub admin_routes: axum::Router,
 }
 
+/// How ext_proc is served with TLS.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// What it is served with.
+    pub certificate: Certificate,
+    /// The oldest version spoken.
+    pub minimum: MinimumTls,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// One that vouches for itself, renewed before it ends.
+    SelfSigned,
+    /// `tls.crt` and `tls.key` in a directory, such as a mounted Secret.
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Take new ones as they come; the last good one is kept.
+        reload: bool,
+    },
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -55,6 +98,14 @@ impl Default for Options {
             grpc_health_port: 9003,
             metrics_port: 9090,
             pool_name: "default".into(),
+            pool_namespace: String::new(),
+            name: "epp".into(),
+            admin_port: None,
+            model_dir: None,
+            tls: None,
+            health_on_grpc_port: false,
+            metrics_gate: None,
+            cluster: None,
             endpoints_file: None,
             refresh_metrics_interval: Duration::from_millis(50),
             drain_timeout: Duration::from_secs(30),

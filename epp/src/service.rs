@@ -1,44 +1,38 @@
 //! Starts a picker: servers, discovery, scraping, the director's timer; and stops it in order.
 
+use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker};
+use crate::drain::drain;
 use crate::extproc::budget::Budget;
 use crate::extproc::hub::Hub;
 use crate::extproc::protocol::Rules;
 use crate::extproc::service::ExternalProcessor;
-use crate::options::Options;
+use crate::grpc::{Secure, serve, server};
+use crate::health::Readiness;
+use crate::model_dir::ModelDir;
+use crate::options::{Certificate, Options};
 use crate::telemetry::Telemetry;
 use crate::telemetry::collector::HubCollector;
 use crate::{discovery, health, scrape};
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use epp_core::config::Detector;
-use epp_core::{Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth};
+use epp_core::report::PoolName;
+use epp_core::{Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Slo};
+use kubernetes::lease::{Elector, Leadership};
 use predictor::Learners;
 use predictor::trainer::Trainer;
 use runtime::admin::{self, AdminOptions};
 use runtime::listen::{ListenError, bind};
+use runtime::tls::{ServerTls, TlsError};
 use runtime::{Clock, Metrics, Shutdown, Tasks};
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-
-/// Flow-control windows: large, so that a prompt is not held up by acknowledgements on a local connection.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 1 << 24;
-/// HTTP requests in flight on one connection of the proxy.
-const STREAMS_PER_CONNECTION: u32 = 10_000;
-/// A connection whose proxy is gone is noticed after this much silence.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long a drain goes on after the last stream ended: longer than a proxy takes to notice that this picker
-/// is not ready any more.
-const QUIET: Duration = Duration::from_secs(3);
-/// What is left of answers when everything is stopped may still take this long.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+use tokio_util::sync::CancellationToken;
 
 /// Why a picker could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +40,12 @@ pub enum StartError {
     /// A port is not to be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The admin port is not to be had.
+    #[error(transparent)]
+    AdminPort(#[from] AdminPortError),
+    /// There is no certificate to serve with.
+    #[error("no certificate to serve ext_proc with (--secure-serving, --cert-path): {0}")]
+    Tls(#[from] TlsError),
     /// A metrics source that is not built.
     #[error(
         "metrics-data-source: scheme {0:?} is not built: only http is; engines are asked in the clear"
@@ -63,6 +63,8 @@ pub struct Handle {
     pub grpc_health: SocketAddr,
     /// Where metrics and the admin pages are.
     pub admin: SocketAddr,
+    /// Where controllers read demand and models.
+    pub admin_port: Option<SocketAddr>,
     hub: Arc<Hub>,
     metrics: Metrics,
     ready: watch::Sender<bool>,
@@ -116,20 +118,91 @@ pub async fn start(
         flag: "--metrics-port",
         routes: options.admin_routes.clone().merge(routes(&hub)),
     };
-    let admin = admin::serve(admin, metrics.clone(), shutdown.clone(), &tasks).await?;
+    let gate = options.metrics_gate.clone();
+    let guard = |pages: axum::Router| match gate {
+        Some(gate) => pages.layer(from_fn_with_state(gate, admin_port::admit)),
+        None => pages,
+    };
+    let (registry, until) = (metrics.clone(), shutdown.clone());
+    let admin = admin::serve_guarded(admin, registry, guard, until, &tasks).await?;
+    let secure = secure(&options, clock, &shutdown, &tasks)?;
     let (ready, _) = watch::channel(false);
+    let admin_port = match options.admin_port.clone() {
+        None => None,
+        Some(port) => {
+            let picker = Picker {
+                name: options.name.clone(),
+                pool: PoolName {
+                    namespace: options.pool_namespace.clone(),
+                    name: options.pool_name.clone(),
+                },
+                incarnation: clock.unix_ms(),
+            };
+            let (hub, ready) = (Arc::clone(&hub), ready.subscribe());
+            let drain = options.drain_timeout;
+            // A certificate that was given for ext_proc stands for the same process here.
+            let given = secure.as_ref().map(|secure| secure.tls.clone());
+            let port = AdminPortOptions {
+                tls: port.tls.or(given),
+                ..port
+            };
+            Some(admin_port::start(port, picker, hub, ready, drain, &shutdown, &tasks).await?)
+        }
+    };
     let handle = Handle {
         grpc: local(&grpc, options.ip, options.grpc_port),
         grpc_health: local(&grpc_health, options.ip, options.grpc_health_port),
         admin,
+        admin_port,
         hub,
         metrics,
         ready,
         shutdown,
         tasks,
     };
-    handle.spawn(grpc, grpc_health, &options, schedule, endpoints_file);
+    handle.spawn(
+        grpc,
+        grpc_health,
+        &options,
+        secure,
+        schedule,
+        endpoints_file,
+    );
     Ok(handle)
+}
+
+/// The certificate that ext_proc is served with, kept fresh as one of `tasks`; `None` = it is served in the clear.
+fn secure(
+    options: &Options,
+    clock: Clock,
+    shutdown: &Shutdown,
+    tasks: &Tasks,
+) -> Result<Option<Secure>, StartError> {
+    let Some(tls) = &options.tls else {
+        return Ok(None);
+    };
+    let (server, renewed) = match &tls.certificate {
+        Certificate::SelfSigned => {
+            let pod_ip = options
+                .cluster
+                .as_ref()
+                .and_then(|cluster| cluster.identity.pod_ip);
+            let mut names = vec![options.name.clone(), "localhost".to_owned()];
+            names.extend(pod_ip.map(|ip| ip.to_string()));
+            (ServerTls::self_signed(&names, clock)?, true)
+        }
+        Certificate::Directory { path, reload } => {
+            let (certificate, key) = (path.join("tls.crt"), path.join("tls.key"));
+            (ServerTls::from_files(certificate, key)?, *reload)
+        }
+    };
+    if renewed {
+        server.watch(shutdown.clone(), tasks);
+    }
+    Ok(Some(Secure {
+        tls: server,
+        minimum: tls.minimum,
+    }))
 }
 
 fn local(listener: &TcpListener, ip: std::net::IpAddr, port: u16) -> SocketAddr {
@@ -170,8 +243,13 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         subsets: !options.disable_endpoint_subset_filter,
         dialects: Arc::default(),
     };
+    let learner = options.learner.clone();
+    let learners = match &options.model_dir {
+        Some(path) => ModelDir::new(path.clone()).load(learner, clock),
+        None => Learners::new(learner),
+    };
     let trainer = Trainer::spawn(
-        Learners::new(options.learner.clone()),
+        learners,
         options.trainer_cpu_share,
         Box::new(move || clock.now()),
     );
@@ -211,21 +289,30 @@ impl Handle {
         grpc: TcpListener,
         grpc_health: TcpListener,
         options: &Options,
+        secure: Option<Secure>,
         schedule: Option<scrape::Schedule>,
         endpoints_file: Option<(std::path::PathBuf, bool)>,
     ) {
         let (hub, shutdown) = (|| Arc::clone(&self.hub), || self.shutdown.clone());
         let processor = ExternalProcessor::new(hub(), options.grpc_max_recv_msg_size);
         let (reporter, health) = tonic_health::server::health_reporter();
+        let closing = CancellationToken::new();
+        let beside = options.health_on_grpc_port.then(|| health.clone());
+        let router = server().add_service(processor).add_optional_service(beside);
+        let closed = closing.clone().cancelled_owned();
         self.tasks
-            .spawn(serve(server().add_service(processor), grpc, shutdown()));
+            .spawn(serve(router, grpc, secure, closed, shutdown()));
+        let (router, until) = (server().add_service(health), shutdown());
+        let stopped = async move { until.stopped().await };
         self.tasks
-            .spawn(serve(server().add_service(health), grpc_health, shutdown()));
-        self.tasks.spawn(health::announce(
-            reporter,
-            self.ready.subscribe(),
-            shutdown(),
-        ));
+            .spawn(serve(router, grpc_health, None, stopped, shutdown()));
+        let leadership = self.follow_cluster(options);
+        let readiness = Readiness {
+            synced: self.ready.subscribe(),
+            leadership,
+        };
+        self.tasks
+            .spawn(health::announce(reporter, readiness, shutdown()));
         let timed = hub();
         let until = shutdown();
         self.tasks
@@ -242,8 +329,36 @@ impl Handle {
                 shutdown(),
             ));
         }
+        if let Some(path) = &options.model_dir {
+            let (dir, trainer) = (ModelDir::new(path.clone()), Arc::clone(&self.hub.trainer));
+            self.tasks
+                .spawn(dir.keep(trainer, self.hub.clock, shutdown()));
+        }
         self.tasks
-            .spawn(drain(hub(), options.drain_timeout, shutdown()));
+            .spawn(drain(hub(), options.drain_timeout, closing, shutdown()));
+    }
+
+    /// Finds endpoints on the cluster, if that is where they are, and stands for election if asked to.
+    fn follow_cluster(&self, options: &Options) -> Option<watch::Receiver<Leadership>> {
+        let cluster = options.cluster.as_ref()?;
+        let leadership = cluster.leader_election.then(|| {
+            Elector::stand(
+                cluster.client.clone(),
+                cluster.candidate(),
+                self.hub.clock,
+                self.shutdown.clone(),
+                &self.tasks,
+            )
+        });
+        crate::kubernetes::start(
+            cluster,
+            Arc::clone(&self.hub),
+            self.ready.clone(),
+            leadership.clone(),
+            &self.shutdown,
+            &self.tasks,
+        );
+        leadership
     }
 
     /// Puts endpoints and objectives in force, for callers that discover them by themselves. What stays keeps
@@ -309,58 +424,4 @@ impl Drop for Handle {
     fn drop(&mut self) {
         self.shutdown.stop();
     }
-}
-
-fn server() -> Server {
-    Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-}
-
-async fn serve(
-    router: tonic::transport::server::Router,
-    listener: TcpListener,
-    shutdown: Shutdown,
-) {
-    // Without TCP_NODELAY every reply waits for an acknowledgement: 44 ms instead of 0.1.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let mut serving =
-        std::pin::pin!(router.serve_with_incoming_shutdown(incoming, shutdown.stopped()));
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = last_words(&shutdown) => Ok(()),
-    };
-    if let Err(error) = ended {
-        tracing::error!(%error, "gRPC server ended");
-        shutdown.stop();
-    }
-}
-
-async fn last_words(shutdown: &Shutdown) {
-    shutdown.stopped().await;
-    tokio::time::sleep(LAST_WORDS).await;
-}
-
-/// Stops once a drain has gone on long enough: no stream for a while, or the time is over. Then what is
-/// still queued is refused.
-async fn drain(hub: Arc<Hub>, timeout: Duration, shutdown: Shutdown) {
-    let over = async {
-        shutdown.draining().await;
-        let deadline = hub.clock.now() + timeout;
-        let mut quiet_since = hub.clock.now();
-        while hub.clock.now() < deadline && hub.clock.now() < quiet_since + QUIET {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            if hub.telemetry.streams_inflight.get() > 0 {
-                quiet_since = hub.clock.now();
-            }
-        }
-    };
-    tokio::select! {
-        () = over => {}
-        () = shutdown.stopped() => {}
-    }
-    hub.refuse_queued();
-    shutdown.stop();
 }

@@ -210,6 +210,12 @@ pub mod kubernetes {
     pub const FIELD_MANAGER: &str = "headroom";
     /// Finalizer, leases and Secrets begin with this.
     pub const PREFIX: &str = "headroom";
+    /// The controller's Service, unless told otherwise; its Lease.
+    pub const CONTROLLER: &str = "headroom-controller";
+    /// Secret of the certificate authority that the controller's replicas share.
+    pub const AUTHORITY: &str = "headroom-controller-ca";
+    /// ConfigMap of what decisions remember.
+    pub const STATE: &str = "headroom-state";
     /// Replicas wanted of one variant (HPA: AverageValue 1).
     pub const DESIRED_REPLICAS: Name = Name::new("llm_desired_replicas", &["wva_desired_replicas"]);
     /// Replicas wanted over replicas there (HPA: Value 1).
@@ -298,6 +304,70 @@ pub mod metric {
     pub const EPP_PREFIX: &str = "llm_d_epp";
     /// Prefix of the metrics only Headroom has.
     pub const HEADROOM_PREFIX: &str = "headroom";
+
+    /// The controller's, on Kubernetes, after [`HEADROOM_PREFIX`].
+    pub mod controller {
+        /// Replicas wanted of a variant.
+        pub const DESIRED: &str = "variant_desired_replicas";
+        /// Fewest replicas that the present demand needs.
+        pub const LOWER: &str = "variant_desired_replicas_lower";
+        /// Most replicas that a cautious forecast asks for.
+        pub const UPPER: &str = "variant_desired_replicas_upper";
+        /// Replicas that the scale target asks for.
+        pub const CURRENT: &str = "variant_current_replicas";
+        /// Replicas by state.
+        pub const REPLICAS: &str = "variant_replicas";
+        /// Requests/s that one replica of a variant serves within the objectives.
+        pub const CAPACITY: &str = "variant_capacity_requests_per_second";
+        /// Age of the capacity counted by.
+        pub const CAPACITY_AGE: &str = "variant_capacity_age_seconds";
+        /// Requests/s that the ready replicas of a variant could take beyond their share.
+        pub const VARIANT_HEADROOM: &str = "variant_headroom_requests_per_second";
+        /// Requests/s offered to a model, by class.
+        pub const DEMAND: &str = "model_demand_requests_per_second";
+        /// Requests waiting in front of a model's replicas.
+        pub const QUEUED: &str = "model_queued_requests";
+        /// Requests on a model's replicas.
+        pub const IN_FLIGHT: &str = "model_in_flight_requests";
+        /// Requests/s that a model's ready replicas could take beyond the offered ones.
+        pub const HEADROOM: &str = "model_headroom_requests_per_second";
+        /// Predicted latency over the objective, the worst.
+        pub const PRESSURE: &str = "model_slo_pressure";
+        /// Prompt and output tokens offered per second.
+        pub const OFFERED_TOKENS: &str = "model_offered_tokens_per_second";
+        /// What the queue is worth in seconds.
+        pub const QUEUE_SECONDS: &str = "model_queue_seconds";
+        /// 1 for what a model's decision is: fresh, cold, stale.
+        pub const STATE: &str = "model_decision_state";
+        /// 1 for who tells a model's demand: pickers, prometheus, engines, none.
+        pub const SOURCE: &str = "model_demand_source";
+        /// Pickers of a model by whether they are heard.
+        pub const PICKERS: &str = "model_pickers";
+        /// Labels that the latency model in use has learned from, by class and target.
+        pub const SNAPSHOT_LABELS: &str = "model_snapshot_labels";
+        /// Refits of the latency model in use, by class.
+        pub const SNAPSHOT_VERSION: &str = "model_snapshot_version";
+        /// 1 while this replica leads.
+        pub const LEADER: &str = "controller_leader";
+        /// Models decided on, or held of the leader's.
+        pub const MODELS: &str = "controller_models";
+        /// Models that are too many to be shown as metrics.
+        pub const MODELS_LEFT_OUT: &str = "controller_models_left_out";
+        /// Age of the oldest decision that this replica answers with.
+        pub const DECISION_AGE: &str = "controller_decision_age_seconds";
+        /// Length of a cycle.
+        pub const CYCLE_SECONDS: &str = "controller_cycle_seconds";
+        /// Capacities computed.
+        pub const COMPUTATIONS: &str = "controller_capacity_computations";
+        /// Pickers that are one too many to be polled.
+        pub const PICKERS_LEFT_OUT: &str = "controller_pickers_left_out";
+        /// Reads and writes of kept state, by outcome.
+        pub const STATE_WRITES: &str = "controller_state_writes";
+        /// Answers of the metrics APIs, by status code.
+        pub const ANSWERS: &str = "metrics_api_answers";
+        /// Time to such an answer.
+        pub const ANSWER_SECONDS: &str = "metrics_api_answer_seconds";
+    }
 
     /// vLLM's names, read from engines and written by the simulator.
     pub mod vllm {

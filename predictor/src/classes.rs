@@ -83,7 +83,8 @@ mod tests {
         if nameless {
             names.push(Arc::from(""));
         }
-        let models = (0..names.len() as u64).map(|version| LatencyModel::prior().with_version(version + 1));
+        let models =
+            (0..names.len() as u64).map(|version| LatencyModel::prior().with_version(version + 1));
         let models: Vec<_> = models.collect();
         Models::new(names.into(), models.into())
     }

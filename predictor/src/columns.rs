@@ -12,10 +12,24 @@ pub(crate) const COLUMNS: usize = 8;
 /// read: their forests ask for other columns.
 pub(crate) const NAMES: [[&str; COLUMNS]; 2] = [
     [
-        "uncached", "input", "waiting", "waiting-tokens", "running", "resident", "ahead", "kv",
+        "uncached",
+        "input",
+        "waiting",
+        "waiting-tokens",
+        "running",
+        "resident",
+        "ahead",
+        "kv",
     ],
     [
-        "batch", "batch-context", "running", "resident", "input", "waiting", "waiting-tokens", "kv",
+        "batch",
+        "batch-context",
+        "running",
+        "resident",
+        "input",
+        "waiting",
+        "waiting-tokens",
+        "kv",
     ],
 ];
 

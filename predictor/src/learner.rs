@@ -138,11 +138,17 @@ impl Learner {
         let [ttft, tpot] = self.targets.each_ref().map(|target| {
             let report = target.report(inside, &self.config);
             TargetReport {
-                in_force_since: report.in_force_since.map(|at| at.saturating_sub(self.before)),
+                in_force_since: report
+                    .in_force_since
+                    .map(|at| at.saturating_sub(self.before)),
                 ..report
             }
         });
-        let fitted = self.targets.iter().filter_map(TargetLearner::in_force_since).max();
+        let fitted = self
+            .targets
+            .iter()
+            .filter_map(TargetLearner::in_force_since)
+            .max();
         Report {
             ttft,
             tpot,

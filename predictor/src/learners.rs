@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::snapshot::{self, SnapshotError};
-use crate::{
-    Learner, LearnerConfig, MOST_CLASSES, Models, Observation, Report,
-};
+use crate::{Learner, LearnerConfig, MOST_CLASSES, Models, Observation, Report};
 
 /// Learns each class by itself; pure, deterministic, bounded.
 #[derive(Debug)]
@@ -133,7 +131,10 @@ impl Learners {
         // A wall clock that was set back makes nothing younger.
         let elapsed = Duration::from_millis(unix_ms.saturating_sub(at_ms));
         let mut restored = Self::new(config);
-        let names: Vec<Arc<str>> = classes.iter().map(|saved| Arc::clone(&saved.class)).collect();
+        let names: Vec<Arc<str>> = classes
+            .iter()
+            .map(|saved| Arc::clone(&saved.class))
+            .collect();
         for saved in classes {
             let class = saved.class.to_string();
             let learner = Learner::resumed(restored.config.clone(), saved, now, elapsed)

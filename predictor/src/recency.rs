@@ -41,7 +41,11 @@ impl Recency {
             Some((last, count)) if *last >= second => *count += 1,
             _ => self.seconds.push_back((second, 1)),
         }
-        while self.seconds.front().is_some_and(|(first, _)| first + MINUTE <= second) {
+        while self
+            .seconds
+            .front()
+            .is_some_and(|(first, _)| first + MINUTE <= second)
+        {
             self.seconds.pop_front();
         }
     }
@@ -49,7 +53,11 @@ impl Recency {
     /// Labels in the minute before `now`, to the second.
     pub(crate) fn last_minute(&self, now: Duration) -> u64 {
         let recent = |(second, _): &&(u64, u64)| second + MINUTE > now.as_secs();
-        self.seconds.iter().filter(recent).map(|(_, count)| count).sum()
+        self.seconds
+            .iter()
+            .filter(recent)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Labels before `now`, each counting half for every half-life of its age.

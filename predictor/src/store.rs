@@ -89,7 +89,10 @@ impl Store {
             // Floored: a row of an ancient age still in the store has a positive weight.
             (-age / half_life).exp2().max(1e-6)
         };
-        self.rows().into_iter().map(|row| (row, weight(&row))).collect()
+        self.rows()
+            .into_iter()
+            .map(|row| (row, weight(&row)))
+            .collect()
     }
 }
 

@@ -262,7 +262,12 @@ impl TargetLearner {
         let age = |at: Option<Duration>| at.map(|at| moment.age(at));
         Saved {
             model: TargetBody::of(&self.model_at(moment.now, config)),
-            rows: self.store.rows().iter().map(|row| moment.saved_row(row)).collect(),
+            rows: self
+                .store
+                .rows()
+                .iter()
+                .map(|row| moment.saved_row(row))
+                .collect(),
             scores: self.scores.window().collect(),
             drift: self.drift.sides.map(|side| moment.saved_side(&side)),
             counts: Counts {

@@ -70,16 +70,30 @@ impl Tracker {
     /// What a tracker from outside has that no labels leave, if anything.
     pub(crate) fn flaw(&self) -> Option<Flaw> {
         let within = |field, most: f32, offsets: &[f32], right| {
-            let odd = offsets.iter().find(|offset| !(offset.abs() <= most))?;
+            let odd = offsets
+                .iter()
+                .find(|offset| !(-most..=most).contains(*offset))?;
             Some(Flaw::new(field, f64::from(*odd), right))
         };
         // A calibration is an error in log latency; latencies span fewer orders of magnitude than floats do.
-        within("calibrated offset", 200.0, &self.calibrated, "at most 200 either way")
-            .or_else(|| within("common offset", MOST_COMMON, &self.common, "at most 3 either way"))
-            .or_else(|| {
-                let regimes = self.regimes.as_flattened();
-                within("regime's offset", MOST, regimes, "at most 0.35 either way")
-            })
+        within(
+            "calibrated offset",
+            200.0,
+            &self.calibrated,
+            "at most 200 either way",
+        )
+        .or_else(|| {
+            within(
+                "common offset",
+                MOST_COMMON,
+                &self.common,
+                "at most 3 either way",
+            )
+        })
+        .or_else(|| {
+            let regimes = self.regimes.as_flattened();
+            within("regime's offset", MOST, regimes, "at most 0.35 either way")
+        })
     }
 
     /// The offset of each quantile where the base predicts `ln_base` (ln ms).

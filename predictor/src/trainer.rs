@@ -88,7 +88,10 @@ impl Slots {
     }
 
     fn name(&self, slot: usize) -> &str {
-        self.names.get(slot).and_then(OnceLock::get).map_or("", |name| name)
+        self.names
+            .get(slot)
+            .and_then(OnceLock::get)
+            .map_or("", |name| name)
     }
 
     fn dispatched(&self, class: &str, now: Duration) {
@@ -98,10 +101,13 @@ impl Slots {
 
     /// Class and time of the dispatches since the last look.
     fn take(&self) -> impl Iterator<Item = (&str, Duration)> {
-        self.dispatched.iter().enumerate().filter_map(|(slot, stamp)| {
-            let nanoseconds = stamp.swap(0, Ordering::Relaxed).checked_sub(1)?;
-            Some((self.name(slot), Duration::from_nanos(nanoseconds)))
-        })
+        self.dispatched
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, stamp)| {
+                let nanoseconds = stamp.swap(0, Ordering::Relaxed).checked_sub(1)?;
+                Some((self.name(slot), Duration::from_nanos(nanoseconds)))
+            })
     }
 }
 
@@ -310,7 +316,9 @@ impl Worker {
 
     fn publish(&mut self) {
         let now = (self.clock)();
-        self.shared.models.store(Arc::new(self.learners.models(now)));
+        self.shared
+            .models
+            .store(Arc::new(self.learners.models(now)));
         if now >= self.next_report {
             self.next_report = now + REPORT_INTERVAL;
             let dropped = self.shared.dropped.load(Ordering::Relaxed);
@@ -397,7 +405,11 @@ mod tests {
         let ratio = median("L4") / median("");
         assert!((2.5..3.5).contains(&ratio), "{ratio}");
         let set = second.model_set(6_000);
-        let classes: Vec<_> = set.classes.iter().map(|of| (&*of.class, of.labels)).collect();
+        let classes: Vec<_> = set
+            .classes
+            .iter()
+            .map(|of| (&*of.class, of.labels))
+            .collect();
         assert_eq!(classes, [("", [300, 0]), ("L4", [300, 0])]);
         assert_eq!(second.models().of("H100").state(Target::Ttft), State::Prior);
     }
@@ -409,7 +421,11 @@ mod tests {
             trainer.observe(&format!("c{number}"), label(number));
         }
         trainer.shutdown();
-        let labels: Vec<_> = trainer.reports().iter().map(|of| (of.class.to_string(), of.report.ttft.labels)).collect();
+        let labels: Vec<_> = trainer
+            .reports()
+            .iter()
+            .map(|of| (of.class.to_string(), of.report.ttft.labels))
+            .collect();
         assert_eq!(labels.len(), MOST_CLASSES);
         assert_eq!(labels.last().unwrap(), &(String::new(), 13));
     }
@@ -424,11 +440,18 @@ mod tests {
             learners.observe("idle", label(number));
         }
         learners.note_dispatch("busy", Duration::from_secs(1));
-        let trainer = Trainer::spawn(learners, 1.0, Box::new(move || Duration::from_secs(clock.load(Ordering::Relaxed))));
+        let trainer = Trainer::spawn(
+            learners,
+            1.0,
+            Box::new(move || Duration::from_secs(clock.load(Ordering::Relaxed))),
+        );
         time.store(100, Ordering::Relaxed);
         trainer.note_dispatch("busy", Duration::from_secs(100));
         trainer.shutdown();
         let state = |class| trainer.models().of(class).state(Target::Ttft);
-        assert_eq!((state("busy"), state("idle")), (State::Stale, State::Warming));
+        assert_eq!(
+            (state("busy"), state("idle")),
+            (State::Stale, State::Warming)
+        );
     }
 }

@@ -1,10 +1,13 @@
 //! Models and learners as bytes: what comes back is what went in, and nothing else gets through.
+#![expect(clippy::unwrap_used, reason = "in a test, to unwrap is to assert")]
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use predictor::snapshot::{ModelSet, SnapshotError, decode, encode};
-use predictor::{Features, LatencyModel, Learners, LearnerConfig, Observation, Prediction, State, Target};
+use predictor::{
+    Features, LatencyModel, LearnerConfig, Learners, Observation, Prediction, State, Target,
+};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -23,7 +26,11 @@ fn request(random: &mut StdRng) -> Features {
         waiting_tokens: waiting * random.random_range(50..1_500_u32) as f32,
         running,
         resident_tokens: running * random.random_range(100..2_000_u32) as f32,
-        kv_utilization: if random.random::<f32>() < 0.3 { f32::NAN } else { running / 64.0 },
+        kv_utilization: if random.random::<f32>() < 0.3 {
+            f32::NAN
+        } else {
+            running / 64.0
+        },
     }
 }
 
@@ -52,8 +59,17 @@ fn teach(learners: &mut Learners, random: &mut StdRng, from: Duration, labels: u
             learners.note_dispatch(class, now);
             for target in Target::ALL {
                 let label = label(random, target, slowness, now);
-                let predicted = learners.models(now).of(class).predict_target(&label.features, target);
-                learners.observe(class, Observation { predicted: Some(predicted), ..label });
+                let predicted = learners
+                    .models(now)
+                    .of(class)
+                    .predict_target(&label.features, target);
+                learners.observe(
+                    class,
+                    Observation {
+                        predicted: Some(predicted),
+                        ..label
+                    },
+                );
             }
         }
         while let Some(due) = learners.due(now) {
@@ -65,7 +81,12 @@ fn teach(learners: &mut Learners, random: &mut StdRng, from: Duration, labels: u
 
 fn taught(labels: u32) -> (Learners, Duration) {
     let mut learners = Learners::new(LearnerConfig::default());
-    let now = teach(&mut learners, &mut StdRng::seed_from_u64(3), Duration::ZERO, labels);
+    let now = teach(
+        &mut learners,
+        &mut StdRng::seed_from_u64(3),
+        Duration::ZERO,
+        labels,
+    );
     (learners, now)
 }
 
@@ -77,14 +98,26 @@ static TRAINED: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
 });
 
 fn bits(of: Prediction) -> [u32; 6] {
-    [of.ttft.p50, of.ttft.p90, of.ttft.p99, of.tpot.p50, of.tpot.p90, of.tpot.p99].map(f32::to_bits)
+    [
+        of.ttft.p50,
+        of.ttft.p90,
+        of.ttft.p99,
+        of.tpot.p50,
+        of.tpot.p90,
+        of.tpot.p99,
+    ]
+    .map(f32::to_bits)
 }
 
 fn assert_same(one: &LatencyModel, other: &LatencyModel) {
     let mut random = StdRng::seed_from_u64(9);
     for _ in 0..500 {
         let row = request(&mut random);
-        assert_eq!(bits(one.predict_one(&row)), bits(other.predict_one(&row)), "{row:?}");
+        assert_eq!(
+            bits(one.predict_one(&row)),
+            bits(other.predict_one(&row)),
+            "{row:?}"
+        );
     }
     for target in Target::ALL {
         assert_eq!(one.state(target), other.state(target));
@@ -97,16 +130,27 @@ fn a_model_set_predicts_the_same_after_its_way_through_bytes() {
     let (learners, now) = taught(400);
     let set = ModelSet::of(&learners.models(now), &learners.reports(now, 0), WRITTEN);
     let bytes = encode(&set).unwrap();
-    assert_eq!(bytes, encode(&set).unwrap(), "the same bytes from the same models");
+    assert_eq!(
+        bytes,
+        encode(&set).unwrap(),
+        "the same bytes from the same models"
+    );
     let read = decode(&bytes).unwrap();
     assert_eq!(read.classes.len(), 2);
     for (one, other) in set.classes.iter().zip(&read.classes) {
         assert_eq!((&one.class, one.labels), (&other.class, other.labels));
-        assert_eq!((one.fitted_at_ms, one.fresh_labels), (other.fitted_at_ms, other.fresh_labels));
+        assert_eq!(
+            (one.fitted_at_ms, one.fresh_labels),
+            (other.fitted_at_ms, other.fresh_labels)
+        );
         assert_eq!(one.checksum(), other.checksum());
         assert_same(&one.model, &other.model);
         assert!(one.model.trusted());
-        assert!(other.model.memory() <= 200 << 10, "{}", other.model.memory());
+        assert!(
+            other.model.memory() <= 200 << 10,
+            "{}",
+            other.model.memory()
+        );
     }
     assert_ne!(read.classes[0].checksum(), read.classes[1].checksum());
     let age = WRITTEN - read.classes[0].fitted_at_ms;
@@ -121,13 +165,23 @@ fn a_restored_learner_is_what_it_was_and_goes_on_as_if_nothing_had_been() {
     // Another clock: that of a process that began a moment ago.
     let began = Duration::from_millis(70);
     let mut second = Learners::restore(LearnerConfig::default(), &bytes, began, WRITTEN).unwrap();
-    assert_eq!(second.save(began, WRITTEN).unwrap(), bytes, "saved again, the same");
+    assert_eq!(
+        second.save(began, WRITTEN).unwrap(),
+        bytes,
+        "saved again, the same"
+    );
     let reports = |learners: &Learners, now| learners.reports(now, 0);
     for (one, other) in reports(&first, now).iter().zip(reports(&second, began)) {
         let (one, other) = (&one.report.ttft, &other.report.ttft);
         assert_eq!(one.state, State::Trained);
-        assert_eq!((one.labels, one.rows, one.refits), (other.labels, other.rows, other.refits));
-        assert_eq!((one.mape, one.coverage_p90), (other.mape, other.coverage_p90));
+        assert_eq!(
+            (one.labels, one.rows, one.refits),
+            (other.labels, other.rows, other.refits)
+        );
+        assert_eq!(
+            (one.mape, one.coverage_p90),
+            (other.mape, other.coverage_p90)
+        );
         assert!((one.fresh_labels - other.fresh_labels).abs() < 1e-6);
     }
     let compare = |first: &Learners, now, second: &Learners, began| {
@@ -152,7 +206,12 @@ fn what_was_learned_ages_while_nobody_runs() {
         let unix_ms = WRITTEN + elapsed.as_millis() as u64;
         Learners::restore(LearnerConfig::default(), &bytes, Duration::ZERO, unix_ms).unwrap()
     };
-    let fresh = |learners: &Learners| learners.reports(Duration::ZERO, 0)[0].report.ttft.fresh_labels;
+    let fresh = |learners: &Learners| {
+        learners.reports(Duration::ZERO, 0)[0]
+            .report
+            .ttft
+            .fresh_labels
+    };
     let half = fresh(&after(Duration::from_secs(600))) / fresh(&after(Duration::ZERO));
     assert!((half - 0.5).abs() < 1e-6, "{half}");
     // Rows past their age are gone at the next refit; the model stands until there is a better one.
@@ -171,17 +230,30 @@ fn requests_under_way_at_the_end_do_not_make_a_restart_stale_but_silence_does() 
     let (mut learners, now) = taught(400);
     let restored = |learners: &Learners, now| {
         let bytes = learners.save(now, WRITTEN).unwrap();
-        Learners::restore(LearnerConfig::default(), &bytes, Duration::ZERO, WRITTEN + 120_000).unwrap()
+        Learners::restore(
+            LearnerConfig::default(),
+            &bytes,
+            Duration::ZERO,
+            WRITTEN + 120_000,
+        )
+        .unwrap()
     };
     let state = |learners: &Learners, now| learners.models(now).of("").state(Target::Ttft);
     let second = Duration::from_secs(1);
     learners.note_dispatch("", now + second);
     let restart = restored(&learners, now + 2 * second);
     assert_eq!(state(&restart, Duration::ZERO), State::Trained);
-    assert_eq!(state(&restart, 600 * second), State::Trained, "nobody asks it anything");
+    assert_eq!(
+        state(&restart, 600 * second),
+        State::Trained,
+        "nobody asks it anything"
+    );
     let silent = now + 90 * second;
     assert_eq!(state(&learners, silent), State::Stale);
-    assert_eq!(state(&restored(&learners, silent), Duration::ZERO), State::Stale);
+    assert_eq!(
+        state(&restored(&learners, silent), Duration::ZERO),
+        State::Stale
+    );
 }
 
 #[test]
@@ -202,7 +274,9 @@ fn a_full_store_stays_within_the_bounds() {
     let model = learners.models(now);
     let set = ModelSet::of(&model, &learners.reports(now, 0), WRITTEN);
     let (served, memory) = (encode(&set).unwrap().len(), model.of("H100").memory());
-    eprintln!("{rows} rows a target: learner {learner} B, served model {served} B, in memory {memory} B");
+    eprintln!(
+        "{rows} rows a target: learner {learner} B, served model {served} B, in memory {memory} B"
+    );
     assert_eq!(rows, 20_000);
     assert!(learner <= 4 << 20, "{learner}");
     assert!(served <= 300_000 && memory <= 300_000, "{served} {memory}");
@@ -218,12 +292,24 @@ fn another_format_schema_kind_or_length_is_named() {
     };
     let format = decode(&newer(model)).unwrap_err();
     assert_eq!(format, SnapshotError::Format { found: 2, known: 1 });
-    assert!(format.to_string().contains("release that wrote it"), "{format}");
+    assert!(
+        format.to_string().contains("release that wrote it"),
+        "{format}"
+    );
     assert_eq!(decode(learner).unwrap_err(), SnapshotError::NotASnapshot);
-    assert_eq!(decode(b"").unwrap_err(), SnapshotError::Truncated { bytes: 0, whole: 54 });
+    assert_eq!(
+        decode(b"").unwrap_err(),
+        SnapshotError::Truncated {
+            bytes: 0,
+            whole: 54
+        }
+    );
     let mut longer = model.clone();
     longer.push(0);
-    assert!(matches!(decode(&longer), Err(SnapshotError::Truncated { .. })));
+    assert!(matches!(
+        decode(&longer),
+        Err(SnapshotError::Truncated { .. })
+    ));
     let mut huge = model.clone();
     huge[18..22].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(matches!(decode(&huge), Err(SnapshotError::TooLarge { .. })));

@@ -30,6 +30,20 @@ pub async fn serve(
     shutdown: Shutdown,
     tasks: &Tasks,
 ) -> Result<SocketAddr, ListenError> {
+    serve_guarded(options, metrics, |pages| pages, shutdown, tasks).await
+}
+
+/// As [`serve`], with `guard` around every page but `/healthz`: a layer that asks who wants to read it.
+///
+/// # Errors
+/// [`ListenError`] when the port cannot be had.
+pub async fn serve_guarded(
+    options: AdminOptions,
+    metrics: Metrics,
+    guard: impl FnOnce(Router) -> Router,
+    shutdown: Shutdown,
+    tasks: &Tasks,
+) -> Result<SocketAddr, ListenError> {
     let AdminOptions {
         address,
         flag,
@@ -38,12 +52,11 @@ pub async fn serve(
     let listener = bind(address, "metrics and admin", flag).await?;
     let local = listener.local_addr().unwrap_or(address);
     let health = shutdown.clone();
-    let router = routes
-        .route(
-            "/metrics",
-            get(move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()) }),
-        )
-        .route("/healthz", get(move || async move { healthz(&health) }));
+    let pages = routes.route(
+        "/metrics",
+        get(move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()) }),
+    );
+    let router = guard(pages).route("/healthz", get(move || async move { healthz(&health) }));
     tasks.spawn(async move {
         // Not axum's graceful shutdown: an idle keep-alive connection would hold the process up.
         tokio::select! {

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"headroom.dev/tests/cluster/internal/component"
 )
 
 func main() {
@@ -20,6 +22,7 @@ func root() *cobra.Command {
 	command := &cobra.Command{
 		Use:           "cluster",
 		Short:         "A real Kubernetes control plane on loopback, with pods as processes, for tests",
+		Version:       component.Version,
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // as the components' own main packages do
@@ -21,6 +22,7 @@ import (
 	schedulerapp "k8s.io/kubernetes/cmd/kube-scheduler/app"
 
 	"headroom.dev/tests/cluster/internal/component"
+	"headroom.dev/tests/cluster/internal/dns"
 	"headroom.dev/tests/cluster/internal/kubelet"
 	"headroom.dev/tests/cluster/internal/layout"
 )
@@ -127,6 +129,15 @@ func processKubelet() *cobra.Command {
 		}
 		ctx, stop := signal.NotifyContext(command.Context(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return err
+		}
+		go func() {
+			if err := dns.Serve(ctx, client, dns.Address(options.PodRange)); err != nil {
+				fmt.Fprintln(os.Stderr, "name server:", err)
+			}
+		}()
 		return served.Run(ctx)
 	}
 	return command

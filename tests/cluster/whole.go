@@ -55,7 +55,7 @@ func up() *cobra.Command {
 		extra[name] = flags.StringArray(name+"-arg", nil, "further argument of the "+name+", repeatable")
 	}
 	flags.StringArrayVar(&options.Without, "without", nil, "component to leave out, repeatable: controller-manager, scheduler or kubelet")
-	flags.DurationVar(&options.Timeout, "timeout", time.Minute, "time for all to be ready")
+	flags.DurationVar(&options.Timeout, "timeout", 2*time.Minute, "time for all to be ready")
 	detach := flags.Bool("detach", false, "return when all is ready; the cluster stays until `cluster down`")
 	command.RunE = func(*cobra.Command, []string) error {
 		if err := check(&options); err != nil {
@@ -261,8 +261,7 @@ func applyCRDs(ctx context.Context, config *rest.Config, paths []string) error {
 		}
 		resolved = append(resolved, one)
 	}
-	_, err := crds.Apply(ctx, config, resolved)
-	return err
+	return crds.Apply(ctx, config, resolved)
 }
 
 func down() *cobra.Command {
@@ -300,17 +299,20 @@ func status() *cobra.Command {
 func order(action, short string) *cobra.Command {
 	command := &cobra.Command{Use: action + " COMPONENT", Short: short, Args: cobra.ExactArgs(1), ValidArgs: layout.Components}
 	path := directoryFlag(command)
-	timeout := command.Flags().Duration("timeout", 30*time.Second, "time for the process to end, or to answer")
-	name := "TERM"
+	timeout, grace, name := 30*time.Second, 5*time.Second, "TERM"
+	if action == "start" || action == "restart" {
+		command.Flags().DurationVar(&timeout, "timeout", timeout, "time for the process to answer")
+	}
 	if action == "stop" || action == "restart" {
 		command.Flags().StringVar(&name, "signal", name, "TERM, KILL, INT or another signal")
+		command.Flags().DurationVar(&grace, "grace", grace, "time from the signal until the process is killed")
 	}
 	command.RunE = func(_ *cobra.Command, args []string) error {
 		signal := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
 		if signal == 0 {
 			return fmt.Errorf("--signal %q is no signal; TERM and KILL are", name)
 		}
-		return send(*path, supervise.Order{Action: action, Component: args[0], Signal: signal, Timeout: *timeout}, false)
+		return send(*path, supervise.Order{Action: action, Component: args[0], Signal: signal, Grace: grace, Timeout: timeout}, false)
 	}
 	return command
 }

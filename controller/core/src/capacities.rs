@@ -18,7 +18,7 @@ use crate::policy::Nanos;
 /// A capacity is looked at anew when the model was refitted, and at least this often, since the mix moves too.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Most capacities that a median is taken of.
-const MOST_ENTRIES: usize = 64;
+const MOST_ENTRIES: usize = 256;
 
 /// When a capacity is computed anew although the model is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,8 @@ impl Book {
         if newest.is_some_and(|entry| fresh(&entry)) && !changed_terms {
             return self.known(now, false).ok_or(Hold::AwaitingCapacity);
         }
-        let unchanged = newest.filter(|entry| entry.version == version && self.is_same(question, care));
+        let unchanged =
+            newest.filter(|entry| entry.version == version && self.is_same(question, care));
         let capacity = match unchanged {
             Some(entry) => entry.capacity,
             None if !allowance.spend() => {
@@ -200,7 +201,11 @@ impl Book {
     /// When the capacity was computed last; `None`: never.
     pub(crate) fn computed(&self) -> Option<Duration> {
         let newest = self.entries.back()?;
-        Some(self.basis.as_ref().map_or(newest.at, |basis| basis.computed))
+        Some(
+            self.basis
+                .as_ref()
+                .map_or(newest.at, |basis| basis.computed),
+        )
     }
 
     fn compute(&mut self, question: &Question<'_>) -> Result<Capacity, Hold> {

@@ -267,6 +267,23 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// What exists stays, for a policy without any variant to decide on.
+    pub(crate) fn unchanged(at: Duration, supply: Replicas) -> Self {
+        Self {
+            at,
+            replicas: supply.supply(),
+            previous: supply.supply(),
+            basis: Basis::Held,
+            supply,
+            demand: None,
+            forecast: None,
+            capacity: None,
+            headroom: None,
+            reasons: Vec::new(),
+            guarded: None,
+        }
+    }
+
     /// Whether the count changes.
     pub fn changes(&self) -> bool {
         self.replicas != self.previous
@@ -344,7 +361,10 @@ impl Reason {
                 write!(f, "cheaper variants leave {share}% of the demand")
             }
             Self::CountedLike { variant } => {
-                write!(f, "its own capacity is not known yet: counted like {variant}")
+                write!(
+                    f,
+                    "its own capacity is not known yet: counted like {variant}"
+                )
             }
             Self::LastKnown { age } => write!(f, "its capacity is that of {} ago", Span(*age)),
             Self::TakesOver => f.write_str("takes over from costlier variants"),
@@ -377,7 +397,10 @@ impl Reason {
             Self::Woken => f.write_str("woken by demand"),
             Self::Idle { remaining } => {
                 let remaining = Span(*remaining);
-                write!(f, "no demand; none is needed after another {remaining} of it")
+                write!(
+                    f,
+                    "no demand; none is needed after another {remaining} of it"
+                )
             }
             Self::Zero { idle } => write!(f, "no demand for {}", Span(*idle)),
             Self::Counterpart => f.write_str("one at least beside the other role"),

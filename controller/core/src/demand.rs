@@ -116,7 +116,9 @@ impl Meter {
             && self.samples.len() <= MOST_SAMPLES
             && whole.clone().is_sorted_by_key(|(at, _)| at)
             && whole.clone().all(|(at, _)| *at <= now)
-            && whole.clone().is_sorted_by_key(|(_, totals)| totals.offered.requests)
+            && whole
+                .clone()
+                .is_sorted_by_key(|(_, totals)| totals.offered.requests)
     }
 
     /// Takes the totals as of `now`. Totals or time that went back mean a new ledger: what was known is dropped.

@@ -87,7 +87,10 @@ mod tests {
 
     #[test]
     fn growth_and_fall_are_bounded_and_a_fall_is_not_anticipated() {
-        assert_eq!(forecast(&Behavior::default(), &demand(10.0, 100.0)).expected, 20.0);
+        assert_eq!(
+            forecast(&Behavior::default(), &demand(10.0, 100.0)).expected,
+            20.0
+        );
         let falling = forecast(&Behavior::default(), &demand(10.0, -100.0));
         assert_eq!(
             (falling.expected, falling.upper, falling.cautious),

@@ -332,7 +332,11 @@ mod tests {
             (current, _) = guard.apply(&bounds, Duration::from_secs(second), current, 0, 0);
             seen.push(current);
         }
-        assert_eq!((seen[9], seen[10], seen[20], seen[21]), (2, 1, 1, 0), "{seen:?}");
+        assert_eq!(
+            (seen[9], seen[10], seen[20], seen[21]),
+            (2, 1, 1, 0),
+            "{seen:?}"
+        );
     }
 
     #[test]

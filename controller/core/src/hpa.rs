@@ -72,8 +72,11 @@ pub fn quantise(wanted: u32, current: u32, tolerance: Tolerance, max: u32) -> u3
         return current;
     }
     // The first count beyond the tolerance, give or take what floating point makes of it.
-    let beyond = (f64::from(current) * (1.0 + tolerance.up)).floor().clamp(0.0, f64::from(u32::MAX)) as u32;
-    let next = (beyond.saturating_sub(1)..=beyond.saturating_add(2)).find(|&count| count > wanted && acted_upon(count));
+    let beyond = (f64::from(current) * (1.0 + tolerance.up))
+        .floor()
+        .clamp(0.0, f64::from(u32::MAX)) as u32;
+    let next = (beyond.saturating_sub(1)..=beyond.saturating_add(2))
+        .find(|&count| count > wanted && acted_upon(count));
     next.unwrap_or(wanted).min(max.max(wanted))
 }
 
@@ -87,20 +90,39 @@ mod tests {
     fn the_oracle_follows_the_published_cases() {
         let up = |value, replicas| desired(value, 1.0, replicas, Tolerance::DEFAULT, 0, 1000);
         assert_eq!([up(5.0, 4), up(3.0, 4), up(4.2, 4)], [5, 3, 4]);
-        assert_eq!([up(11.0, 10), up(9.0, 10)], [10, 10], "the closed dead band at ten");
+        assert_eq!(
+            [up(11.0, 10), up(9.0, 10)],
+            [10, 10],
+            "the closed dead band at ten"
+        );
         assert_eq!(up(8.01, 10), 9, "one less is reachable just above two less");
-        assert_eq!([up(0.1, 0), up(0.0, 0)], [1, 0], "from zero any positive value scales");
+        assert_eq!(
+            [up(0.1, 0), up(0.0, 0)],
+            [1, 0],
+            "from zero any positive value scales"
+        );
         assert_eq!(up(0.0, 3), 0);
         assert_eq!(desired(7.0, 1.0, 2, Tolerance::NONE, 1, 5), 5);
         assert_eq!(desired(10.0, 0.0, 2, Tolerance::NONE, 1, 5), 2);
         assert_eq!(desired(f64::NAN, 1.0, 2, Tolerance::NONE, 1, 5), 2);
-        assert_eq!(desired(30.0, 10.0, 2, Tolerance::DEFAULT, 1, 5), 3, "a target other than 1");
+        assert_eq!(
+            desired(30.0, 10.0, 2, Tolerance::DEFAULT, 1, 5),
+            3,
+            "a target other than 1"
+        );
     }
 
     #[test]
     fn every_quantised_count_to_a_hundred_is_executed_and_is_enough() {
         let max = 1000;
-        for tolerance in [Tolerance::NONE, Tolerance::DEFAULT, Tolerance { up: 0.25, down: 0.05 }] {
+        for tolerance in [
+            Tolerance::NONE,
+            Tolerance::DEFAULT,
+            Tolerance {
+                up: 0.25,
+                down: 0.05,
+            },
+        ] {
             for current in 0..=100 {
                 for wanted in 0..=120 {
                     let told = quantise(wanted, current, tolerance, max);
@@ -108,9 +130,14 @@ mod tests {
                     assert_eq!(reached, told, "{current} → {wanted}: told {told}");
                     assert!(told >= wanted, "{current} → {wanted}: told {told}");
                     if wanted > current {
-                        let least = (wanted..=max)
-                            .find(|&count| desired(f64::from(count), 1.0, current, tolerance, 0, max) == count);
-                        assert_eq!(Some(told), least, "{current} → {wanted}: no more than needed");
+                        let least = (wanted..=max).find(|&count| {
+                            desired(f64::from(count), 1.0, current, tolerance, 0, max) == count
+                        });
+                        assert_eq!(
+                            Some(told),
+                            least,
+                            "{current} → {wanted}: no more than needed"
+                        );
                     } else {
                         assert!(told == wanted || told == current);
                     }
@@ -125,7 +152,10 @@ mod tests {
             for wanted in 0..=120 {
                 let told = quantise(wanted, current, Tolerance::DEFAULT, 1000);
                 let step = f64::from(told.abs_diff(current)) / f64::from(current);
-                assert!(told == current || step > 0.1, "{current} → {wanted}: {told}");
+                assert!(
+                    told == current || step > 0.1,
+                    "{current} → {wanted}: {told}"
+                );
                 if current < 10 {
                     assert_eq!(told, wanted);
                 }
@@ -133,7 +163,11 @@ mod tests {
         }
         assert_eq!(quantise(11, 10, Tolerance::DEFAULT, 1000), 12);
         assert_eq!(quantise(9, 10, Tolerance::DEFAULT, 1000), 10);
-        assert_eq!(quantise(11, 10, Tolerance::DEFAULT, 11), 11, "the bound holds, even if the HPA then waits");
+        assert_eq!(
+            quantise(11, 10, Tolerance::DEFAULT, 11),
+            11,
+            "the bound holds, even if the HPA then waits"
+        );
     }
 
     proptest! {

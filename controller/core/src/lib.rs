@@ -13,6 +13,7 @@
 //! [`Controller`] owns the state between ticks. The same code runs in the control loop, in what-if replay on a
 //! virtual clock and in the tests.
 
+pub mod capacities;
 pub mod capacity;
 #[cfg(test)]
 mod closed_form;
@@ -32,6 +33,7 @@ mod request_path;
 pub mod roster;
 pub mod shares;
 pub mod signals;
+pub mod startup;
 
 pub use capacity::{Binding, Capacity};
 pub use controller::Controller;
@@ -39,8 +41,8 @@ pub use decision::{Decision, Reason};
 pub use latency::Latency;
 pub use mix::Mix;
 pub use model::{
-    Evidence, ModelController, ModelDecision, ModelKey, ModelPolicy, ModelSignals, Role, SavedState,
-    SloClass, Startup, VariantDecision, VariantPolicy, VariantSignals,
+    Evidence, ModelController, ModelDecision, ModelKey, ModelPolicy, ModelSignals, Role,
+    SavedState, SloClass, Startup, VariantDecision, VariantPolicy, VariantSignals,
 };
 pub use policy::{Behavior, Policy, PolicyError, SloTargets};
 pub use roster::Roster;

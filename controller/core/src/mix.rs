@@ -92,6 +92,28 @@ impl Mix {
         self.strata.is_empty()
     }
 
+    /// The same prompts, each answered with its first token alone: what a prefill replica sees.
+    pub fn prompts_only(&self) -> Self {
+        self.each(|stratum| Stratum {
+            output: 1.0,
+            ..stratum
+        })
+    }
+
+    /// The same answers to prompts whose KV cache is there already: what a decode replica sees.
+    pub fn answers_only(&self) -> Self {
+        self.each(|stratum| Stratum {
+            cached: stratum.input,
+            ..stratum
+        })
+    }
+
+    fn each(&self, change: impl Fn(Stratum) -> Stratum) -> Self {
+        Self {
+            strata: self.strata.iter().copied().map(change).collect(),
+        }
+    }
+
     /// Weighted mean of `value` over the strata; 0 for an empty mix.
     pub fn mean(&self, value: impl Fn(&Stratum) -> f64) -> f64 {
         // A fold from +0.0: the empty sum of floats is -0.0.

@@ -134,14 +134,9 @@ pub fn place(share: f64, places: &[Place]) -> Vec<Placed> {
     placed
 }
 
-/// The count while the model cannot size: `held`, or more if the backlog is worth more replicas at the load that the
-/// ready ones carry now. Half a replica's worth of queue is not a backlog yet.
-pub fn hold(behavior: &Behavior, held: u32, queued: &Backlog, in_flight: u64, ready: u32) -> u32 {
-    held.max(backed(behavior, queued, in_flight, ready))
-}
-
-/// The count that ready replicas and the backlog are worth at the load that the ready ones carry now.
-fn backed(behavior: &Behavior, queued: &Backlog, in_flight: u64, ready: u32) -> u32 {
+/// The count that the ready replicas and the backlog are worth at the load that the ready ones carry now: all there is to
+/// go by while no capacity is known. Half a replica's worth of queue is not a backlog yet.
+pub fn backed(behavior: &Behavior, queued: &Backlog, in_flight: u64, ready: u32) -> u32 {
     let queued = bought(behavior, queued);
     let per_replica = in_flight as f64 / f64::from(ready.max(1));
     let extra = if per_replica > 0.0 {
@@ -162,10 +157,157 @@ fn bought(behavior: &Behavior, queued: &Backlog) -> f64 {
 const ROUNDING: f64 = 1e-9;
 
 /// Rounds up; a count that is off by rounding noise only is not another replica. Saturates, NaN becomes 0.
-pub(crate) fn ceil(value: f64) -> u32 {
+fn ceil(value: f64) -> u32 {
     (value - ROUNDING).ceil().clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
 fn round(value: f64) -> u32 {
     value.round().clamp(0.0, f64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queued(requests: u64, sheddable: u64) -> Backlog {
+        Backlog {
+            requests,
+            sheddable,
+            prompt_tokens: 0,
+        }
+    }
+
+    fn here(worth: f64, max: u32) -> Place {
+        Place {
+            worth,
+            min: 0,
+            max,
+            room: u32::MAX,
+        }
+    }
+
+    fn counts(places: &[Place]) -> Vec<u32> {
+        place(1.0, places)
+            .iter()
+            .map(|placed| placed.count)
+            .collect()
+    }
+
+    #[test]
+    fn classes_add_up_to_replicas() {
+        let load = |upper| Load {
+            level: upper / 2.0,
+            upper,
+            cautious: upper * 1.5,
+            backlog: 0.0,
+        };
+        let worth = worth(&Behavior::default(), &[load(6.0), load(1.0)], &[2.0, 0.5]);
+        assert_eq!((worth.level, worth.needed), (2.5, 5.0));
+        assert!((worth.relaxed - 7.5 * 1.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn variants_are_filled_in_order_to_their_maximum_and_their_room() {
+        assert_eq!(counts(&[here(3.2, 10), here(1.6, 10)]), [4, 0]);
+        // Two of the 3.2 fit: 1.2/3.2 of the demand is left, 0.6 of the second's 1.6.
+        assert_eq!(counts(&[here(3.2, 2), here(1.6, 10)]), [2, 1]);
+        let crowded = Place {
+            max: 4,
+            room: 1,
+            ..here(3.2, 4)
+        };
+        // Four are asked for, one has room: 2.2/3.2 is left.
+        assert_eq!(counts(&[crowded, here(3.2, 10)]), [4, 3]);
+        assert_eq!(
+            counts(&[here(3.2, 2)]),
+            [4],
+            "the guard tells of the last one's maximum"
+        );
+        assert_eq!(counts(&[here(0.0, 2), here(0.0, 2)]), [0, 0]);
+    }
+
+    #[test]
+    fn what_runs_anyway_further_on_is_not_bought_again() {
+        let minimum = Place {
+            min: 2,
+            ..here(4.0, 10)
+        };
+        assert_eq!(counts(&[here(4.0, 10), minimum]), [2, 2]);
+        assert_eq!(counts(&[minimum, here(4.0, 10)]), [4, 0]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn more_demand_never_means_fewer_of_any(
+            places in proptest::collection::vec((0.01..50.0_f64, 1..20_u32, 0..20_u32, 0..3_u32), 1..6),
+            share in 0.0..1.0_f64,
+        ) {
+            let places: Vec<Place> = places.into_iter()
+                .map(|(worth, max, room, min)| Place { worth, min: min.min(max), max, room })
+                .collect();
+            let (some, all) = (place(share, &places), place(1.0, &places));
+            for ((some, all), place) in some.iter().zip(&all).zip(&places) {
+                proptest::prop_assert!(some.count.max(place.min) <= all.count.max(place.min));
+            }
+        }
+
+        #[test]
+        fn what_is_placed_carries_the_demand(
+            places in proptest::collection::vec((0.01..50.0_f64, 1..20_u32, 0..20_u32), 1..6),
+        ) {
+            let mut places: Vec<Place> = places.into_iter()
+                .map(|(worth, max, room)| Place { worth, min: 0, max, room })
+                .collect();
+            if let Some(last) = places.last_mut() {
+                last.room = u32::MAX;
+            }
+            let carried: f64 = place(1.0, &places).iter().zip(&places)
+                .map(|(placed, place)| f64::from(placed.count.min(place.room)) / place.worth)
+                .sum();
+            proptest::prop_assert!(carried >= 1.0 - 1e-6, "{}", carried);
+        }
+    }
+
+    #[test]
+    fn a_hold_is_raised_by_backlog_only_and_counts_what_is_starting() {
+        let held = |requests, in_flight, held: u32| {
+            held.max(backed(
+                &Behavior::default(),
+                &queued(requests, 0),
+                in_flight,
+                2,
+            ))
+        };
+        assert_eq!(held(0, 32, 2), 2);
+        assert_eq!(held(7, 32, 2), 2, "less than half a replica's worth");
+        assert_eq!(held(40, 32, 2), 5);
+        assert_eq!(held(1, 0, 2), 3, "something waits and nothing runs");
+        assert_eq!(held(40, 32, 5), 5, "three are on their way");
+    }
+
+    #[test]
+    fn sheddable_backlog_is_bought_as_far_as_the_policy_says() {
+        let mut behavior = Behavior {
+            sheddable_share: 0.0,
+            ..Behavior::default()
+        };
+        assert_eq!(bought(&behavior, &queued(10, 4)), 6.0);
+        assert_eq!(bought(&behavior, &queued(1, 4)), 0.0);
+        behavior.sheddable_share = 0.5;
+        assert_eq!(bought(&behavior, &queued(10, 4)), 8.0);
+    }
+
+    #[test]
+    fn rounding_is_total() {
+        assert_eq!(
+            [
+                ceil(2.0),
+                ceil(2.1),
+                ceil(f64::NAN),
+                ceil(-1.0),
+                ceil(f64::INFINITY)
+            ],
+            [2, 3, 0, 0, u32::MAX]
+        );
+    }
 }

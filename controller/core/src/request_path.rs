@@ -13,7 +13,6 @@ use crate::mix::{Mix, Sample};
 use crate::shares::MIX_SAMPLES;
 use crate::signals::{Backlog, Replicas, Signals, Totals, Volume};
 
-
 impl Signals {
     /// What the request path shows at `now`: its ledger, its queue, the pool it picks from and the model it predicts
     /// with. A replica's KV cache is the smallest that an endpoint told of.

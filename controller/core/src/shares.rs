@@ -11,6 +11,8 @@
 //! - a picker that is silent is unknown, not zero: its count stays as it was, it is named, and what it counted
 //!   meanwhile is handed over as [`Arrears`], spread over its silence, so that no burst appears that never was.
 
+mod saved;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::mix::{Mix, Sample};
+use crate::policy::Nanos;
 use crate::signals::{Backlog, Totals};
+pub use saved::{SavedShares, SharesError};
 
 /// A picker unheard for longer than this is silent.
 pub const SILENT_AFTER: Duration = Duration::from_secs(5);
@@ -76,7 +80,9 @@ pub struct Report {
 
 /// A picker that cannot be counted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("picker `{id}` is one too many: at most {MAX_PICKERS} endpoint pickers of one pool are counted")]
+#[error(
+    "picker `{id}` is one too many: at most {MAX_PICKERS} endpoint pickers of one pool are counted"
+)]
 pub struct Crowded {
     /// The picker.
     pub id: String,
@@ -172,21 +178,35 @@ pub struct Shares {
     samples: Arc<Samples>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Share {
     /// Last heard, or first expected.
-    heard: Duration,
+    heard: Nanos,
     current: Option<Current>,
 }
 
 /// What the present incarnation of a picker told last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Current {
     incarnation: u64,
     counted: BTreeMap<i32, Totals>,
     queued: Vec<(i32, Backlog)>,
     in_flight: u64,
+    /// Not saved: the shapes are not, so they are asked for again.
+    #[serde(skip)]
     mix_next: u64,
+}
+
+impl Current {
+    fn again(past: Past) -> Self {
+        Self {
+            incarnation: past.incarnation,
+            counted: past.counted,
+            queued: Vec::new(),
+            in_flight: 0,
+            mix_next: 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -221,7 +241,7 @@ impl Shares {
             return Err(Crowded { id: id.to_owned() });
         }
         let share = Share {
-            heard: now,
+            heard: Nanos(now),
             current: None,
         };
         self.live.insert(id.to_owned(), share);
@@ -237,19 +257,27 @@ impl Shares {
         let Some(mut share) = self.live.remove(id) else {
             return Ok(());
         };
-        let counted = count(&report.bands);
+        let bands = by_priority(&report.bands);
+        let counted: BTreeMap<i32, Totals> = bands
+            .iter()
+            .map(|(&priority, band)| (priority, band.totals))
+            .collect();
         let ended = self
             .past
             .iter()
             .position(|past| past.incarnation == report.incarnation && past.id == id);
         if let Some(index) = ended {
-            // A report that was overtaken by the picker's restart: its counts count, its state is history.
-            self.add_late(index, &counted);
-            self.live.insert(id.to_owned(), share);
-            return Ok(());
+            if share.current.is_some() {
+                // A report that was overtaken by the picker's restart: its counts count, its state is history.
+                self.add_late(index, &counted);
+                self.live.insert(id.to_owned(), share);
+                return Ok(());
+            }
+            // It was said to be gone and is not: it goes on.
+            share.current = self.past.remove(index).map(Current::again);
         }
         let (mut current, since) = match share.current.take() {
-            Some(current) if current.incarnation == report.incarnation => (current, share.heard),
+            Some(current) if current.incarnation == report.incarnation => (current, share.heard.0),
             before => {
                 self.retire(id, before);
                 self.begin(now, &report, &counted)
@@ -261,16 +289,23 @@ impl Shares {
             *before = before.most(totals);
             self.add(now, since, priority, growth);
         }
-        current.queued = report.bands.iter().map(|b| (b.priority, b.queued)).collect();
+        current.queued = bands
+            .into_iter()
+            .map(|(priority, band)| (priority, band.queued))
+            .collect();
         current.in_flight = report.in_flight;
         let known = current.mix_next.saturating_sub(report.mix_from);
-        for shape in report.mix.iter().skip(usize::try_from(known).unwrap_or(usize::MAX)) {
+        for shape in report
+            .mix
+            .iter()
+            .skip(usize::try_from(known).unwrap_or(usize::MAX))
+        {
             Arc::make_mut(&mut self.samples).push(*shape);
         }
         let told = report.mix_from.saturating_add(report.mix.len() as u64);
         current.mix_next = current.mix_next.max(told);
         share = Share {
-            heard: now.max(share.heard),
+            heard: Nanos(now.max(share.heard.0)),
             current: Some(current),
         };
         self.live.insert(id.to_owned(), share);
@@ -300,27 +335,37 @@ impl Shares {
     pub fn demand(&mut self, now: Duration) -> MergedDemand {
         let mut bands: BTreeMap<i32, Band> = BTreeMap::new();
         for (&priority, &totals) in &self.sum {
-            let band = Band { priority, totals, queued: Backlog::default() };
+            let band = Band {
+                priority,
+                totals,
+                queued: Backlog::default(),
+            };
             bands.insert(priority, band);
         }
         let mut in_flight = 0_u64;
         let mut silent = Vec::new();
         let mut heard = 0;
         for (id, share) in &self.live {
-            let unheard = now.saturating_sub(share.heard);
+            let unheard = now.saturating_sub(share.heard.0);
             if unheard > SILENT_AFTER {
-                silent.push(Silent { id: id.clone(), unheard });
+                silent.push(Silent {
+                    id: id.clone(),
+                    unheard,
+                });
             } else if share.current.is_some() {
                 heard += 1;
             }
             // The last queue told stands until the picker is heard or gone: unknown is not empty.
-            for current in &share.current {
+            if let Some(current) = &share.current {
                 in_flight = in_flight.saturating_add(current.in_flight);
                 for &(priority, queued) in &current.queued {
-                    let band = bands.entry(priority).or_insert_with(|| Band { priority, ..Band::default() });
-                    band.queued += queued;
+                    let key = key(&bands, priority);
+                    bands.entry(key).or_default().queued += queued;
                 }
             }
+        }
+        for (&priority, band) in &mut bands {
+            band.priority = priority;
         }
         MergedDemand {
             bands: bands.into_values().rev().collect(),
@@ -368,7 +413,9 @@ impl Shares {
     }
 
     fn add_late(&mut self, index: usize, counted: &BTreeMap<i32, Totals>) {
-        let Some(past) = self.past.get_mut(index) else { return };
+        let Some(past) = self.past.get_mut(index) else {
+            return;
+        };
         let mut growths = Vec::new();
         for (&priority, totals) in counted {
             let before = past.counted.entry(priority).or_default();
@@ -386,27 +433,39 @@ impl Shares {
         }
         *self.band(priority) += growth;
         if now.saturating_sub(since) > GAP && self.arrears.len() < MAX_PICKERS * MAX_BANDS {
-            self.arrears.push(Arrears { since, priority, totals: growth });
+            self.arrears.push(Arrears {
+                since,
+                priority,
+                totals: growth,
+            });
         }
     }
 
     /// The sum that requests of `priority` belong to.
     fn band(&mut self, priority: i32) -> &mut Totals {
-        let crowded = self.sum.len() >= MAX_BANDS && !self.sum.contains_key(&priority);
-        let lowest = self.sum.keys().next().copied();
-        let key = lowest.filter(|_| crowded).unwrap_or(priority);
+        let key = key(&self.sum, priority);
         self.sum.entry(key).or_default()
     }
 }
 
-/// A report's counts by priority.
-fn count(bands: &[Band]) -> BTreeMap<i32, Totals> {
-    let mut counted: BTreeMap<i32, Totals> = BTreeMap::new();
-    for band in bands {
-        let crowded = counted.len() >= MAX_BANDS && !counted.contains_key(&band.priority);
-        let lowest = counted.keys().next().copied();
-        let key = lowest.filter(|_| crowded).unwrap_or(band.priority);
-        *counted.entry(key).or_default() += band.totals;
-    }
-    counted
+/// Where `priority` belongs among those of `bands`: to itself, or, when there are too many, to the lowest.
+fn key<T>(bands: &BTreeMap<i32, T>, priority: i32) -> i32 {
+    let crowded = bands.len() >= MAX_BANDS && !bands.contains_key(&priority);
+    let lowest = bands.keys().next().copied();
+    lowest.filter(|_| crowded).unwrap_or(priority)
 }
+
+/// A report's bands by priority.
+fn by_priority(reported: &[Band]) -> BTreeMap<i32, Band> {
+    let mut bands: BTreeMap<i32, Band> = BTreeMap::new();
+    for band in reported {
+        let priority = key(&bands, band.priority);
+        let sum = bands.entry(priority).or_default();
+        sum.totals += band.totals;
+        sum.queued += band.queued;
+    }
+    bands
+}
+
+#[cfg(test)]
+mod tests;

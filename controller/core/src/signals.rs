@@ -77,8 +77,18 @@ impl Totals {
 
     /// The counts in the order of [`Self::to_array`].
     pub(crate) fn from_array(counts: [u64; 10]) -> Self {
-        let [offered, prompt, sheddable, sheddable_prompt, served, rejected, expired, shed, cancelled, failed] =
-            counts;
+        let [
+            offered,
+            prompt,
+            sheddable,
+            sheddable_prompt,
+            served,
+            rejected,
+            expired,
+            shed,
+            cancelled,
+            failed,
+        ] = counts;
         let volume = |requests, prompt_tokens| Volume {
             requests,
             prompt_tokens,
@@ -107,7 +117,9 @@ impl Totals {
 
     /// This share (0 to 1) of each count, rounded down.
     pub fn share(&self, share: f64) -> Self {
-        self.zip(self, |count, _| (count as f64 * share.clamp(0.0, 1.0)) as u64)
+        self.zip(self, |count, _| {
+            (count as f64 * share.clamp(0.0, 1.0)) as u64
+        })
     }
 }
 

@@ -64,9 +64,16 @@ mod tests {
         for second in 0..1000 {
             times.note(Duration::from_secs(if second < 900 { 300 } else { 60 }));
         }
-        assert_eq!((times.p90().map(|time| time.as_secs()), times.0.len()), (Some(60), KEPT));
+        assert_eq!(
+            (times.p90().map(|time| time.as_secs()), times.0.len()),
+            (Some(60), KEPT)
+        );
         times.note(Duration::from_secs(500));
-        assert_eq!(times.p90().map(|time| time.as_secs()), Some(60), "one slow start in twenty is none of nine in ten");
+        assert_eq!(
+            times.p90().map(|time| time.as_secs()),
+            Some(60),
+            "one slow start in twenty is none of nine in ten"
+        );
         times.note(Duration::ZERO);
         times.note(Duration::from_secs(7 * 24 * 3600));
         assert!(times.is_sane());

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller_core::capacity::{Binding, Capacity, capacity};
+use controller_core::capacity::{Binding, Capacity, Terms, capacity};
 use controller_core::mix::{Mix, Sample};
-use controller_core::{Policy, SloTargets};
+use controller_core::{Behavior, SloTargets};
 use predictor::{Features, LatencyModel, Learner, LearnerConfig, Observation, Prediction, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -227,12 +227,12 @@ fn learned(lengths: &[(u32, u32)]) -> Capacity {
         cached: 0.0,
         output: Some(output as f32),
     };
-    let mut policy = Policy::new("m", SLO, 1, 10, Duration::from_secs(6));
-    policy.margin = 0.0;
+    let mut terms = Terms::new(SLO, &Behavior::default());
+    terms.margin = 0.0;
     capacity(
         &model,
         &Mix::from_samples(lengths.iter().map(sample)),
-        &policy,
+        &terms,
         None,
     )
     .unwrap()

@@ -12,6 +12,7 @@ use controller_core::policy::SloTargets;
 use crds::annotations::{ModelAnnotations, Read};
 use crds::model_scaler::Startup;
 
+use super::conflicts::by_target;
 use super::hpas::Hpa;
 use super::models::{Finding, ModelSpec, Source, Topic, VariantSpec, mode_name};
 use super::pools::Pool;
@@ -175,7 +176,7 @@ fn nameless(source: &Source) -> Finding {
     Finding::new(Topic::Spec, "ModelNotNamed", source, message)
 }
 
-/// Every annotated scale target, HPA's annotations before its target's.
+/// Every annotated scale target, HPA's annotations before its target's. Limits that neither gives are the HPA's own.
 fn targets(
     hpas: &[Arc<Hpa>],
     workloads: &[Arc<Workload>],
@@ -215,6 +216,17 @@ fn targets(
                 );
             }
         }
+    }
+    let scaled = by_target(hpas);
+    for (key, held) in &mut asked {
+        let hpa = scaled.get(key).and_then(|hpas| hpas.first());
+        // One that contradicts itself is told of elsewhere.
+        let Some(hpa) = hpa.filter(|hpa| hpa.min <= hpa.max) else {
+            continue;
+        };
+        let facts = &mut held.facts;
+        facts.min_replicas.get_or_insert(hpa.min);
+        facts.max_replicas.get_or_insert(hpa.max);
     }
     asked.into_values().collect()
 }
@@ -304,6 +316,7 @@ fn spec(key: ModelKey, asked: &[Asked], pools: &[KnownPool]) -> ModelSpec {
         name,
         target: one.target.clone(),
         scaler: None,
+        hpa: None,
         contested: false,
         source: one.source.clone(),
     });
@@ -372,7 +385,7 @@ fn slo(
                 "annotation {} is {other} here and {held} on another object of the same model: {held}, the stricter, is in force for all of them",
                 name.canonical
             );
-            findings.push(Finding::new(Topic::Conflict, "DifferentSlo", source, message));
+            findings.push(Finding::new(Topic::Conflict, "DifferentSlo", source, message).noted());
         }
         Some(held)
     };
@@ -415,10 +428,7 @@ fn agreed_mode(
             names::annotation::MODE.canonical,
             mode_name(held)
         );
-        findings.push(Finding::new(Topic::Conflict, "DifferentMode", source, message));
+        findings.push(Finding::new(Topic::Conflict, "DifferentMode", source, message).noted());
     }
     held
 }
-
-#[cfg(test)]
-mod tests;

@@ -162,6 +162,7 @@ fn asked_by(scaler: &Scaler, pools: &[KnownPool]) -> ModelSpec {
         name: variant.name.clone(),
         target: scalers::object(&variant.target),
         scaler: None,
+        hpa: None,
         contested: false,
         source: scaler.source.clone(),
     });
@@ -186,12 +187,8 @@ fn ignore(annotated: ModelSpec, scaler: &mut ModelSpec) {
             variant.source,
             names::annotation::MODEL.canonical,
         );
-        told.push(Finding::new(
-            Topic::Conflict,
-            "AnnotationsIgnored",
-            &variant.source,
-            message,
-        ));
+        let (topic, reason) = (Topic::Conflict, "AnnotationsIgnored");
+        told.push(Finding::new(topic, reason, &variant.source, message).noted());
     }
     scaler.findings.extend(told);
 }
@@ -199,14 +196,14 @@ fn ignore(annotated: ModelSpec, scaler: &mut ModelSpec) {
 /// Gives every variant the HPA that scales its target: its limits hold, and counts move by steps that it does not ignore.
 fn attach(spec: &mut ModelSpec, scaled: &BTreeMap<TargetKey, Vec<&Arc<Hpa>>>) {
     let (mode, namespace) = (spec.mode, spec.key.namespace.clone());
-    let annotated = !spec.has_status();
     for (place, policy) in spec.variants.iter_mut().zip(&mut spec.policy.variants) {
         let key = TargetKey::new(&namespace, &place.target);
         let Some(hpa) = scaled.get(&key).and_then(|hpas| hpas.first()) else {
             continue;
         };
         place.scaler = Some(scaler_of(hpa));
-        spec.findings.extend(limit(policy, hpa, annotated));
+        place.hpa = Some(Arc::clone(hpa));
+        spec.findings.extend(limit(policy, hpa));
         policy.quantise = quantised(mode, hpa);
     }
 }
@@ -218,9 +215,8 @@ fn scaler_of(hpa: &Hpa) -> ObjectRef {
     }
 }
 
-/// An HPA's limits hold whatever is decided: a count beyond them would never come. An annotated model takes them as they
-/// are, a ModelScaler's are narrowed by them.
-fn limit(policy: &mut VariantPolicy, hpa: &Hpa, annotated: bool) -> Option<Finding> {
+/// An HPA's limits narrow those asked for: a count beyond them would never come.
+fn limit(policy: &mut VariantPolicy, hpa: &Hpa) -> Option<Finding> {
     let name = &hpa.source.name;
     if hpa.min > hpa.max {
         let message = format!(
@@ -234,16 +230,13 @@ fn limit(policy: &mut VariantPolicy, hpa: &Hpa, annotated: bool) -> Option<Findi
             message,
         ));
     }
-    if annotated {
-        (policy.min, policy.max) = (hpa.min, hpa.max);
+    if policy.min > policy.max {
+        // Wrong in itself: that is for its validation to say.
         return None;
     }
     let (min, max) = (policy.min.max(hpa.min), policy.max.min(hpa.max));
-    // What is wrong in the ModelScaler itself is for its validation to say.
-    if min <= max || policy.min > policy.max {
-        if policy.min <= policy.max {
-            (policy.min, policy.max) = (min, max);
-        }
+    if min <= max {
+        (policy.min, policy.max) = (min, max);
         return None;
     }
     let message = format!(
@@ -266,4 +259,4 @@ fn quantised(mode: Mode, hpa: &Hpa) -> Option<Tolerance> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

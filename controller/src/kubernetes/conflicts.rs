@@ -282,12 +282,7 @@ pub(super) fn dead_band(hpa: &Hpa) -> Option<Finding> {
         hpa.max,
         from(up.max(down)),
     );
-    Some(Finding::new(
-        Topic::Autoscaler,
-        "DeadBand",
-        &hpa.source,
-        message,
-    ))
+    Some(Finding::new(Topic::Autoscaler, "DeadBand", &hpa.source, message).noted())
 }
 
 /// HPAs that read our metrics for a target that nobody asked to be sized.

@@ -1,9 +1,11 @@
 //! Where a model's demand comes from: our endpoint pickers, else Prometheus, else the engines themselves.
 
 mod gathering;
+mod ledger;
 mod pool;
 
-pub use gathering::{Gathering, Known, PoolKey, Wanted};
+pub use gathering::{Gathering, Handover, Known, PoolKey, Wanted};
+pub use ledger::{Counted, Ledger, SavedLedger, Sum};
 
 use std::fmt;
 

@@ -221,7 +221,7 @@ impl Reading {
 }
 
 /// A quantity as a number; `None` when it is not one.
-pub(super) fn number(quantity: &Quantity) -> Option<f64> {
+pub fn number(quantity: &Quantity) -> Option<f64> {
     let text = quantity.0.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     // `1e3` ends in a digit and is read whole.

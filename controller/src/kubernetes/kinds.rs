@@ -243,3 +243,28 @@ fn absent(error: &kube::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// Kinds of which exactly one is known.
+    pub(crate) fn known(client: Client, resource: ApiResource, store: Store<Workload>) -> Kinds {
+        let key: GroupKind = (resource.group.as_str().into(), resource.kind.as_str().into());
+        let shared = Shared {
+            client,
+            namespace: None,
+            clock: Clock::start(),
+            shutdown: Shutdown::new(),
+            tasks: Tasks::new(),
+            known: Mutex::new(BTreeMap::from([(
+                key,
+                KindState::Known { resource, store },
+            )])),
+            generation: watch::Sender::new(0),
+        };
+        Kinds {
+            shared: Arc::new(shared),
+        }
+    }
+}

@@ -1,10 +1,14 @@
 //! The controller on Kubernetes: what it watches, what it collects, what it writes.
 
-mod annotated;
+pub mod annotated;
+pub mod apiservice;
 pub mod assemble;
+pub mod certificates;
 mod conflicts;
 pub mod demand;
+pub mod direct;
 pub mod engines;
+pub mod explain;
 pub mod hpas;
 pub mod kinds;
 pub mod labels;
@@ -17,5 +21,10 @@ pub mod pods;
 pub mod pools;
 pub mod prometheus;
 pub mod scalers;
+pub mod status;
 pub mod targets;
 pub mod workloads;
+pub mod authority;
+pub mod followers;
+pub mod state;
+pub mod run;

@@ -10,6 +10,7 @@ use controller_core::model::{ModelKey, ModelPolicy};
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::sync::watch;
 
+use super::hpas::Hpa;
 use crate::published::{Mode, ObjectRef};
 
 /// An object of the cluster, as Events and findings name it.
@@ -104,6 +105,8 @@ pub struct VariantSpec {
     pub target: ObjectRef,
     /// The HorizontalPodAutoscaler that scales it, or the ScaledObject behind that.
     pub scaler: Option<ObjectRef>,
+    /// The HorizontalPodAutoscaler itself.
+    pub hpa: Option<Arc<Hpa>>,
     /// Another variant was there first: the target is not written to for this one.
     pub contested: bool,
     /// The object that asks for it: the ModelScaler, or the annotated object.
@@ -136,10 +139,12 @@ pub struct Finding {
     pub about: Source,
     /// What is wrong, and what to do.
     pub message: String,
+    /// Good to know: the condition of its topic stays true.
+    pub note: bool,
 }
 
 impl Finding {
-    /// A finding.
+    /// Something that is wrong.
     pub fn new(
         topic: Topic,
         reason: &'static str,
@@ -151,7 +156,14 @@ impl Finding {
             reason,
             about: about.clone(),
             message: message.into(),
+            note: false,
         }
+    }
+
+    /// The same, but only good to know: what is decided takes effect all the same.
+    #[must_use]
+    pub fn noted(self) -> Self {
+        Self { note: true, ..self }
     }
 }
 

@@ -171,3 +171,6 @@ impl Ground<'_> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

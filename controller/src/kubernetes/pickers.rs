@@ -5,6 +5,7 @@ mod connection;
 mod pod;
 mod poll;
 mod share;
+mod supervise;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trust;
@@ -14,6 +15,7 @@ pub use connection::{Ask, Connection, FetchError, Page};
 pub use poll::{Now, PERIOD, Poller};
 pub use pod::{ADMIN_PORT_NAME, PickerPod};
 pub use share::share;
+pub use supervise::{Supervisor, pods};
 pub use trust::TrustOptions;
 
 /// Most pickers that are polled.

@@ -2,7 +2,9 @@
 
 mod ask;
 mod integral;
+mod rounds;
 pub mod query;
 
 pub use ask::{Prometheus, PrometheusError, PrometheusOptions};
 pub use integral::Integral;
+pub use rounds::Rounds;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Behavior {
     /// Share of the computed capacity kept free, 0 to 0.9. Default 0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.0, max = 0.9))]
+    #[x_kube(validation = Rule::new("self >= 0.0 && self <= 0.9")
+        .message("margin must be a share from 0 to 0.9, such as 0.1"))]
     pub margin: Option<f64>,
     /// Standard errors added to the demand forecast when replicas are counted, 0 to 10. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::DNS_LABEL;
+use super::{DNS_LABEL, matching};
 
 /// One service level: `percentile` per cent of its requests see their first token within `ttftMs`, and as many a mean
 /// time per output token of at most `tpotMs`.
@@ -11,7 +11,9 @@ use super::DNS_LABEL;
 #[serde(rename_all = "camelCase")]
 pub struct SloClass {
     /// Name of the class, unique in the list.
-    #[schemars(length(min = 1, max = 63), regex(pattern = DNS_LABEL))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new(matching(DNS_LABEL))
+        .message("name must be lower case letters, digits and `-`, such as interactive"))]
     pub name: String,
     /// Share of the requests that must meet each target, in per cent, at least 1 and below 100: 90 is nine in ten.
     #[serde(default = "default_percentile")]
@@ -50,19 +52,6 @@ pub struct PriorityRange {
     /// Highest priority of the class. Absent: no upper end.
     #[serde(default = "highest")]
     pub max: i32,
-}
-
-impl PriorityRange {
-    /// Every priority.
-    pub const ALL: Self = Self {
-        min: i32::MIN,
-        max: i32::MAX,
-    };
-
-    /// Whether `priority` lies in the range.
-    pub fn contains(self, priority: i32) -> bool {
-        (self.min..=self.max).contains(&priority)
-    }
 }
 
 fn default_percentile() -> f64 {

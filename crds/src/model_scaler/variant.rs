@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DNS_LABEL, LABEL_VALUE, MAX_REPLICAS, SUBDOMAIN, startup::Startup};
+use super::{DNS_LABEL, LABEL_VALUE, MAX_REPLICAS, SUBDOMAIN, matching, startup::Startup};
 
 /// One way to serve the model: a scale target with its accelerator, role, cost and limits.
 #[derive(Clone, Debug, PartialEq, KubeSchema, Serialize, Deserialize)]
@@ -14,7 +14,9 @@ use super::{DNS_LABEL, LABEL_VALUE, MAX_REPLICAS, SUBDOMAIN, startup::Startup};
 #[serde(rename_all = "camelCase")]
 pub struct Variant {
     /// Name of the variant, unique in the list: the label `variant` of its metrics.
-    #[schemars(length(min = 1, max = 63), regex(pattern = DNS_LABEL))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new(matching(DNS_LABEL))
+        .message("name must be lower case letters, digits and `-`, such as h100"))]
     pub name: String,
     /// What is scaled: any object of the same namespace with a scale subresource, such as a Deployment, StatefulSet,
     /// LeaderWorkerSet or DisaggregatedSetRoleScaler.
@@ -25,7 +27,9 @@ pub struct Variant {
     /// What the replicas run on, such as `H100`: latencies are learned per accelerator. Absent: the label
     /// headroom.dev/accelerator of the target's pods.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL_VALUE))]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new(matching(LABEL_VALUE))
+        .message("accelerator must be spelt as labels are: letters, digits, `-`, `_` and `.`, such as NVIDIA-H100-80GB-HBM3"))]
     pub accelerator: Option<String>,
     /// GPUs of one replica, of all its pods together; counted against budgets.gpus.
     #[serde(default = "one")]
@@ -62,7 +66,9 @@ pub struct TargetRef {
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
     /// Name.
-    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(matching(SUBDOMAIN))
+        .message("name must be that of an object in the same namespace: lower case letters, digits, `-` and `.`"))]
     pub name: String,
 }
 

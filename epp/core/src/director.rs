@@ -15,7 +15,7 @@ use crate::flow::{DrainRate, Full, Queue, QueueDepth, Saturation, Waiting};
 use crate::in_flight::InFlight;
 use crate::outcome::{Outcome, Refusal};
 use crate::pool::Pool;
-use crate::prefix::PrefixHasher;
+use crate::prefix::PrefixHashing;
 use crate::request::Request;
 use crate::router::{Among, Offer, Router};
 
@@ -61,30 +61,6 @@ pub struct Dispatch {
     pub decision: Decision,
     /// The load reserved there. Keep it exactly as long as the stream.
     pub in_flight: InFlight,
-}
-
-/// How prompts are to be hashed for the prefix index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrefixHashing {
-    /// Tokens per block.
-    pub block_tokens: u32,
-    /// Blocks hashed at most; 0 = nothing reads the hashes, tokens are only counted.
-    pub max_blocks: u32,
-    /// Tokens hashed at most.
-    pub max_tokens: u32,
-}
-
-impl PrefixHashing {
-    /// A hasher for one prompt to `model` under `salt`.
-    pub fn hasher(&self, model: &str, salt: &str) -> PrefixHasher {
-        PrefixHasher::with_limits(
-            model,
-            salt,
-            self.block_tokens,
-            self.max_blocks,
-            self.max_tokens,
-        )
-    }
 }
 
 /// Decides over requests. One owner; everything it needs is passed in, time included.

@@ -1,5 +1,4 @@
 //! Latency classes: each endpoint is judged by the model of what it runs on.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

@@ -73,11 +73,18 @@ fn model_salt_and_rewrite_separate_prefixes_and_spelling_does_not() {
     let rewritten = parse(
         Api::Completions,
         br#"{"model":"alias","prompt":"abc/d"}"#,
-        Some("m"),
+        |model| {
+            assert_eq!(model, "alias");
+            Some("m".into())
+        },
         HASHING,
     )
     .unwrap();
     assert_eq!(plain, rewritten.prefix);
+    assert_eq!(rewritten.target.as_deref(), Some("m"));
+    let body = br#"{"model":"m","prompt":"abc/d"}"#;
+    let same = parse(Api::Completions, body, |_| Some("m".into()), HASHING).unwrap();
+    assert_eq!(same.target, None, "nothing changes");
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use super::budget::Budget;
 use super::protocol::Rules;
+use crate::api::rewrite::Rewrites;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
 use arc_swap::ArcSwap;
 use epp_core::{
-    DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Ticket, Verdict,
+    DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Slo, Ticket,
+    Verdict,
 };
 use parking_lot::Mutex;
 use predictor::trainer::Trainer;
@@ -30,8 +32,6 @@ pub struct Hub {
     pub telemetry: Telemetry,
     /// The last decisions.
     pub decisions: Decisions,
-    /// The class of endpoints whose labels name none.
-    pub no_class: Arc<str>,
     state: Mutex<State>,
     rules: ArcSwap<Rules>,
     pool: watch::Sender<Arc<Pool>>,
@@ -114,7 +114,6 @@ impl Hub {
             trainer,
             telemetry,
             decisions: Decisions::default(),
-            no_class: Arc::from(""),
             state: Mutex::new(state),
             rules: ArcSwap::from_pointee(rules),
             pool: watch::Sender::new(Arc::default()),
@@ -168,6 +167,17 @@ impl Hub {
         self.state.lock().director.saturation(now)
     }
 
+    /// Replaces what holds for requests that say nothing of it themselves: targets where their objective has none
+    /// either, and the models that they are sent on under.
+    pub fn set_defaults(&self, slo: Slo, rewrites: Rewrites) {
+        let rewrites = Arc::new(rewrites);
+        self.rules.rcu(|rules| Rules {
+            default_slo: slo,
+            rewrites: Arc::clone(&rewrites),
+            ..Rules::clone(rules)
+        });
+    }
+
     /// Replaces endpoints and objectives; an endpoint that stays keeps its load.
     pub fn set_endpoints(&self, endpoints: Vec<EndpointSpec>, objectives: Objectives) {
         self.rules.rcu(|rules| Rules {
@@ -184,6 +194,11 @@ impl Hub {
             .collect();
         self.rules.load().dialects.retain(&addresses);
         self.with_director(|director, now| director.set_pool(now, pool));
+    }
+
+    /// Targets of requests that bring none, where their objective has none either.
+    pub fn default_slo(&self) -> Slo {
+        self.rules.load().default_slo
     }
 
     /// Engines may have told their block size since: prompts of streams to come are cut accordingly.
@@ -342,14 +357,14 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use epp_core::Config;
     use predictor::{LearnerConfig, Learners};
     use prometheus_client::registry::Registry;
 
     /// A hub with one endpoint that takes one request at a time.
-    fn hub() -> Hub {
+    pub(crate) fn hub() -> Hub {
         let director = Director::new(Config::llmd_default().with_max_concurrency(1), 1);
         let clock = Clock::start();
         let rules = Rules {

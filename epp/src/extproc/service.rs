@@ -109,8 +109,8 @@ struct Subject {
     series: Arc<Series>,
     slo: Slo,
     priority: i32,
-    /// Of the endpoint it was dispatched to.
-    class: Arc<str>,
+    /// Class of the endpoint that it was dispatched to.
+    class: Option<Arc<str>>,
     streaming: bool,
     submitted: Duration,
 }
@@ -205,7 +205,7 @@ impl Exchange {
             series,
             slo: request.slo,
             priority: request.priority,
-            class: Arc::clone(&self.hub.no_class),
+            class: None,
             streaming,
             submitted: now,
         });
@@ -228,8 +228,9 @@ impl Exchange {
             let id = std::mem::take(&mut request.id);
             let outcome = match &mut verdict {
                 Verdict::Dispatched(dispatch) => {
-                    request.class = Arc::clone(&dispatch.endpoint.class);
-                    self.hub.trainer.note_dispatch(&request.class, now);
+                    let class = &dispatch.endpoint.class;
+                    self.hub.trainer.note_dispatch(class, now);
+                    request.class = Some(Arc::clone(class));
                     if let Some(prediction) = &dispatch.decision.prediction {
                         request
                             .series
@@ -315,6 +316,7 @@ impl Exchange {
             .take()
             .filter(|_| completion.outcome == Outcome::Served);
         let first = first.map(|label| Observation { at, ..label });
+        let class = class.as_deref().unwrap_or_default();
         for observation in first.into_iter().chain(completion.observations) {
             self.hub.trainer.observe(class, observation);
         }

@@ -21,7 +21,7 @@ pub(super) struct Bench {
 pub(super) fn rules() -> Rules {
     Rules {
         objectives: Objectives::default(),
-        default_slo: Slo::NONE,
+        default_slo: epp_core::Slo::NONE,
         rewrites: Arc::default(),
         hashing: Director::new(Config::default(), 1).prefix_hashing(),
         max_request_bytes: 100_000,

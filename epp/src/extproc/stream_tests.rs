@@ -341,6 +341,36 @@ fn a_rewritten_model_changes_nothing_else() {
 }
 
 #[test]
+fn the_operators_rules_hold_where_the_request_says_nothing() {
+    let mut rewrites = crate::api::rewrite::Rewrites::default();
+    let to = crate::api::rewrite::Targets::new([("m-v2", None)]).unwrap();
+    rewrites.exact("m", &to);
+    let slo = epp_core::Slo {
+        ttft_ms: Some(500.0),
+        tpot_ms: None,
+    };
+    let rules = || Rules {
+        default_slo: slo,
+        rewrites: Arc::new(rewrites.clone()),
+        ..rules()
+    };
+    let asked = |headers: &[(&'static str, &'static str)]| {
+        let config = epp_core::Config::llmd_default().with_max_concurrency(1);
+        let mut bench = Bench::with(config, 1, rules());
+        bench.on(request_headers(headers, false));
+        bench.on(request_body(BODY, true));
+        let slo = bench.director.demand().totals().bands[0].slo_offered;
+        (String::from_utf8(bench.request_bytes()).unwrap(), slo)
+    };
+    assert_eq!(
+        asked(&[]),
+        (r#"{"model":"m-v2","prompt":"hello"}"#.to_owned(), 1)
+    );
+    let header = [("x-llm-d-model-name-rewrite", "mine")];
+    assert_eq!(asked(&header).0, r#"{"model":"mine","prompt":"hello"}"#);
+}
+
+#[test]
 fn a_clients_routing_headers_are_removed_and_a_missing_id_is_made() {
     let mut bench = Bench::new(1);
     let headers = vec![

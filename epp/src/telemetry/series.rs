@@ -7,6 +7,7 @@ use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
@@ -241,6 +242,18 @@ impl SeriesTable {
         series
     }
 
+    /// Requests by the model that clients named: the `most` models with the most.
+    pub fn models(&self, most: usize) -> BTreeMap<String, u64> {
+        let mut counts: FxHashMap<String, u64> = FxHashMap::default();
+        for series in self.known.read().values() {
+            let count = counts.entry(series.labels.model_name.clone()).or_default();
+            *count += series.requests.get();
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        counts.into_iter().take(most).collect()
+    }
+
     fn resolve(&self, labels: RequestLabels) -> Series {
         let streaming = |streaming| {
             let RequestLabels {
@@ -356,6 +369,20 @@ mod tests {
             .count();
         assert_eq!(series, DISTINCT_VALUES + 1);
         assert!(text.contains(r#"request_total{model_name="m",target_model_name="m",fairness_id="other",priority="0"} 50"#));
+    }
+
+    #[test]
+    fn the_models_asked_for_most_are_counted_over_all_flows() {
+        let table = SeriesTable::new(&mut Registry::default());
+        for (model, flow, requests) in [("a", "x", 3), ("b", "x", 2), ("a", "y", 4), ("c", "x", 1)]
+        {
+            table.series(model, "t", flow, 0).requests.inc_by(requests);
+        }
+        let counted = table.models(2);
+        assert_eq!(
+            counted,
+            BTreeMap::from([("a".to_owned(), 7), ("b".to_owned(), 2)])
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, HeaderValue};
+use percent_encoding::percent_decode_str;
 use rustls::pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use x509_parser::certificate::X509Certificate;
@@ -161,33 +162,12 @@ fn extra(headers: &HeaderMap, prefixes: &[String]) -> BTreeMap<String, Vec<Strin
             .iter()
             .find_map(|prefix| name.as_str().strip_prefix(prefix.as_str()));
         if let (Some(key), Some(value)) = (key, text(value)) {
-            extra.entry(percent_decoded(key)).or_default().push(value);
+            // Percent-encoded by the aggregator where a header's name cannot hold the key.
+            let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
+            extra.entry(key).or_default().push(value);
         }
     }
     extra
-}
-
-/// Keys are percent-encoded by the aggregator where a header's name cannot hold them; what is no encoding stays.
-fn percent_decoded(key: &str) -> String {
-    let mut bytes = Vec::with_capacity(key.len());
-    let mut rest = key.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let encoded = (byte == b'%')
-            .then(|| after.get(..2))
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match encoded {
-            Some(decoded) => {
-                bytes.push(decoded);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
 }
 
 #[derive(Default)]

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::LEVELS;
 use crate::bins::{Bins, Code};
 use crate::boost;
-use crate::parts::Parts;
 use crate::params::{Dataset, FitError, Monotone, Params};
+use crate::parts::Parts;
 
 /// Outputs of a forest: one value per level of [`LEVELS`].
 pub(crate) type Outputs = [f32; LEVELS.len()];

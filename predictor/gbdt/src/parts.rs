@@ -39,7 +39,9 @@ pub enum BrokenForest {
         right: String,
     },
     /// A node that points outside.
-    #[error("node {at} of the forest asks for feature {feature} with shift {shift}: features are below {features}, shifts 0 or 1")]
+    #[error(
+        "node {at} of the forest asks for feature {feature} with shift {shift}: features are below {features}, shifts 0 or 1"
+    )]
     Node {
         /// Index of the node.
         at: usize,
@@ -70,7 +72,12 @@ impl From<Forest> for Parts {
             depth: forest.depth,
             start: forest.start,
             // At most 253 cuts per feature.
-            counts: forest.bins.cuts.iter().map(|cuts| cuts.len() as u8).collect(),
+            counts: forest
+                .bins
+                .cuts
+                .iter()
+                .map(|cuts| cuts.len() as u8)
+                .collect(),
             cuts: forest.bins.cuts.iter().flatten().copied().collect(),
             nodes: forest.nodes.into_vec(),
             leaves: forest.leaves.into_vec(),
@@ -113,25 +120,69 @@ impl Parts {
             if ok {
                 Ok(())
             } else {
-                Err(BrokenForest::Count { field, value, right })
+                Err(BrokenForest::Count {
+                    field,
+                    value,
+                    right,
+                })
             }
         };
         let depth = self.depth;
         let right = format!("1 to {DEEPEST}");
-        check((1..=DEEPEST).contains(&depth), "levels", depth as usize, right)?;
+        check(
+            (1..=DEEPEST).contains(&depth),
+            "levels",
+            depth as usize,
+            right,
+        )?;
         let features = self.counts.len();
         let right = format!("1 to {MAX_FEATURES}");
-        check((1..=MAX_FEATURES).contains(&features), "features", features, right)?;
-        let most = self.counts.iter().map(|&count| usize::from(count)).max().unwrap_or(0);
-        check(most <= MOST_CUTS, "cuts of one feature", most, format!("at most {MOST_CUTS}"))?;
+        check(
+            (1..=MAX_FEATURES).contains(&features),
+            "features",
+            features,
+            right,
+        )?;
+        let most = self
+            .counts
+            .iter()
+            .map(|&count| usize::from(count))
+            .max()
+            .unwrap_or(0);
+        check(
+            most <= MOST_CUTS,
+            "cuts of one feature",
+            most,
+            format!("at most {MOST_CUTS}"),
+        )?;
         let cuts = self.counts.iter().map(|&count| usize::from(count)).sum();
-        check(self.cuts.len() == cuts, "cuts", self.cuts.len(), cuts.to_string())?;
+        check(
+            self.cuts.len() == cuts,
+            "cuts",
+            self.cuts.len(),
+            cuts.to_string(),
+        )?;
         let trees = self.trees();
-        check((1..=MOST_TREES).contains(&trees), "trees", trees, format!("1 to {MOST_TREES}"))?;
+        check(
+            (1..=MOST_TREES).contains(&trees),
+            "trees",
+            trees,
+            format!("1 to {MOST_TREES}"),
+        )?;
         let leaves = trees << depth;
-        check(self.leaves.len() == leaves, "leaves", self.leaves.len(), leaves.to_string())?;
+        check(
+            self.leaves.len() == leaves,
+            "leaves",
+            self.leaves.len(),
+            leaves.to_string(),
+        )?;
         let nodes = leaves - trees;
-        check(self.nodes.len() == nodes, "nodes", self.nodes.len(), nodes.to_string())
+        check(
+            self.nodes.len() == nodes,
+            "nodes",
+            self.nodes.len(),
+            nodes.to_string(),
+        )
     }
 
     fn check_nodes(&self) -> Result<(), BrokenForest> {
@@ -152,7 +203,12 @@ impl Parts {
         // So small that no sum over the trees leaves the range of numbers.
         let most = f32::MAX / (self.trees() + 1) as f32;
         let summed = |field, values: &[f32]| {
-            first(field, values, "finite and small enough to be summed", |value| value.abs() <= most)
+            first(
+                field,
+                values,
+                "finite and small enough to be summed",
+                |value| value.abs() <= most,
+            )
         };
         summed("start", &self.start)?;
         summed("leaf value", self.leaves.as_flattened())?;
@@ -203,7 +259,11 @@ mod tests {
             start: [0.0; 3],
             counts: vec![2, 1],
             cuts: vec![1.0, 2.0, 5.0],
-            nodes: vec![Node { feature: 1, code: 1, shift: 0 }],
+            nodes: vec![Node {
+                feature: 1,
+                code: 1,
+                shift: 0,
+            }],
             leaves: vec![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]],
         }
     }
@@ -219,12 +279,16 @@ mod tests {
         let forest = Forest::try_from(parts()).unwrap();
         assert_eq!(forest.predict_one(&[0.0, 4.0]), [1.0, 2.0, 3.0]);
         assert_eq!(forest.predict_one(&[0.0, 6.0]), [4.0, 5.0, 6.0]);
-        assert_eq!(Forest::try_from(Parts::from(forest.clone())).unwrap(), forest);
+        assert_eq!(
+            Forest::try_from(Parts::from(forest.clone())).unwrap(),
+            forest
+        );
     }
 
     #[test]
     fn what_would_panic_loop_or_overflow_is_refused() {
-        let wrong: [(&str, fn(&mut Parts)); 13] = [
+        type Change = fn(&mut Parts);
+        let wrong: [(&str, Change); 13] = [
             ("levels", |parts| parts.depth = 0),
             ("levels", |parts| parts.depth = 31),
             ("features", |parts| parts.counts.clear()),

@@ -34,7 +34,9 @@ pub(super) struct Frame {
 static SCHEMA: LazyLock<u64> = LazyLock::new(|| {
     let text = format!("{NAMES:?} {TERMS} {REGIMES} {:?}", gbdt::LEVELS);
     let sum = Sha256::digest(text);
-    sum.iter().take(8).fold(0, |tag, &byte| tag << 8 | u64::from(byte))
+    sum.iter()
+        .take(8)
+        .fold(0, |tag, &byte| tag << 8 | u64::from(byte))
 });
 
 impl Frame {
@@ -105,7 +107,10 @@ impl Frame {
         if left.is_empty() {
             Ok(value)
         } else {
-            Err(SnapshotError::Malformed(format!("{} bytes are left over", left.len())))
+            Err(SnapshotError::Malformed(format!(
+                "{} bytes are left over",
+                left.len()
+            )))
         }
     }
 }
@@ -116,9 +121,16 @@ fn malformed(error: postcard::Error) -> SnapshotError {
 
 /// Little endian, up to 8 bytes.
 fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 fn sum(head: &[u8], body: &[u8]) -> [u8; SUM] {
-    Sha256::new().chain_update(head).chain_update(body).finalize().into()
+    Sha256::new()
+        .chain_update(head)
+        .chain_update(body)
+        .finalize()
+        .into()
 }

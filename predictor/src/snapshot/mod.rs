@@ -15,8 +15,8 @@ use std::fmt;
 
 use thiserror::Error;
 
-pub use model_set::{ClassModel, ModelSet, decode, encode};
 pub(crate) use model_set::TargetBody;
+pub use model_set::{ClassModel, ModelSet, decode, encode};
 pub(crate) use saved::{Counts, Moment, Saved, SavedClass, read, write};
 
 /// Why bytes are no snapshot, or a snapshot cannot be written.
@@ -26,7 +26,9 @@ pub enum SnapshotError {
     #[error("these bytes are no snapshot of this kind: they do not begin with its magic")]
     NotASnapshot,
     /// A format that this build does not know.
-    #[error("the snapshot has format {found}, this build reads format {known}: read it with the release that wrote it")]
+    #[error(
+        "the snapshot has format {found}, this build reads format {known}: read it with the release that wrote it"
+    )]
     Format {
         /// Format of the snapshot.
         found: u16,
@@ -42,7 +44,9 @@ pub enum SnapshotError {
         whole: usize,
     },
     /// More than any learner writes.
-    #[error("the snapshot says that it has {bytes} bytes, the most that is read or written is {most}")]
+    #[error(
+        "the snapshot says that it has {bytes} bytes, the most that is read or written is {most}"
+    )]
     TooLarge {
         /// Bytes of the body.
         bytes: usize,
@@ -53,7 +57,9 @@ pub enum SnapshotError {
     #[error("the snapshot's checksum does not fit its bytes: it was damaged")]
     Checksum,
     /// Made for other feature columns.
-    #[error("the snapshot was written for other feature columns (schema {found:016x}, this build has {known:016x})")]
+    #[error(
+        "the snapshot was written for other feature columns (schema {found:016x}, this build has {known:016x})"
+    )]
     Schema {
         /// Schema of the snapshot.
         found: u64,

@@ -36,7 +36,10 @@ impl ModelSet {
     pub fn of(models: &Models, reports: &[ClassReport], unix_ms: u64) -> Self {
         let class = |of: &ClassReport| {
             let (ttft, tpot) = (&of.report.ttft, &of.report.tpot);
-            let age = of.report.fitted_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+            let age = of
+                .report
+                .fitted_age
+                .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
             ClassModel {
                 class: Arc::clone(&of.class),
                 model: models.of(&of.class).clone(),
@@ -103,15 +106,22 @@ pub fn decode(bytes: &[u8]) -> Result<ModelSet, SnapshotError> {
     let bodies: Vec<ClassBody> = FRAME.read(bytes)?;
     if bodies.len() > MOST_CLASSES {
         let count = bodies.len();
-        return Err(SnapshotError::Malformed(format!("it holds {count} classes, at most {MOST_CLASSES} are read")));
+        return Err(SnapshotError::Malformed(format!(
+            "it holds {count} classes, at most {MOST_CLASSES} are read"
+        )));
     }
     let mut classes: Vec<ClassModel> = Vec::with_capacity(bodies.len());
     for body in bodies {
         if classes.iter().any(|known| known.class == body.class) {
-            return Err(SnapshotError::Malformed(format!("class {:?} is there twice", body.class)));
+            return Err(SnapshotError::Malformed(format!(
+                "class {:?} is there twice",
+                body.class
+            )));
         }
         let class = body.class.to_string();
-        let model = body.into_model().map_err(|flaw| SnapshotError::Flawed { class, flaw })?;
+        let model = body
+            .into_model()
+            .map_err(|flaw| SnapshotError::Flawed { class, flaw })?;
         classes.push(model);
     }
     Ok(ModelSet { classes })
@@ -129,11 +139,13 @@ impl ClassModel {
 
 /// `bytes` in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 impl ClassBody {
@@ -156,7 +168,10 @@ impl ClassBody {
             }
         }
         let [ttft, tpot] = self.targets;
-        let targets = [ttft.into_model(Target::Ttft)?, tpot.into_model(Target::Tpot)?];
+        let targets = [
+            ttft.into_model(Target::Ttft)?,
+            tpot.into_model(Target::Tpot)?,
+        ];
         Ok(ClassModel {
             class: self.class,
             model: LatencyModel::new(targets, self.version),
@@ -172,7 +187,11 @@ pub(super) fn check_class(class: &str) -> Result<(), Flaw> {
     if class.len() <= LONGEST_CLASS {
         Ok(())
     } else {
-        Err(Flaw::new("length of the class's name", class.len() as f64, "at most 63 bytes"))
+        Err(Flaw::new(
+            "length of the class's name",
+            class.len() as f64,
+            "at most 63 bytes",
+        ))
     }
 }
 
@@ -195,17 +214,29 @@ impl TargetBody {
 
     /// The model for `target`, if these numbers are one.
     pub(crate) fn into_model(self, target: Target) -> Result<TargetModel, Flaw> {
-        let flaw = self.base.flaw().or(self.support.flaw()).or(self.tracker.flaw());
+        let flaw = self
+            .base
+            .flaw()
+            .or(self.support.flaw())
+            .or(self.tracker.flaw());
         if let Some(flaw) = flaw {
             return Err(flaw);
         }
         if self.base.target() != target {
-            return Err(Flaw::new("place of the base", target.index() as f64, "that of its latency"));
+            return Err(Flaw::new(
+                "place of the base",
+                target.index() as f64,
+                "that of its latency",
+            ));
         }
         if let Some(forest) = &self.forest
             && forest.features() != COLUMNS
         {
-            return Err(Flaw::new("columns of the forest", forest.features() as f64, "8"));
+            return Err(Flaw::new(
+                "columns of the forest",
+                forest.features() as f64,
+                "8",
+            ));
         }
         Ok(TargetModel {
             fitted: Arc::new(Fitted {

@@ -100,7 +100,9 @@ impl Moment {
     }
 
     pub(crate) fn time(&self, age: Age) -> Duration {
-        self.now.saturating_sub(age.span()).saturating_sub(self.elapsed)
+        self.now
+            .saturating_sub(age.span())
+            .saturating_sub(self.elapsed)
     }
 
     pub(crate) fn saved_row(&self, row: &Row) -> SavedRow {
@@ -142,7 +144,12 @@ impl Age {
 impl Saved {
     /// The oldest time that is kept.
     pub(crate) fn oldest(&self) -> Duration {
-        let single = [self.in_force, self.last_label, self.silent, self.last_fit.map(|fit| fit.1)];
+        let single = [
+            self.in_force,
+            self.last_label,
+            self.silent,
+            self.last_fit.map(|fit| fit.1),
+        ];
         let rows = self.rows.iter().map(|row| row.age);
         let drift = self.drift.iter().map(|side| side.1);
         let ages = single.into_iter().flatten().chain(rows).chain(drift);
@@ -171,9 +178,16 @@ impl Saved {
             let right = "finite and not negative";
             return Some(Flaw::new("fresh labels", self.fresh_labels, right));
         }
-        let odd = self.drift.iter().find(|(excess, _)| !(excess.is_finite() && *excess >= 0.0));
+        let odd = self
+            .drift
+            .iter()
+            .find(|(excess, _)| !(excess.is_finite() && *excess >= 0.0));
         if let Some((excess, _)) = odd {
-            return Some(Flaw::new("drift", f64::from(*excess), "finite and not negative"));
+            return Some(Flaw::new(
+                "drift",
+                f64::from(*excess),
+                "finite and not negative",
+            ));
         }
         self.rows_flaw()
     }
@@ -204,9 +218,14 @@ pub(crate) fn write(at_ms: u64, classes: Vec<SavedClass>) -> Result<Vec<u8>, Sna
 pub(crate) fn read(bytes: &[u8]) -> Result<(u64, Vec<SavedClass>), SnapshotError> {
     let File { at_ms, classes } = FRAME.read(bytes)?;
     // One place is kept for the class without a name.
-    let named = classes.iter().filter(|saved| !saved.class.is_empty()).count();
+    let named = classes
+        .iter()
+        .filter(|saved| !saved.class.is_empty())
+        .count();
     if named >= MOST_CLASSES {
-        return Err(SnapshotError::Malformed(format!("it holds {named} classes with a name, fewer than {MOST_CLASSES} are read")));
+        return Err(SnapshotError::Malformed(format!(
+            "it holds {named} classes with a name, fewer than {MOST_CLASSES} are read"
+        )));
     }
     for (at, saved) in classes.iter().enumerate() {
         let flawed = |flaw| SnapshotError::Flawed {
@@ -215,7 +234,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(u64, Vec<SavedClass>), SnapshotError
         };
         check_class(&saved.class).map_err(flawed)?;
         if classes[..at].iter().any(|other| other.class == saved.class) {
-            return Err(SnapshotError::Malformed(format!("class {:?} is there twice", saved.class)));
+            return Err(SnapshotError::Malformed(format!(
+                "class {:?} is there twice",
+                saved.class
+            )));
         }
         let version = Some(saved.version).filter(|version| *version > MOST_COUNT);
         let version = version.map(|version| Flaw::new("version", version as f64, "at most 2^53"));

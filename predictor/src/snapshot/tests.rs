@@ -7,7 +7,9 @@ use proptest::prelude::*;
 
 use super::frame::Frame;
 use super::*;
-use crate::{ClassReport, Features, LatencyModel, LearnerConfig, Learners, Models, Observation, Target};
+use crate::{
+    ClassReport, Features, LatencyModel, LearnerConfig, Learners, Models, Observation, Target,
+};
 
 /// Writes and reads bodies of any kind, under the magic of a model set.
 const ANY: Frame = Frame {
@@ -29,13 +31,16 @@ fn learners() -> Learners {
     for number in 0..120_u64 {
         for target in Target::ALL {
             let input_tokens = (number * 37 % 400) as f32;
-            learners.observe("", Observation {
-                target,
-                features: Features::idle(input_tokens),
-                actual_ms: 10.0 + input_tokens * input_tokens,
-                at: Duration::from_millis(number),
-                predicted: None,
-            });
+            learners.observe(
+                "",
+                Observation {
+                    target,
+                    features: Features::idle(input_tokens),
+                    actual_ms: 10.0 + input_tokens * input_tokens,
+                    at: Duration::from_millis(number),
+                    predicted: None,
+                },
+            );
         }
     }
     let now = Duration::from_secs(10);
@@ -98,7 +103,12 @@ fn numbers_that_no_learner_writes_are_named() {
     let twice = decode(&encode(&twice).unwrap()).unwrap_err().to_string();
     assert!(twice.contains("there twice"), "{twice}");
     let crowd = ModelSet {
-        classes: (0..9).map(|at| ClassModel { class: Arc::from(at.to_string()), ..set().classes[0].clone() }).collect(),
+        classes: (0..9)
+            .map(|at| ClassModel {
+                class: Arc::from(at.to_string()),
+                ..set().classes[0].clone()
+            })
+            .collect(),
     };
     let crowd = decode(&encode(&crowd).unwrap()).unwrap_err().to_string();
     assert!(crowd.contains("9 classes"), "{crowd}");
@@ -109,7 +119,10 @@ fn targets_in_the_wrong_place_are_refused() {
     let set = set();
     let [ttft, tpot] = set.classes[0].model.targets().clone();
     let swapped = ModelSet {
-        classes: vec![ClassModel { model: LatencyModel::new([tpot, ttft], 1), ..set.classes[0].clone() }],
+        classes: vec![ClassModel {
+            model: LatencyModel::new([tpot, ttft], 1),
+            ..set.classes[0].clone()
+        }],
     };
     let error = decode(&encode(&swapped).unwrap()).unwrap_err().to_string();
     assert!(error.contains("place of the base"), "{error}");
@@ -129,14 +142,24 @@ fn a_set_too_large_for_any_reader_is_not_written() {
         most: 10,
     };
     let error = small.write(&[0_u8; 11]).unwrap_err();
-    assert_eq!(error, SnapshotError::TooLarge { bytes: 11, most: 10 });
+    assert_eq!(
+        error,
+        SnapshotError::TooLarge {
+            bytes: 11,
+            most: 10
+        }
+    );
 }
 
 /// Predicts with everything that was read; reaching the end is the point.
 fn use_all(models: &Models) {
     for (_, model) in models.iter() {
         for tokens in [0.0, 200.0, 1e9, f32::INFINITY, f32::NAN] {
-            let row = Features { running: tokens, waiting_tokens: tokens, ..Features::idle(tokens) };
+            let row = Features {
+                running: tokens,
+                waiting_tokens: tokens,
+                ..Features::idle(tokens)
+            };
             let _ = model.predict_one(&row);
         }
     }

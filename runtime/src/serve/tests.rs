@@ -3,7 +3,7 @@ use crate::Clock;
 use axum::Extension;
 use axum::routing::get;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::Empty;
 use hyper::client::conn::http2;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};

@@ -80,7 +80,10 @@ async fn what_the_authority_issues_is_trusted_through_its_bundle() {
     let error = exchange(&tls, client(&authority().bundle(), None))
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+    assert!(
+        error.to_string().contains("invalid peer certificate"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

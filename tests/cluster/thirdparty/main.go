@@ -1,4 +1,4 @@
-// Command thirdparty copies the CRDs of other projects out of their Go modules, into a directory that is not part of this repository.
+// Command thirdparty takes the CRDs of other projects out of their Go modules, into a directory that is not part of this repository.
 package main
 
 import (
@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 )
 
 // modules with the directory of their CRDs. The sum is that of the whole module, as go.sum has it.
@@ -27,7 +29,7 @@ func main() {
 	for _, module := range modules {
 		source, err := download(module.path+"@"+module.version, module.sum)
 		if err == nil {
-			err = copyYAML(filepath.Join(source, module.directory), filepath.Join(*out, filepath.Base(strings.TrimSuffix(module.path, "/v2"))))
+			err = convert(filepath.Join(source, module.directory), filepath.Join(*out, filepath.Base(strings.TrimSuffix(module.path, "/v2"))))
 		}
 		if err != nil {
 			fail(fmt.Errorf("%s: %w", module.path, err))
@@ -60,7 +62,8 @@ func download(module, sum string) (string, error) {
 	return answer.Dir, nil
 }
 
-func copyYAML(from, to string) error {
+// convert writes every CRD among the YAML files as JSON without descriptions.
+func convert(from, to string) error {
 	files, err := filepath.Glob(filepath.Join(from, "*.yaml"))
 	if err != nil {
 		return err
@@ -76,9 +79,40 @@ func copyYAML(from, to string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(to, filepath.Base(file)), text, 0o644); err != nil {
+		var object map[string]any
+		if err := yaml.Unmarshal(text, &object); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		if object["kind"] != "CustomResourceDefinition" {
+			continue
+		}
+		concise, err := json.Marshal(withoutDescriptions(object))
+		if err != nil {
+			return err
+		}
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml") + ".json"
+		if err := os.WriteFile(filepath.Join(to, name), append(concise, '\n'), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// withoutDescriptions leaves out what makes up most of a CRD, and of the time that the API server takes to serve it.
+func withoutDescriptions(value any) any {
+	switch value := value.(type) {
+	case map[string]any:
+		for key, inner := range value {
+			if _, text := inner.(string); key == "description" && text {
+				delete(value, key)
+			} else if key != "default" && key != "enum" {
+				value[key] = withoutDescriptions(inner)
+			}
+		}
+	case []any:
+		for i := range value {
+			value[i] = withoutDescriptions(value[i])
+		}
+	}
+	return value
 }

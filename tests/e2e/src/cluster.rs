@@ -11,6 +11,9 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde::Deserialize;
 use tempfile::TempDir;
 
+/// Addresses of pods, as tests/e2e/network.sh lays them.
+const POD_RANGE: &str = "10.128.0.0/16";
+
 /// What the tests need on this machine, by the environment variables that `make e2e` sets.
 #[derive(Clone, Debug)]
 pub struct Tools {
@@ -136,6 +139,9 @@ impl Cluster {
             .arg("--crds")
             .arg(repository.join("tests/cluster/crds"))
             .args(["--crds", "third-party"])
+            .args(["--pod-range", POD_RANGE])
+            // No kube-proxy: the API server finds metrics APIs by the addresses of their pods.
+            .arg("--apiserver-arg=--enable-aggregator-routing=true")
             .args(&shape.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped());

@@ -1,10 +1,13 @@
 //! The whole controller on a virtual clock, over a fleet in closed form.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use predictor::State;
 use proptest::prelude::*;
 
 use super::*;
+use crate::Reason;
 use crate::closed_form::{ENGINE, Engine};
 use crate::guard::Guarded;
 use crate::mix::{Mix, Sample};

@@ -2,23 +2,112 @@
 
 use std::time::Duration;
 
-use super::{
-    ClassDecision, Evidence, ModelDecision, ModelPolicy, ModelSignals, RestoreError, SavedState,
-    Startup, VariantDecision,
-};
-use crate::decision::{Basis, Hold, Reason};
+use predictor::State;
+
+use super::activity::Activity;
+use super::budget;
+use super::policy::{ModelPolicy, Role, Startup, VariantPolicy};
+use super::ranking::{prices, rank, rerank};
+use super::report::{self, Outcome};
+use super::sizing::{ClassLoad, Sizing, Standing, Stuck, Trace, View, Wanted, legs, size};
+use super::{ModelDecision, ModelSignals, VariantSignals};
+use crate::capacities::{Allowance, Book, Care, Known, Question};
+use crate::capacity::Terms;
+use crate::decision::{Hold, Reason};
+use crate::demand::{Demand, Meter};
+use crate::forecast::forecast;
+use crate::guard::{Bounds, Guard, Guarded};
+use crate::hpa::quantise;
+use crate::mix::Mix;
+use crate::plan::Load;
+use crate::policy::{SloTargets, Windows};
+use crate::shares::{MergedDemand, Silent};
+use crate::signals::{Backlog, Totals};
+use crate::startup::StartTimes;
 
 /// Turns a model's signals into decisions, one tick after another. Deterministic: the same signals give the same
 /// decisions.
 #[derive(Clone, Debug)]
 pub struct ModelController {
-    policy: ModelPolicy,
+    pub(super) policy: ModelPolicy,
+    care: Care,
+    pub(super) classes: Vec<ClassState>,
+    pub(super) variants: Vec<VariantState>,
+    /// The variants of each leg, in the order in which they are filled.
+    pub(super) legs: Vec<Vec<usize>>,
+    pub(super) activity: Activity,
+    /// When a decision last rested on what was the case.
+    pub(super) supported: Option<Duration>,
+}
+
+/// What is remembered of one class.
+#[derive(Clone, Debug)]
+pub(super) struct ClassState {
+    pub(super) meter: Meter,
+    /// The mix, and the version of the samples that it was made of.
+    mix: Option<(u64, Mix)>,
+}
+
+/// What is remembered of one variant.
+#[derive(Clone, Debug, Default)]
+pub(super) struct VariantState {
+    pub(super) guard: Guard,
+    pub(super) wanted: Option<u32>,
+    pub(super) pending_since: Option<Duration>,
+    pub(super) starts: StartTimes,
+    /// Capacities, by class.
+    pub(super) books: Vec<Book>,
+}
+
+/// Demand as the stages see it: by class.
+pub(crate) struct Seen {
+    pub(crate) now: Duration,
+    pub(crate) classes: Vec<ClassSeen>,
+    pub(crate) in_flight: u64,
+    /// Whether anybody tells of demand now.
+    pub(crate) heard: bool,
+    pub(crate) silent: Vec<Silent>,
+    pub(crate) variants: Vec<VariantSignals>,
+}
+
+/// One class's demand.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClassSeen {
+    pub(crate) totals: Totals,
+    pub(crate) queued: Backlog,
+    pub(crate) mix: Mix,
 }
 
 impl ModelController {
     /// Follows `policy`, which is taken as valid (see [`ModelPolicy::validate`]).
     pub fn new(policy: ModelPolicy) -> Self {
-        Self { policy }
+        let mut controller = Self {
+            policy,
+            care: Care::Exact,
+            classes: Vec::new(),
+            variants: Vec::new(),
+            legs: Vec::new(),
+            activity: Activity::default(),
+            supported: None,
+        };
+        let windows = Windows::of(controller.startup());
+        controller.classes = (controller.policy.classes.iter())
+            .map(|_| ClassState::new(windows))
+            .collect();
+        let classes = controller.classes.len();
+        controller.variants = (controller.policy.variants.iter())
+            .map(|_| VariantState::new(classes))
+            .collect();
+        controller.legs = by_cost(&controller.policy);
+        controller
+    }
+
+    /// Computes capacities anew only when the mix has clearly moved: for a controller of many models.
+    pub fn thrifty(self) -> Self {
+        Self {
+            care: Care::Thrifty,
+            ..self
+        }
     }
 
     /// The policy followed.
@@ -28,58 +117,611 @@ impl ModelController {
 
     /// Follows another policy from now on; what was learned of the classes and variants that remain (by name) is kept.
     pub fn replace_policy(&mut self, policy: ModelPolicy) {
-        self.policy = policy;
+        if policy == self.policy {
+            return;
+        }
+        let mut next = Self::new(policy);
+        next.adopt(self);
+        next.care = self.care;
+        *self = next;
+    }
+
+    /// Takes over what `other` remembers of the classes and variants that both know by name.
+    pub(super) fn adopt(&mut self, other: &Self) {
+        let class_of = |name: &str| other.policy.classes.iter().position(|c| c.name == name);
+        let classes: Vec<Option<usize>> = (self.policy.classes.iter())
+            .map(|class| class_of(&class.name))
+            .collect();
+        for (state, from) in self.classes.iter_mut().zip(&classes) {
+            let known = from.and_then(|from| other.classes.get(from));
+            if let Some(known) = known {
+                *state = ClassState {
+                    mix: None,
+                    ..known.clone()
+                };
+            }
+        }
+        let known = |name: &str| other.policy.variants.iter().position(|v| v.name == name);
+        for (state, variant) in self.variants.iter_mut().zip(&self.policy.variants) {
+            let Some(from) = known(&variant.name).and_then(|from| other.variants.get(from)) else {
+                continue;
+            };
+            let books = classes.iter().map(|class| {
+                let book = class.and_then(|class| from.books.get(class));
+                book.cloned().unwrap_or_default()
+            });
+            *state = VariantState {
+                books: books.collect(),
+                ..from.clone()
+            };
+        }
+        let place = |leg: &[usize], index: usize| {
+            let name = &self.policy.variants[index].name;
+            let before = known(name).and_then(|from| {
+                let legs = other.legs.iter();
+                legs.flatten().position(|&variant| variant == from)
+            });
+            (
+                before.unwrap_or(usize::MAX),
+                leg.iter().position(|&i| i == index),
+            )
+        };
+        for leg in &mut self.legs {
+            let by_cost = leg.clone();
+            leg.sort_by_key(|&index| place(&by_cost, index));
+        }
+        (self.activity, self.supported) = (other.activity, other.supported);
     }
 
     /// Decides how many replicas of each variant are wanted now. Call about once a second.
     pub fn tick(&mut self, signals: ModelSignals) -> ModelDecision {
-        let variants = self.policy.variants.iter().zip(&signals.variants).map(|(variant, seen)| {
-            let count = seen.replicas.existing();
-            let (Startup::Fixed(startup) | Startup::Auto { fallback: startup }) = variant.startup;
-            VariantDecision {
-                name: variant.name.clone(),
-                role: variant.role,
-                replicas: count,
-                previous: count,
-                lower: count,
-                upper: count,
-                supply: seen.replicas,
-                basis: Basis::Held,
-                capacities: Vec::new(),
-                requests_per_second: None,
-                headroom: None,
-                startup,
-                reasons: vec![Reason::Held { because: Hold::NoModel }],
-                guarded: None,
+        self.tick_within(signals, &mut Allowance::new(usize::MAX))
+    }
+
+    /// The same, computing no more capacities than `allowance` has left: those that would be due are counted by as they
+    /// were, and their age is told.
+    pub fn tick_within(
+        &mut self,
+        signals: ModelSignals,
+        allowance: &mut Allowance,
+    ) -> ModelDecision {
+        let seen = self.by_class(signals);
+        self.decide(seen, allowance)
+    }
+
+    /// Sorts the demand into classes.
+    fn by_class(&mut self, signals: ModelSignals) -> Seen {
+        let ModelSignals {
+            now,
+            demand,
+            variants,
+        } = signals;
+        let MergedDemand {
+            bands,
+            in_flight,
+            heard,
+            silent,
+            arrears,
+            samples,
+        } = demand;
+        for late in arrears {
+            let class = self.policy.class_of(late.priority);
+            if let Some(state) = self.classes.get_mut(class) {
+                state.meter.backfill(late.since, now, &late.totals);
             }
-        });
-        ModelDecision {
-            at: signals.now,
-            model: self.policy.key.clone(),
-            classes: Vec::<ClassDecision>::new(),
-            variants: variants.collect(),
-            reasons: Vec::new(),
-            headroom: None,
-            pressure: None,
-            offered_tokens_per_second: None,
-            queue_seconds: None,
-            in_flight: signals.demand.in_flight,
-            silent: signals.demand.silent,
-            evidence: Evidence::Cold { reason: Hold::NoModel.to_string() },
+        }
+        let mut classes = vec![ClassSeen::default(); self.classes.len()];
+        for band in bands {
+            if let Some(class) = classes.get_mut(self.policy.class_of(band.priority)) {
+                class.totals += band.totals;
+                class.queued += band.queued;
+            }
+        }
+        let version = samples.version();
+        let mut whole = None;
+        for (index, (state, class)) in self.classes.iter_mut().zip(&mut classes).enumerate() {
+            let known = state.mix.as_ref().filter(|(seen, _)| *seen == version);
+            class.mix = match known {
+                Some((_, mix)) => mix.clone(),
+                None => {
+                    let own = samples.mix(|priority| self.policy.class_of(priority) == index);
+                    // A class that nothing was served of yet is taken to look like the others.
+                    let whole = whole.get_or_insert_with(|| samples.mix(|_| true));
+                    let mix = if own.is_empty() { whole.clone() } else { own };
+                    state.mix = Some((version, mix.clone()));
+                    mix
+                }
+            };
+        }
+        Seen {
+            now,
+            classes,
+            in_flight,
+            heard: heard > 0,
+            silent,
+            variants,
         }
     }
 
-    /// What is remembered, to go on from in another process.
-    pub fn save(&self) -> SavedState {
-        SavedState::new()
+    /// The stages in a row.
+    pub(crate) fn decide(&mut self, mut seen: Seen, allowance: &mut Allowance) -> ModelDecision {
+        let now = seen.now;
+        seen.variants
+            .resize_with(self.variants.len(), VariantSignals::default);
+        let stuck = self.note(now, &seen.variants);
+        let startup = self.startup();
+        let previous: Vec<u32> = (self.variants.iter().zip(&seen.variants))
+            .map(|(state, seen)| state.wanted.unwrap_or_else(|| seen.replicas.existing()))
+            .collect();
+        let demands = self.measure(&seen, startup);
+        let loads = self.loads(&seen, &demands, startup);
+        let standings = self.standings(&seen, demands.is_some(), startup, allowance);
+        self.reorder(&standings, loads.as_deref());
+        let waiting = total_queued(&seen.classes);
+        let active = seen.heard && {
+            let offered = seen
+                .classes
+                .iter()
+                .map(|class| class.totals.offered.requests);
+            let present = waiting.requests.saturating_add(seen.in_flight);
+            self.activity
+                .observe(now, offered.fold(0, u64::saturating_add), present)
+        };
+        let zero = self.zero(&seen);
+        let view = View {
+            policy: &self.policy,
+            seen: &seen.variants,
+            previous: &previous,
+            stuck: &stuck,
+            standings: &standings,
+            legs: &self.legs,
+            loads: loads.as_deref(),
+            queued: waiting,
+            in_flight: seen.in_flight,
+            startup,
+            trace: self.trace(now, active, zero.is_some(), &previous),
+            blind: blind(&seen),
+        };
+        let sizing = size(&view);
+        let unsupported = sizing.unsupported;
+        let outcomes = self.conclude(&seen, &previous, &stuck, zero, sizing);
+        if unsupported.is_none() || zero.is_some() {
+            self.supported = Some(now);
+        }
+        let evidence = report::evidence(now, self.supported, unsupported);
+        report::decision(
+            &self.policy,
+            seen,
+            report::Findings {
+                demands,
+                loads,
+                standings,
+                outcomes,
+                legs: &self.legs,
+                evidence,
+            },
+        )
     }
 
-    /// Goes on from what another process remembered. `now` and the times saved must be of one epoch.
-    ///
-    /// # Errors
-    /// [`RestoreError`] when it makes no sense; then nothing is changed.
-    pub fn restore(&mut self, saved: SavedState, now: Duration) -> Result<(), RestoreError> {
-        let _ = now;
-        saved.check()
+    /// Notes what is to be remembered of the replicas; returns those that cannot start.
+    fn note(&mut self, now: Duration, seen: &[VariantSignals]) -> Vec<Option<Stuck>> {
+        let patience = self.policy.patience;
+        let each = self.variants.iter_mut().zip(seen).map(|(state, seen)| {
+            seen.became_ready
+                .iter()
+                .for_each(|&took| state.starts.note(took));
+            if seen.replicas.pending == 0 && !seen.quota_refused {
+                state.pending_since = None;
+                return None;
+            }
+            let since = now.saturating_sub(*state.pending_since.get_or_insert(now));
+            Some(Stuck {
+                pods: seen.replicas.pending,
+                quota: seen.quota_refused,
+                since,
+                given_up: seen.quota_refused || since > patience,
+            })
+        });
+        each.collect()
+    }
+
+    /// The start-up time of a variant: told, or learned.
+    fn startup_of(&self, index: usize) -> Duration {
+        let Some(variant) = self.policy.variants.get(index) else {
+            return Duration::ZERO;
+        };
+        match variant.startup {
+            Startup::Fixed(startup) => startup,
+            Startup::Auto { fallback } => {
+                let learned = self
+                    .variants
+                    .get(index)
+                    .and_then(|state| state.starts.p90());
+                learned.unwrap_or(fallback)
+            }
+        }
+    }
+
+    /// The longest start-up time of all variants: what a forecast must reach.
+    fn startup(&self) -> Duration {
+        let each = (0..self.policy.variants.len()).map(|index| self.startup_of(index));
+        each.max().unwrap_or_default()
+    }
+
+    /// The demand of each class; `None` while it is unknown.
+    fn measure(&mut self, seen: &Seen, startup: Duration) -> Option<Vec<Demand>> {
+        let windows = Windows::of(startup);
+        let each = self
+            .classes
+            .iter_mut()
+            .zip(&seen.classes)
+            .map(|(state, class)| {
+                state.meter.resize(windows);
+                if seen.heard {
+                    state.meter.observe(seen.now, class.totals);
+                }
+                state.meter.demand(&class.mix, class.queued)
+            });
+        each.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    fn loads(
+        &self,
+        seen: &Seen,
+        demands: &Option<Vec<Demand>>,
+        startup: Duration,
+    ) -> Option<Vec<ClassLoad>> {
+        let behavior = &self.policy.behavior;
+        let each = demands.as_ref()?.iter().zip(&seen.classes);
+        Some(
+            each.map(|(demand, class)| {
+                let forecast = forecast(behavior, startup, demand);
+                ClassLoad {
+                    forecast,
+                    load: Load::new(behavior, startup, &forecast, &class.queued),
+                    queued: class.queued,
+                }
+            })
+            .collect(),
+        )
+    }
+
+    /// What is known of each variant's capacity.
+    fn standings(
+        &mut self,
+        seen: &Seen,
+        demand_known: bool,
+        startup: Duration,
+        allowance: &mut Allowance,
+    ) -> Vec<Standing> {
+        let window = Windows::of(startup).slow / 2;
+        let (policy, care, now) = (&self.policy, self.care, seen.now);
+        let mixes: Vec<(Role, Vec<Mix>)> = [Role::Both, Role::Prefill, Role::Decode]
+            .into_iter()
+            .filter(|&role| policy.variants.iter().any(|variant| variant.role == role))
+            .map(|role| {
+                (
+                    role,
+                    seen.classes
+                        .iter()
+                        .map(|class| part(role, &class.mix))
+                        .collect(),
+                )
+            })
+            .collect();
+        let mut standings = vec![Standing::default(); self.variants.len()];
+        // Where not all can be computed, those computed longest ago go first.
+        let mut turns: Vec<usize> = (0..standings.len()).collect();
+        turns.sort_by_key(|&index| self.variants[index].computed());
+        for index in turns {
+            let (variant, state) = (&policy.variants[index], &mut self.variants[index]);
+            let mixes = mixes.iter().find(|(role, _)| *role == variant.role);
+            let consultation = Consultation {
+                now,
+                seen: &seen.variants[index],
+                demand_known,
+                mixes: mixes.map_or(&[], |(_, mixes)| mixes),
+                window,
+                care,
+            };
+            standings[index] = consultation.standing(policy, variant, state, allowance);
+        }
+        standings
+    }
+
+    fn reorder(&mut self, standings: &[Standing], loads: Option<&[ClassLoad]>) {
+        for leg in &mut self.legs {
+            if let Some(prices) =
+                loads.and_then(|loads| prices(&self.policy, standings, loads, leg))
+            {
+                rerank(leg, &prices);
+            }
+        }
+    }
+
+    /// For how long nothing has been asked of a model that is therefore to be at zero.
+    fn zero(&self, seen: &Seen) -> Option<Duration> {
+        let idle = self.activity.idle(seen.now);
+        let known = seen.heard && seen.silent.is_empty();
+        (known && self.policy.may_be_zero() && idle >= self.policy.idle).then_some(idle)
+    }
+
+    /// Whether one replica is to be there whatever the sizing says, and why.
+    fn trace(&self, now: Duration, active: bool, zero: bool, previous: &[u32]) -> Option<Trace> {
+        let any = previous.iter().any(|&count| count > 0);
+        if !self.policy.may_be_zero() {
+            return Some(Trace::Counterpart);
+        }
+        if zero || !(active || any) {
+            return None;
+        }
+        Some(if any {
+            Trace::Idle(self.policy.idle.saturating_sub(self.activity.idle(now)))
+        } else {
+            Trace::Woken
+        })
+    }
+
+    /// What is done of what is wanted: guards, silent pickers, zero, the autoscaler's dead band, budgets.
+    fn conclude(
+        &mut self,
+        seen: &Seen,
+        previous: &[u32],
+        stuck: &[Option<Stuck>],
+        zero: Option<Duration>,
+        sizing: Sizing,
+    ) -> Outcome {
+        let now = seen.now;
+        let Sizing {
+            mut wanted,
+            mut reasons,
+            ..
+        } = sizing;
+        let mut guarded = Vec::new();
+        let mut counts = Vec::new();
+        for (index, wanted) in wanted.iter_mut().enumerate() {
+            let (count, by) = self.guarded(now, index, previous[index], wanted, zero);
+            if let Some(stuck) = stuck[index] {
+                wanted.reasons.push(Reason::Pending {
+                    pods: stuck.pods,
+                    quota: stuck.quota,
+                    since: stuck.since,
+                });
+            }
+            wanted.reasons.extend(by.map(Reason::Guard));
+            guarded.push(by);
+            counts.push(count);
+        }
+        if let Some(unheard) = seen.silent.iter().map(|silent| silent.unheard).max() {
+            let pickers = u32::try_from(seen.silent.len()).unwrap_or(u32::MAX);
+            reasons.push(Reason::Silent { pickers, unheard });
+            for (count, &previous) in counts.iter_mut().zip(previous) {
+                *count = previous.max(*count);
+            }
+        }
+        reasons.extend(zero.map(|idle| Reason::Zero { idle }));
+        for (index, count) in counts.iter_mut().enumerate() {
+            *count = self.told(index, *count, &seen.variants[index], &mut wanted[index]);
+        }
+        let order: Vec<usize> = self.legs.iter().flatten().copied().collect();
+        let unlimited = counts.clone();
+        if let Some(budget) = budget::fit(&self.policy, &order, previous, &mut counts) {
+            for ((wanted, &count), &before) in wanted.iter_mut().zip(&counts).zip(&unlimited) {
+                if count < before {
+                    let wanted_count = before;
+                    wanted.reasons.push(Reason::Budget {
+                        wanted: wanted_count,
+                        budget,
+                    });
+                }
+            }
+        }
+        for (state, &count) in self.variants.iter_mut().zip(&counts) {
+            state.wanted = Some(count);
+        }
+        let startups = (0..counts.len())
+            .map(|index| self.startup_of(index))
+            .collect();
+        Outcome {
+            previous: previous.to_vec(),
+            counts,
+            wanted,
+            guarded,
+            startups,
+            reasons,
+        }
+    }
+
+    /// What the variant's guard lets happen now.
+    fn guarded(
+        &mut self,
+        now: Duration,
+        index: usize,
+        previous: u32,
+        wanted: &Wanted,
+        zero: Option<Duration>,
+    ) -> (u32, Option<Guarded>) {
+        let variant = &self.policy.variants[index];
+        let startup = self.startup_of(index);
+        let bounds = Bounds::new(variant.min, variant.max, startup, &self.policy.behavior);
+        let guard = &mut self.variants[index].guard;
+        if zero.is_some() {
+            // The idle time has been guard enough; the guard still learns what is wanted.
+            guard.apply(&bounds, now, previous, 0, 0);
+            return (0, None);
+        }
+        guard.apply(&bounds, now, previous, wanted.count, wanted.relaxed)
+    }
+
+    /// The count as the autoscaler that carries it out must be told it.
+    fn told(&self, index: usize, count: u32, seen: &VariantSignals, wanted: &mut Wanted) -> u32 {
+        let variant = &self.policy.variants[index];
+        let Some(tolerance) = variant.quantise else {
+            return count;
+        };
+        let told = quantise(count, seen.replicas.existing(), tolerance, variant.max);
+        let told = told.clamp(variant.min, variant.max.max(variant.min));
+        if told != count {
+            wanted.reasons.push(Reason::DeadBand { wanted: count });
+        }
+        told
     }
 }
+
+/// What the capacities of one variant are asked for.
+struct Consultation<'a> {
+    now: Duration,
+    seen: &'a VariantSignals,
+    demand_known: bool,
+    mixes: &'a [Mix],
+    window: Duration,
+    care: Care,
+}
+
+impl Consultation<'_> {
+    fn standing(
+        &self,
+        policy: &ModelPolicy,
+        variant: &VariantPolicy,
+        state: &mut VariantState,
+        allowance: &mut Allowance,
+    ) -> Standing {
+        match self.consult(policy, variant, state, allowance) {
+            Ok(known) => Standing {
+                known: Some(known),
+                hold: None,
+            },
+            Err(hold) => Standing {
+                known: (state.books.iter())
+                    .map(|book| book.last_known(self.now))
+                    .collect(),
+                hold: Some(hold),
+            },
+        }
+    }
+
+    fn consult(
+        &self,
+        policy: &ModelPolicy,
+        variant: &VariantPolicy,
+        state: &mut VariantState,
+        allowance: &mut Allowance,
+    ) -> Result<Vec<Known>, Hold> {
+        let model = sizable(self.seen, self.demand_known, self.mixes)?;
+        let each = state.books.iter_mut().zip(&policy.classes).zip(self.mixes);
+        each.map(|((book, class), mix)| {
+            let terms = Terms::new(target(variant.role, class.slo), &policy.behavior);
+            let question = Question {
+                now: self.now,
+                model,
+                mix,
+                terms: &terms,
+                kv_tokens: self.seen.kv_tokens,
+            };
+            book.consult(&question, self.window, self.care, allowance)
+        })
+        .collect()
+    }
+}
+
+impl ClassState {
+    fn new(windows: Windows) -> Self {
+        Self {
+            meter: Meter::new(windows),
+            mix: None,
+        }
+    }
+}
+
+impl VariantState {
+    fn new(classes: usize) -> Self {
+        Self {
+            books: vec![Book::default(); classes],
+            ..Self::default()
+        }
+    }
+
+    /// When the capacity that was computed longest ago was; `None` where one never was.
+    fn computed(&self) -> Option<Duration> {
+        self.books.iter().map(Book::computed).min().flatten()
+    }
+}
+
+/// The legs, each in the order of cost per hour: all that is known before any capacity is.
+fn by_cost(policy: &ModelPolicy) -> Vec<Vec<usize>> {
+    let costs: Vec<f64> = (policy.variants.iter())
+        .map(|variant| variant.cost_per_hour)
+        .collect();
+    let ranked = rank(&costs);
+    legs(policy)
+        .into_iter()
+        .map(|leg| {
+            ranked
+                .iter()
+                .copied()
+                .filter(|index| leg.contains(index))
+                .collect()
+        })
+        .collect()
+}
+
+/// Why demand itself is unknown, if it is.
+fn blind(seen: &Seen) -> Option<Hold> {
+    if seen.heard {
+        None
+    } else if seen.silent.is_empty() {
+        Some(Hold::NoPicker)
+    } else {
+        Some(Hold::Silent)
+    }
+}
+
+fn total_queued(classes: &[ClassSeen]) -> Backlog {
+    let mut total = Backlog::default();
+    classes.iter().for_each(|class| total += class.queued);
+    total
+}
+
+/// What a replica of `role` sees of the requests.
+fn part(role: Role, mix: &Mix) -> Mix {
+    match role {
+        Role::Both => mix.clone(),
+        Role::Prefill => mix.prompts_only(),
+        Role::Decode => mix.answers_only(),
+    }
+}
+
+/// The part of the objective that a replica of `role` answers for; the other is never missed.
+fn target(role: Role, slo: SloTargets) -> SloTargets {
+    const NEVER_MISSED_MS: f64 = 1e12;
+    match role {
+        Role::Both => slo,
+        Role::Prefill => SloTargets {
+            tpot_ms: NEVER_MISSED_MS,
+            ..slo
+        },
+        Role::Decode => SloTargets {
+            ttft_ms: NEVER_MISSED_MS,
+            ..slo
+        },
+    }
+}
+
+/// The model to size by, if the signals allow sizing at all.
+fn sizable<'a>(
+    seen: &'a VariantSignals,
+    demand_known: bool,
+    mixes: &[Mix],
+) -> Result<&'a dyn crate::latency::Latency, Hold> {
+    let model = seen.model.as_deref().ok_or(Hold::NoModel)?;
+    match model.state() {
+        State::Prior => Err(Hold::Prior),
+        State::Stale => Err(Hold::Stale),
+        State::Warming | State::Trained if !demand_known => Err(Hold::NoDemand),
+        State::Warming | State::Trained if mixes.iter().any(Mix::is_empty) => Err(Hold::NoMix),
+        State::Warming | State::Trained => Ok(model),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

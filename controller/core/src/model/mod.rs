@@ -12,13 +12,19 @@
 //!
 //! Choosing the mix of variants by optimisation instead of in order would replace [`crate::plan::place`] alone.
 
+mod activity;
+mod budget;
 mod controller;
 mod decision;
 mod policy;
+mod ranking;
+mod report;
 mod saved;
 mod signals;
+mod sizing;
 
 pub use controller::ModelController;
+pub(crate) use controller::{ClassSeen, Seen};
 pub use decision::{ClassCapacity, ClassDecision, Evidence, ModelDecision, VariantDecision};
 pub use policy::{
     MAX_CLASSES, MAX_VARIANTS, ModelKey, ModelPolicy, Priorities, Role, SloClass, Startup,

@@ -289,12 +289,7 @@ impl ModelPolicy {
             check(field("costPerHour"), cost, free, "0 or more")?;
             let (Startup::Fixed(startup) | Startup::Auto { fallback: startup }) = variant.startup;
             let startup = startup.as_secs_f64();
-            check(
-                field("startupSeconds"),
-                startup,
-                above_zero(startup),
-                ABOVE,
-            )?;
+            check(field("startupSeconds"), startup, above_zero(startup), ABOVE)?;
         }
         let has = |role| self.variants.iter().any(|variant| variant.role == role);
         let roles: Vec<&str> = self.variants.iter().map(|v| v.role.as_str()).collect();
@@ -326,7 +321,7 @@ impl ModelPolicy {
 }
 
 /// The one class and the one variant of a [`Policy`] are named so.
-pub(crate) const ONLY: &str = "default";
+const ONLY: &str = "default";
 
 impl From<&Policy> for ModelPolicy {
     /// One class that every request belongs to, and one variant.
@@ -389,7 +384,10 @@ mod tests {
     #[test]
     fn every_priority_belongs_to_exactly_one_class() {
         let mut policy = policy();
-        assert_eq!([-5, 0, 1, 9, 10].map(|p| policy.class_of(p)), [1, 1, 0, 0, 1]);
+        assert_eq!(
+            [-5, 0, 1, 9, 10].map(|p| policy.class_of(p)),
+            [1, 1, 0, 0, 1]
+        );
         // Without a class for the rest, the weightiest takes it; the first of equals.
         policy.classes = vec![
             class("a", Some((1, 9)), 1.0),

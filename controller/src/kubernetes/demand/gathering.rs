@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use controller_core::model::ModelKey;
-use controller_core::shares::{MergedDemand, Shares};
+use controller_core::shares::MergedDemand;
 use epp_core::report::DemandReport;
 use predictor::snapshot::ClassModel;
+use serde::{Deserialize, Serialize};
 
 use super::Source;
+use super::ledger::{Ledger, SavedLedger};
 use super::pool::Pool;
 use crate::kubernetes::engines::{Page, Tally};
 use crate::kubernetes::models_from_pickers::InUse;
@@ -59,14 +61,24 @@ pub struct Known {
     pub shared_with: Vec<ModelKey>,
 }
 
+/// Counts of one model's demand, on their way to the next process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handover {
+    /// Whose counts they are.
+    pub source: Source,
+    /// The counts.
+    pub ledger: SavedLedger,
+}
+
 /// Demand from the sources that are not our pickers.
 #[derive(Debug)]
 struct Elsewhere {
     pool: Option<String>,
     prometheus: Integral,
-    prometheus_shares: Shares,
+    prometheus_ledger: Ledger,
     engines: BTreeMap<String, Engine>,
-    engine_shares: Shares,
+    engine_ledger: Ledger,
 }
 
 #[derive(Debug, Default)]
@@ -81,9 +93,9 @@ impl Elsewhere {
         Self {
             pool: None,
             prometheus: Integral::default(),
-            prometheus_shares: Shares::new(now),
+            prometheus_ledger: Ledger::new(now),
             engines: BTreeMap::new(),
-            engine_shares: Shares::new(now),
+            engine_ledger: Ledger::new(now),
         }
     }
 }
@@ -96,6 +108,7 @@ pub struct Gathering {
     /// The pool of each picker that is polled.
     pickers: BTreeMap<String, PoolKey>,
     crowded: u64,
+    ready: bool,
 }
 
 impl Default for Gathering {
@@ -112,7 +125,13 @@ impl Gathering {
             models: BTreeMap::new(),
             pickers: BTreeMap::new(),
             crowded: 0,
+            ready: false,
         }
+    }
+
+    /// Whether it was ever told what is wanted and which pickers there are. Before, no source can be chosen.
+    pub fn is_ready(&self) -> bool {
+        self.ready
     }
 
     /// The models wanted and the picker pods that exist, as of `now`. What is not wanted any more is forgotten; the
@@ -124,6 +143,7 @@ impl Gathering {
         pods: impl IntoIterator<Item = &'a PickerPod>,
     ) -> Vec<PickerPod> {
         let pods: Vec<&PickerPod> = pods.into_iter().collect();
+        self.ready = true;
         self.models
             .retain(|key, _| wanted.iter().any(|model| model.key == *key));
         let mut needed = BTreeSet::new();
@@ -237,12 +257,7 @@ impl Gathering {
     /// The models that no picker of ours tells of: those that the other sources are asked about.
     pub fn without_pickers(&self) -> Vec<Subject> {
         let lacking = self.models.iter().filter(|(key, model)| {
-            let pool = model.pool.as_ref().and_then(|name| {
-                self.pools.get(&PoolKey {
-                    namespace: key.namespace.clone(),
-                    name: name.clone(),
-                })
-            });
+            let pool = self.pool(key, model.pool.as_deref());
             pool.is_none_or(|pool| pool.pickers() == 0)
         });
         lacking
@@ -279,22 +294,73 @@ impl Gathering {
         if let Some(report) = engine.tally.observe(now, page) {
             engine.heard = now;
             // One too many of them is left out: its share is unknown anyway, and said to be by its absence.
-            let _ = model.engine_shares.accept(now, pod, report);
+            let _ = model.engine_ledger.accept(now, pod, report);
         }
     }
 
     /// The pods of model `key` that are engines now; what others counted stays counted.
     pub fn engines(&mut self, key: &ModelKey, pods: &BTreeSet<String>) {
         if let Some(model) = self.models.get_mut(key) {
-            let shares = &mut model.engine_shares;
+            let ledger = &mut model.engine_ledger;
             model.engines.retain(|pod, _| {
                 let there = pods.contains(pod);
                 if !there {
-                    shares.gone(pod);
+                    ledger.gone(pod);
                 }
                 there
             });
         }
+    }
+
+    /// The counts behind `known`, as of `now`, to be handed over with what was decided on them.
+    pub fn save(&self, now: Duration, key: &ModelKey, known: &Known) -> Option<Handover> {
+        let model = self.models.get(key)?;
+        let ledger = match known.source {
+            Source::Pickers => &self.pool(key, model.pool.as_deref())?.ledger,
+            Source::Prometheus => &model.prometheus_ledger,
+            Source::Engines => &model.engine_ledger,
+            Source::None => return None,
+        };
+        Some(Handover {
+            source: known.source,
+            ledger: ledger.save(now, &known.demand),
+        })
+    }
+
+    /// Goes on from the counts that another process handed over for model `key`.
+    pub fn restore(&mut self, now: Duration, key: &ModelKey, handed: &Handover) {
+        let Some(model) = self.models.get_mut(key) else {
+            return;
+        };
+        let ledger = Ledger::restored(&handed.ledger);
+        match handed.source {
+            Source::Pickers => {
+                let pool = model.pool.clone().map(|name| PoolKey {
+                    namespace: key.namespace.clone(),
+                    name,
+                });
+                if let Some(pool) = pool.and_then(|key| self.pools.get_mut(&key)) {
+                    pool.restore(now, ledger);
+                }
+            }
+            Source::Prometheus => {
+                // The integral of this process begins at zero, on top of the sum.
+                let sum = SavedLedger {
+                    counted: BTreeMap::new(),
+                    ..handed.ledger.clone()
+                };
+                model.prometheus_ledger = Ledger::restored(&sum);
+            }
+            Source::Engines => model.engine_ledger = ledger,
+            Source::None => {}
+        }
+    }
+
+    fn pool(&self, key: &ModelKey, name: Option<&str>) -> Option<&Pool> {
+        self.pools.get(&PoolKey {
+            namespace: key.namespace.clone(),
+            name: name?.to_owned(),
+        })
     }
 
     /// What is known of every model at `now`. To be asked for once a cycle: what demand caught up with since the last
@@ -303,7 +369,7 @@ impl Gathering {
         let merged: BTreeMap<PoolKey, MergedDemand> = self
             .pools
             .iter_mut()
-            .map(|(key, pool)| (key.clone(), pool.shares.demand(now)))
+            .map(|(key, pool)| (key.clone(), pool.ledger.demand(now)))
             .collect();
         let mut on_pool: BTreeMap<PoolKey, Vec<ModelKey>> = BTreeMap::new();
         let mut known = BTreeMap::new();
@@ -354,11 +420,11 @@ fn elsewhere(now: Duration, model: &mut Elsewhere) -> Known {
     if let Some(report) = model.prometheus.report(now) {
         // A single source never is one too many.
         let _ = model
-            .prometheus_shares
+            .prometheus_ledger
             .accept(now, Source::Prometheus.name(), report);
         return Known {
             source: Source::Prometheus,
-            demand: model.prometheus_shares.demand(now),
+            demand: model.prometheus_ledger.demand(now),
             ..Known::default()
         };
     }
@@ -376,7 +442,7 @@ fn elsewhere(now: Duration, model: &mut Elsewhere) -> Known {
         .reduce(f64::min);
     Known {
         source: Source::Engines,
-        demand: model.engine_shares.demand(now),
+        demand: model.engine_ledger.demand(now),
         kv_tokens: kv_tokens.map(|tokens| (String::new(), tokens)).into_iter().collect(),
         ..Known::default()
     }

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use controller_core::shares::{Crowded, Shares};
+use controller_core::shares::Crowded;
 use epp_core::report::{DemandReport, EndpointReport};
 
 use super::PoolKey;
+use super::ledger::Ledger;
 use crate::kubernetes::models_from_pickers::{MAX_CLASSES, Snapshots};
 use crate::kubernetes::pickers::{Seen, check, share};
 
 /// The pickers of one pool, and what they have told.
 #[derive(Debug)]
 pub(super) struct Pool {
-    pub(super) shares: Shares,
+    pub(super) ledger: Ledger,
     pub(super) snapshots: Snapshots,
     /// By uid.
     pickers: BTreeMap<String, Picker>,
@@ -30,9 +31,23 @@ struct Picker {
 impl Pool {
     pub(super) fn new(now: Duration) -> Self {
         Self {
-            shares: Shares::new(now),
+            ledger: Ledger::new(now),
             snapshots: Snapshots::default(),
             pickers: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on from what another process had counted. Pickers that are gone since leave what they counted.
+    pub(super) fn restore(&mut self, now: Duration, ledger: Ledger) {
+        self.ledger = ledger;
+        for id in self.ledger.ids() {
+            if !self.pickers.contains_key(&id) {
+                self.ledger.gone(&id);
+            }
+        }
+        for uid in self.pickers.keys() {
+            // As many as were counted before.
+            let _ = self.ledger.expect(now, uid);
         }
     }
 
@@ -42,7 +57,7 @@ impl Pool {
     }
 
     pub(super) fn expect(&mut self, now: Duration, uid: &str, name: &str) -> Result<(), Crowded> {
-        self.shares.expect(now, uid)?;
+        self.ledger.expect(now, uid)?;
         let picker = self.pickers.entry(uid.to_owned()).or_default();
         name.clone_into(&mut picker.name);
         Ok(())
@@ -50,13 +65,13 @@ impl Pool {
 
     /// The picker's pod is gone.
     pub(super) fn gone(&mut self, uid: &str) {
-        self.shares.gone(uid);
+        self.ledger.gone(uid);
         self.snapshots.withdrawn(uid);
         self.pickers.remove(uid);
     }
 
     pub(super) fn mix_after(&self, uid: &str) -> u64 {
-        self.shares.mix_after(uid).map_or(0, |(_, number)| number)
+        self.ledger.mix_after(uid)
     }
 
     pub(super) fn failed(&mut self, uid: &str, reason: &str) {
@@ -84,7 +99,7 @@ impl Pool {
         picker.kv_tokens = smallest(&report.endpoints);
         picker.trouble = None;
         self.snapshots.offered(uid, &picker.name, &report.models);
-        self.shares
+        self.ledger
             .accept(now, uid, share(report))
             .map_err(|crowded| crowded.to_string())
     }

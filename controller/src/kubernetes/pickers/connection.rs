@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, ETAG, HOST, IF_NONE_MATCH};
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -89,13 +90,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects, over TLS if `tls` is given.
+    /// Connects, over TLS to a server of that name if `tls` is given.
     ///
     /// # Errors
     /// Whatever keeps it from being made.
     pub async fn open(
         address: SocketAddr,
-        tls: Option<Arc<ClientConfig>>,
+        tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     ) -> Result<Self, FetchError> {
         let failed = |source| FetchError::Connect { address, source };
         let tcp = TcpStream::connect(address).await.map_err(failed)?;
@@ -103,8 +104,7 @@ impl Connection {
         let host = HeaderValue::from_str(&address.to_string()).map_err(http::Error::from)?;
         let sender = match tls {
             None => begin(TokioIo::new(tcp)).await?,
-            Some(tls) => {
-                let name = ServerName::IpAddress(address.ip().into());
+            Some((tls, name)) => {
                 let stream = TlsConnector::from(tls)
                     .connect(name, tcp)
                     .await
@@ -120,18 +120,7 @@ impl Connection {
     /// # Errors
     /// [`FetchError`]; after any but [`FetchError::Status`] the connection is of no use.
     pub async fn get(&mut self, ask: Ask<'_>) -> Result<Option<Page>, FetchError> {
-        let mut request = Request::get(ask.path).header(HOST, self.host.clone());
-        if let Some(token) = ask.token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-                .map_err(http::Error::from)?;
-            value.set_sensitive(true);
-            request = request.header(AUTHORIZATION, value);
-        }
-        if let Some(tag) = ask.unless {
-            request = request.header(IF_NONE_MATCH, format!("\"{tag}\""));
-        }
-        self.sender.ready().await?;
-        let response = self.sender.send_request(request.body(Empty::new())?).await?;
+        let response = self.send(ask).await?;
         let status = response.status().as_u16();
         let etag = response
             .headers()
@@ -153,6 +142,33 @@ impl Connection {
             304 => Ok(None),
             _ => Err(FetchError::Status { status }),
         }
+    }
+
+    /// Gets an endless page.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn stream(&mut self, ask: Ask<'_>) -> Result<Incoming, FetchError> {
+        let response = self.send(ask).await?;
+        match response.status().as_u16() {
+            200 => Ok(response.into_body()),
+            status => Err(FetchError::Status { status }),
+        }
+    }
+
+    async fn send(&mut self, ask: Ask<'_>) -> Result<Response<Incoming>, FetchError> {
+        let mut request = Request::get(ask.path).header(HOST, self.host.clone());
+        if let Some(token) = ask.token {
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {token}")).map_err(http::Error::from)?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        if let Some(tag) = ask.unless {
+            request = request.header(IF_NONE_MATCH, format!("\"{tag}\""));
+        }
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request.body(Empty::new())?).await?)
     }
 }
 

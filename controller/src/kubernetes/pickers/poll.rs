@@ -7,6 +7,7 @@ use epp_core::report::DemandReport;
 use names::admin;
 use parking_lot::Mutex;
 use predictor::snapshot;
+use rustls::pki_types::ServerName;
 use runtime::{Clock, Shutdown};
 
 use super::connection::{Ask, Connection, FetchError};
@@ -193,8 +194,9 @@ impl Poller {
                     ip: address.ip(),
                 };
                 let credentials = self.trust.credentials(&server, &self.pin)?;
+                let name = ServerName::IpAddress(address.ip().into());
                 open.insert(Open {
-                    connection: Connection::open(address, Some(credentials.tls)).await?,
+                    connection: Connection::open(address, Some((credentials.tls, name))).await?,
                     token: credentials.token,
                     since: now,
                 })

@@ -111,32 +111,7 @@ impl TrustOptions {
     /// [`TrustError`]: files that cannot be used, or a token that this server must not see.
     pub fn credentials(&self, server: &Server, pin: &Pin) -> Result<Credentials, TrustError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let token = self.token()?;
-        let check = match &self.ca_file {
-            Some(path) => {
-                let roots = Arc::new(roots(path)?);
-                let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-                    .build()
-                    .map_err(|source| TrustError::Roots {
-                        path: path.clone(),
-                        source,
-                    })?;
-                Check::Authority {
-                    verifier,
-                    names: server.names(),
-                }
-            }
-            None if !opens_only_pickers(&token) => {
-                return Err(TrustError::TokenTooPowerful {
-                    path: self.token_file.clone(),
-                });
-            }
-            None => Check::FirstUse(Arc::clone(pin)),
-        };
-        let verifier = PickerVerifier {
-            check,
-            provider: Arc::clone(&provider),
-        };
+        let (verifier, token) = self.verifier(server, pin, &provider)?;
         let mut tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -147,6 +122,40 @@ impl TrustOptions {
             tls: Arc::new(tls),
             token,
         })
+    }
+
+    fn verifier(
+        &self,
+        server: &Server,
+        pin: &Pin,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<(PickerVerifier, String), TrustError> {
+        let token = self.token()?;
+        let check = match &self.ca_file {
+            Some(path) => {
+                let roots = Arc::new(roots(path)?);
+                let builder =
+                    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+                Check::Authority {
+                    verifier: builder.build().map_err(|source| TrustError::Roots {
+                        path: path.clone(),
+                        source,
+                    })?,
+                    names: server.names(),
+                }
+            }
+            None if opens_only_pickers(&token) => Check::FirstUse(Arc::clone(pin)),
+            None => {
+                return Err(TrustError::TokenTooPowerful {
+                    path: self.token_file.clone(),
+                });
+            }
+        };
+        let verifier = PickerVerifier {
+            check,
+            provider: Arc::clone(provider),
+        };
+        Ok((verifier, token))
     }
 
     fn token(&self) -> Result<String, TrustError> {

@@ -137,12 +137,12 @@ fn a_start_is_told_once_and_not_again_when_readiness_comes_back() {
     let unready = pod("a", json!({}), json!({"phase": "Running"}));
     let again = pod("a", json!({}), ready_at("2026-03-01T11:00:00Z"));
     let mut starts = Starts::default();
-    assert_eq!(starts.became_ready([&unready]), []);
+    assert_eq!(starts.became_ready([&unready]), [Duration::ZERO; 0]);
     assert_eq!(starts.became_ready([&ready]), [Duration::from_secs(40)]);
-    assert_eq!(starts.became_ready([&unready]), []);
-    assert_eq!(starts.became_ready([&again]), []);
+    assert_eq!(starts.became_ready([&unready]), [Duration::ZERO; 0]);
+    assert_eq!(starts.became_ready([&again]), [Duration::ZERO; 0]);
     // Gone and created anew under the same name.
-    assert_eq!(starts.became_ready([]), []);
+    assert_eq!(starts.became_ready([]), [Duration::ZERO; 0]);
     assert_eq!(starts.became_ready([&ready]), [Duration::from_secs(40)]);
 }
 

@@ -17,6 +17,30 @@ use crate::pool::Pool;
 /// Smallest auto-tuned block in tokens. Smaller blocks cost memory in proportion and match hardly more.
 pub const MIN_BLOCK_TOKENS: u32 = 64;
 
+/// How prompts are to be hashed for the prefix index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixHashing {
+    /// Tokens per block.
+    pub block_tokens: u32,
+    /// Blocks hashed at most; 0 = nothing reads the hashes, tokens are only counted.
+    pub max_blocks: u32,
+    /// Tokens hashed at most.
+    pub max_tokens: u32,
+}
+
+impl PrefixHashing {
+    /// A hasher for one prompt to `model` under `salt`.
+    pub fn hasher(&self, model: &str, salt: &str) -> PrefixHasher {
+        PrefixHasher::with_limits(
+            model,
+            salt,
+            self.block_tokens,
+            self.max_blocks,
+            self.max_tokens,
+        )
+    }
+}
+
 /// Per endpoint, the blocks of the prompts that were dispatched to it, bounded like its KV cache.
 #[derive(Debug)]
 pub(crate) struct PrefixIndex {

@@ -4,7 +4,6 @@ package crds
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,10 +13,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensions "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset"
+	clientv1 "k8s.io/apiextensions-apiserver/pkg/client/clientset/clientset/typed/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 )
@@ -26,7 +27,7 @@ import (
 const ThirdParty = "third-party"
 
 // establishedPoll is how often a CRD is looked at until the API serves it.
-const establishedPoll = 50 * time.Millisecond
+const establishedPoll = 200 * time.Millisecond
 
 // Resolve gives the directory or file that a --crds argument means.
 func Resolve(path string) (string, error) {
@@ -41,42 +42,53 @@ func Resolve(path string) (string, error) {
 }
 
 // Apply applies every CRD under the paths and waits until all are served. Other kinds in the files are left out.
-func Apply(ctx context.Context, config *rest.Config, paths []string) (names []string, err error) {
+func Apply(ctx context.Context, config *rest.Config, paths []string) error {
 	config = rest.CopyConfig(config)
 	config.QPS = -1
 	client, err := apiextensions.NewForConfig(config)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	api := client.ApiextensionsV1().CustomResourceDefinitions()
+	applying, ctx := errgroup.WithContext(ctx)
 	for _, path := range paths {
-		documents, err := read(path)
+		found, err := read(path)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		for name, document := range documents {
-			force := true
-			options := metav1.PatchOptions{FieldManager: "test-cluster", Force: &force}
-			if _, err := api.Patch(ctx, name, types.ApplyPatchType, document, options); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-			names = append(names, name)
-		}
-	}
-	for _, name := range names {
-		for {
-			crd, err := api.Get(ctx, name, metav1.GetOptions{})
-			if err == nil && established(crd) {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return nil, fmt.Errorf("%s is not established: %w", name, ctx.Err())
-			case <-time.After(establishedPoll):
-			}
+		for _, crd := range found {
+			applying.Go(func() error {
+				if err := apply(ctx, api, crd); err != nil {
+					return fmt.Errorf("%s: %w", crd.Name, err)
+				}
+				return nil
+			})
 		}
 	}
-	return names, nil
+	return applying.Wait()
+}
+
+// apply makes or replaces one CRD and waits until the API serves it. Not by server-side apply: for large schemas that takes the API
+// server several times as long.
+func apply(ctx context.Context, api clientv1.CustomResourceDefinitionInterface, wanted *apiextensionsv1.CustomResourceDefinition) error {
+	crd, err := api.Create(ctx, wanted, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		var present *apiextensionsv1.CustomResourceDefinition
+		if present, err = api.Get(ctx, wanted.Name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		wanted.ResourceVersion = present.ResourceVersion
+		crd, err = api.Update(ctx, wanted, metav1.UpdateOptions{})
+	}
+	for err == nil && !established(crd) {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("it is not established: %w", ctx.Err())
+		case <-time.After(establishedPoll):
+			crd, err = api.Get(ctx, wanted.Name, metav1.GetOptions{})
+		}
+	}
+	return err
 }
 
 func established(crd *apiextensionsv1.CustomResourceDefinition) bool {
@@ -88,9 +100,9 @@ func established(crd *apiextensionsv1.CustomResourceDefinition) bool {
 	return false
 }
 
-// read gives the CRDs of a file, or of a directory and what is below it, as JSON by name.
-func read(path string) (map[string][]byte, error) {
-	documents := map[string][]byte{}
+// read gives the CRDs of a file, or of a directory and what is below it.
+func read(path string) ([]*apiextensionsv1.CustomResourceDefinition, error) {
+	var found []*apiextensionsv1.CustomResourceDefinition
 	err := filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || !yamlFile(file) {
 			return err
@@ -99,42 +111,38 @@ func read(path string) (map[string][]byte, error) {
 		if err != nil {
 			return err
 		}
-		if err := split(text, documents); err != nil {
+		inFile, err := split(text)
+		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
+		found = append(found, inFile...)
 		return nil
 	})
-	if err == nil && len(documents) == 0 {
+	if err == nil && len(found) == 0 {
 		err = fmt.Errorf("%s holds no CustomResourceDefinition", path)
 	}
-	return documents, err
+	return found, err
 }
 
 func yamlFile(path string) bool {
 	return strings.HasSuffix(path, ".yaml") || strings.HasSuffix(path, ".yml") || strings.HasSuffix(path, ".json")
 }
 
-// split puts the CRDs of a YAML stream into documents. A status in a file is dropped: it is not ours to set.
-func split(text []byte, documents map[string][]byte) error {
+// split gives the CRDs of a YAML stream. A status in a file is dropped: it is not ours to set.
+func split(text []byte) ([]*apiextensionsv1.CustomResourceDefinition, error) {
+	var found []*apiextensionsv1.CustomResourceDefinition
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
 	for {
-		var object map[string]any
-		if err := decoder.Decode(&object); err != nil {
+		crd := &apiextensionsv1.CustomResourceDefinition{}
+		if err := decoder.Decode(crd); err != nil {
 			if errors.Is(err, io.EOF) {
-				return nil
+				return found, nil
 			}
-			return err
+			return nil, err
 		}
-		metadata, _ := object["metadata"].(map[string]any)
-		name, _ := metadata["name"].(string)
-		if object["kind"] != "CustomResourceDefinition" || name == "" {
-			continue
+		if crd.Kind == "CustomResourceDefinition" {
+			crd.Status = apiextensionsv1.CustomResourceDefinitionStatus{}
+			found = append(found, crd)
 		}
-		delete(object, "status")
-		document, err := json.Marshal(object)
-		if err != nil {
-			return err
-		}
-		documents[name] = document
 	}
 }

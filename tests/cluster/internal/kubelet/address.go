@@ -28,7 +28,9 @@ func (a *addresses) take(wished string) (netip.Addr, error) {
 		a.used[address] = true
 		return address, nil
 	}
-	for candidate := a.after(a.last); candidate != a.last; candidate = a.after(candidate) {
+	candidate := a.last
+	for range 1 << (32 - a.prefix.Bits()) {
+		candidate = a.after(candidate)
 		if usable(candidate) && !a.used[candidate] {
 			a.last = candidate
 			a.used[candidate] = true

@@ -79,6 +79,7 @@ type Description struct {
 	CA           string                    `json:"ca"`
 	FrontProxyCA string                    `json:"frontProxyCa"`
 	PodRange     string                    `json:"podRange"`
+	DNS          string                    `json:"dns"`
 	Version      string                    `json:"version"`
 	Supervisor   int                       `json:"supervisor"`
 	Ready        bool                      `json:"ready"`

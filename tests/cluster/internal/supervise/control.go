@@ -25,7 +25,9 @@ type Order struct {
 	Component string `json:"component,omitempty"`
 	// Signal that stops the process, SIGTERM where it is 0.
 	Signal syscall.Signal `json:"signal,omitempty"`
-	// Timeout until a started component must answer, and until a signalled one must be gone.
+	// Grace from the signal until the process is killed.
+	Grace time.Duration `json:"grace,omitempty"`
+	// Timeout until a started component must answer.
 	Timeout time.Duration `json:"timeout,omitempty"`
 }
 
@@ -89,16 +91,14 @@ func (s *Supervisor) obey(ctx context.Context, order Order) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, order.Timeout)
-	defer cancel()
 	switch order.Action {
 	case "start":
-		return s.startOne(ctx, order.Component)
+		return s.startWithin(ctx, order)
 	case "stop":
-		process.stop(order.Signal, order.Timeout)
+		process.stop(order.Signal, order.Grace)
 	case "restart":
-		process.stop(order.Signal, order.Timeout)
-		return s.startOne(ctx, order.Component)
+		process.stop(order.Signal, order.Grace)
+		return s.startWithin(ctx, order)
 	case "pause":
 		err = process.pause(true)
 	case "resume":
@@ -107,6 +107,12 @@ func (s *Supervisor) obey(ctx context.Context, order Order) error {
 		err = fmt.Errorf("action %q is not one of start, stop, restart, pause, resume, status, down", order.Action)
 	}
 	return errors.Join(err, s.write())
+}
+
+func (s *Supervisor) startWithin(ctx context.Context, order Order) error {
+	ctx, cancel := context.WithTimeout(ctx, order.Timeout)
+	defer cancel()
+	return s.startOne(ctx, order.Component)
 }
 
 // Send gives an order to the supervisor of the cluster in the directory.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"headroom.dev/tests/cluster/internal/component"
+	"headroom.dev/tests/cluster/internal/dns"
 	"headroom.dev/tests/cluster/internal/layout"
 )
 
@@ -164,15 +165,22 @@ func (s *Supervisor) choosePorts(apiPort int, previous layout.Description) error
 func (s *Supervisor) startAll(ctx context.Context, options Options) error {
 	ctx, cancel := context.WithTimeout(ctx, options.Timeout)
 	defer cancel()
+	startOne := func(name string) error {
+		err := s.startOne(ctx, name)
+		if err == nil {
+			fmt.Fprintf(s.log, "%s answers after %.1f s\n", name, time.Since(s.started).Seconds())
+		}
+		return err
+	}
 	for _, name := range []string{layout.Etcd, layout.APIServer} {
-		if err := s.startOne(ctx, name); err != nil {
+		if err := startOne(name); err != nil {
 			return err
 		}
 	}
 	results := make(chan error)
 	rest := s.order[2:]
 	for _, name := range rest {
-		go func() { results <- s.startOne(ctx, name) }()
+		go func() { results <- startOne(name) }()
 	}
 	go func() { results <- options.Prepare(ctx, s.directory) }()
 	var failed []error
@@ -244,6 +252,7 @@ func (s *Supervisor) Description() layout.Description {
 		CA:           s.directory.PKI("ca.crt"),
 		FrontProxyCA: s.directory.PKI("front-proxy-ca.crt"),
 		PodRange:     s.config.PodRange,
+		DNS:          dns.Address(s.pods.prefix),
 		Version:      component.Version,
 		Supervisor:   os.Getpid(),
 		Ready:        s.ready,

@@ -42,11 +42,13 @@ fn server() -> Server {
 
 const NOW: u64 = 1_800_000_000_000;
 
-fn verify(credentials: &Credentials, chain: &str) -> Result<(), String> {
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain.as_bytes())
-        .collect::<Result<_, _>>()
-        .unwrap();
-    let verifier = credentials.tls.dangerous().verifier();
+fn verify(options: &TrustOptions, pin: &Pin, chain: &str) -> Result<(), String> {
+    let certificates: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(chain.as_bytes())
+            .collect::<Result<_, _>>()
+            .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let (verifier, _) = options.verifier(&server(), pin, &provider).unwrap();
     let name = ServerName::IpAddress(server().ip.into());
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_millis(NOW + 1_000));
     verifier
@@ -87,7 +89,7 @@ fn an_authority_vouches_for_the_pods_address_or_its_service() {
     assert_eq!(credentials.token, "opaque");
     let of = |authority: &CertificateAuthority, name: &str| {
         let issued = authority.issue_server(&[name.to_owned()], NOW).unwrap();
-        verify(&credentials, &issued.certificate)
+        verify(&options, &Pin::default(), &issued.certificate)
     };
     assert_eq!(of(&authority, "pool-epp.ns.svc"), Ok(()));
     assert_eq!(of(&authority, "10.0.0.7"), Ok(()));
@@ -105,14 +107,12 @@ fn without_an_authority_a_container_keeps_its_certificate() {
         authority.issue_server(&["epp".to_owned()], NOW).unwrap().certificate
     };
     let (first, second) = (certificate(), certificate());
-    let credentials = files.options(None).credentials(&server(), &pin).unwrap();
-    assert_eq!(verify(&credentials, &first), Ok(()));
-    let again = files.options(None).credentials(&server(), &pin).unwrap();
-    assert_eq!(verify(&again, &first), Ok(()));
-    let refusal = verify(&again, &second).unwrap_err();
+    let options = files.options(None);
+    assert_eq!(verify(&options, &pin, &first), Ok(()));
+    assert_eq!(verify(&options, &pin, &first), Ok(()));
+    let refusal = verify(&options, &pin, &second).unwrap_err();
     assert!(refusal.contains("another than this container showed"), "{refusal}");
-    let restarted = files.options(None).credentials(&server(), &Pin::default()).unwrap();
-    assert_eq!(verify(&restarted, &second), Ok(()));
+    assert_eq!(verify(&options, &Pin::default(), &second), Ok(()), "a restarted one");
 }
 
 #[test]

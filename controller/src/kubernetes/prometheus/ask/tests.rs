@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
-use axum::{Form, Router};
+use axum::Router;
 
 use super::*;
 use crate::kubernetes::prometheus::query::picture;
@@ -14,13 +14,16 @@ struct Asked {
     answer: Option<&'static str>,
 }
 
-#[derive(Deserialize)]
-struct Body {
-    query: String,
+/// The query of a form body.
+fn query(body: &str) -> String {
+    let pairs = reqwest::Url::parse(&format!("http://form/?{body}")).unwrap();
+    let (_, query) = pairs.query_pairs().find(|(name, _)| name == "query").unwrap();
+    query.into_owned()
 }
 
 /// Answers like Prometheus: to the questions it knows, by their first metric.
-async fn answer(State(asked): State<Asked>, headers: HeaderMap, Form(body): Form<Body>) -> String {
+async fn answer(State(asked): State<Asked>, headers: HeaderMap, body: String) -> String {
+    let query = query(&body);
     let token = headers
         .get(AUTHORIZATION)
         .map(|value| value.to_str().unwrap().to_owned());
@@ -28,17 +31,17 @@ async fn answer(State(asked): State<Asked>, headers: HeaderMap, Form(body): Form
         .queries
         .lock()
         .unwrap()
-        .push((body.query.clone(), token));
+        .push((query.clone(), token));
     if let Some(answer) = asked.answer {
         return answer.to_owned();
     }
-    let (label, subject, value) = if body.query.contains("flow_control_requests_total") {
+    let (label, subject, value) = if query.contains("flow_control_requests_total") {
         ("inference_pool", "p", "8")
-    } else if body.query.contains("request_input_tokens_sum") {
+    } else if query.contains("request_input_tokens_sum") {
         ("target_model_name", "m", "4000")
-    } else if body.query.contains("request_input_tokens_count") {
+    } else if query.contains("request_input_tokens_count") {
         ("target_model_name", "m", "8")
-    } else if body.query.contains("request_output_tokens_sum") {
+    } else if query.contains("request_output_tokens_sum") {
         ("target_model_name", "m", "NaN")
     } else {
         return r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#.into();
