@@ -154,7 +154,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         .context("cannot write to standard output")?;
     match (wrong, unknown) {
         (0, 0) => Ok(()),
-        _ => Err(Trouble::failed(format!("{wrong} wrong, {unknown} could not be looked at")).into()),
+        _ => {
+            Err(Trouble::failed(format!("{wrong} wrong, {unknown} could not be looked at")).into())
+        }
     }
 }
 

@@ -17,7 +17,10 @@ pub(crate) async fn namespace(client: &Client, told: Option<&str>, near: Option<
     let everywhere: Api<Lease> = Api::all(client.clone());
     let named = ListParams::default().fields(&format!("metadata.name={lease}"));
     if let Ok(found) = everywhere.list(&named).await {
-        let homes = found.items.into_iter().filter_map(|one| one.metadata.namespace);
+        let homes = found
+            .items
+            .into_iter()
+            .filter_map(|one| one.metadata.namespace);
         return nearest(homes.collect(), near).unwrap_or_else(|| DEFAULT.to_owned());
     }
     if let Some(near) = near {

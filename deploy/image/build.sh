@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds headroom as a static binary for each PLATFORM (linux/amd64, linux/arm64) and prints PLATFORM=FILE for each:
 #   deploy/image/build.sh linux/amd64 linux/arm64
-# Without a PLATFORM it is this machine's. Another architecture than this machine's needs Rust's standard library for it and a C cross-compiler: docs/image.md.
+# Without a PLATFORM it is this machine's. Another architecture needs Rust's standard library for it and a C
+# cross-compiler: docs/image.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${CARGO:=cargo}" "${CARGO_TARGET_DIR:=target}"

@@ -115,4 +115,23 @@ mod tests {
         shutdown.stop();
         tasks.join().await;
     }
+
+    #[tokio::test]
+    async fn a_guard_stands_before_every_page_but_health() {
+        let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+        let options = AdminOptions {
+            address: ([127, 0, 0, 1], 0).into(),
+            flag: "--metrics-port",
+            routes: Router::new().route("/decisions", get(|| async { "[]" })),
+        };
+        let refuse = |_: Router| Router::new().fallback(|| async { StatusCode::UNAUTHORIZED });
+        let address = serve_guarded(options, Metrics::new(), refuse, shutdown.clone(), &tasks)
+            .await
+            .unwrap();
+        for (path, status) in [("/metrics", 401), ("/decisions", 401), ("/healthz", 200)] {
+            assert_eq!(fetch(address, path).await.0, status, "{path}");
+        }
+        shutdown.stop();
+        tasks.join().await;
+    }
 }

@@ -121,7 +121,8 @@ func Expressions() ([]Expression, error) {
 			for _, target := range panel.Targets {
 				text := strings.ReplaceAll(target.Expr, "$__rate_interval", "1m")
 				text = variable.ReplaceAllString(text, ".*")
-				all = append(all, Expression{dashboard.File + ": " + panel.Title, text})
+				where := fmt.Sprintf("%s: %s (panel %d)", dashboard.File, panel.Title, panel.ID)
+				all = append(all, Expression{where, text})
 			}
 		}
 		for _, list := range dashboard.Templating.List {

@@ -73,6 +73,11 @@ func TestWhatIsReadIsDocumentedAndWhatIsDocumentedIsRead(t *testing.T) {
 			t.Errorf("the exception %s is not documented", name)
 		}
 	}
+	for name := range known.Rare {
+		if families[name] == "" {
+			t.Errorf("nothing reads %s, which is rare", name)
+		}
+	}
 	for name := range known.Others {
 		if families[name] == "" {
 			t.Errorf("nothing reads %s, which others write", name)

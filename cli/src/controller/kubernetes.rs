@@ -22,7 +22,12 @@ const DRAIN: Duration = Duration::from_secs(20);
 #[command(next_help_heading = "On Kubernetes")]
 pub(super) struct ClusterArgs {
     /// Namespaces whose models are sized, separated by commas; all without it.
-    #[arg(long, value_delimiter = ',', value_name = "NAMESPACES", alias = "watch-namespaces")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAMESPACES",
+        alias = "watch-namespaces"
+    )]
     namespaces: Vec<String>,
     /// Namespace of the controller's Lease, Secret and ConfigMap. By default the one that NAMESPACE names.
     #[arg(long, value_name = "NAMESPACE")]
@@ -196,7 +201,10 @@ mod tests {
         .unwrap();
         let options = options(&args);
         assert_eq!(options.namespaces, ["a", "b"]);
-        assert_eq!((options.service.as_str(), options.keda_port), ("headroom", Some(9091)));
+        assert_eq!(
+            (options.service.as_str(), options.keda_port),
+            ("headroom", Some(9091))
+        );
         assert_eq!(options.prometheus.unwrap().url, "http://prometheus:9090");
         assert!(options.api_services && !options.metrics_auth);
     }

@@ -66,7 +66,10 @@ fn api_service(facts: &Facts, name: &str, found: &APIService) -> Check {
             .by(format!("expected Service {}/{}", service.namespace, service.name))
             .advice("HorizontalPodAutoscalers cannot read Headroom's metrics there: remove that provider if nothing needs it, or let KEDA ask Headroom with an external-push trigger; where Headroom is installed under another name, say --controller-namespace and --service");
     }
-    let conditions = found.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions = found
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
     let available = conditions
         .into_iter()
         .flatten()
@@ -82,9 +85,12 @@ fn api_service(facts: &Facts, name: &str, found: &APIService) -> Check {
         return Check::wrong(API, format!("APIService {name} has no spec"));
     };
     if spec.insecure_skip_tls_verify == Some(true) {
-        return Check::wrong(API, format!("APIService {name} skips the verification of certificates"))
-            .by("spec.insecureSkipTLSVerify is true")
-            .advice("remove the field; the controller keeps spec.caBundle");
+        return Check::wrong(
+            API,
+            format!("APIService {name} skips the verification of certificates"),
+        )
+        .by("spec.insecureSkipTLSVerify is true")
+        .advice("remove the field; the controller keeps spec.caBundle");
     }
     let bundle = spec.ca_bundle.as_ref().map_or(&[][..], |bundle| &bundle.0);
     if !String::from_utf8_lossy(bundle).contains("BEGIN CERTIFICATE") {
@@ -94,9 +100,12 @@ fn api_service(facts: &Facts, name: &str, found: &APIService) -> Check {
     }
     match available {
         Some(_) => Check::good(API, format!("{name} is ours and available")),
-        None => Check::wrong(API, format!("nobody has looked yet whether {name} is available"))
-            .by("no condition Available")
-            .advice("wait half a minute; if it stays so, look at kube-apiserver's log"),
+        None => Check::wrong(
+            API,
+            format!("nobody has looked yet whether {name} is available"),
+        )
+        .by("no condition Available")
+        .advice("wait half a minute; if it stays so, look at kube-apiserver's log"),
     }
 }
 
@@ -123,11 +132,15 @@ fn controller(facts: &Facts) -> Vec<Check> {
     let home = &facts.service.namespace;
     let pods = match &facts.controllers {
         Err(why) => Check::unknown(CONTROLLER, format!("the controller's pods in {home}"), why),
-        Ok(pods) if pods.is_empty() => {
-            Check::wrong(CONTROLLER, format!("there is no controller in namespace {home}"))
-                .by(format!("no pod with the label {}=controller", names::label::COMPONENT))
-                .advice("install the chart, or name its namespace with --controller-namespace")
-        }
+        Ok(pods) if pods.is_empty() => Check::wrong(
+            CONTROLLER,
+            format!("there is no controller in namespace {home}"),
+        )
+        .by(format!(
+            "no pod with the label {}=controller",
+            names::label::COMPONENT
+        ))
+        .advice("install the chart, or name its namespace with --controller-namespace"),
         Ok(pods) => ready(CONTROLLER, "controller", pods),
     };
     vec![pods, lease(facts)]
@@ -151,9 +164,17 @@ fn lease(facts: &Facts) -> Check {
     };
     let age = facts.now_ms.saturating_sub(lease.renewed_ms) / 1_000;
     if age > lease.duration_seconds {
-        return Check::wrong(CONTROLLER, format!("{holder} leads, and has not renewed its Lease"))
-            .by(format!("renewed {age} s ago, valid for {} s", lease.duration_seconds))
-            .advice("look at the controllers' logs; a clock that is off on this machine looks the same");
+        return Check::wrong(
+            CONTROLLER,
+            format!("{holder} leads, and has not renewed its Lease"),
+        )
+        .by(format!(
+            "renewed {age} s ago, valid for {} s",
+            lease.duration_seconds
+        ))
+        .advice(
+            "look at the controllers' logs; a clock that is off on this machine looks the same",
+        );
     }
     Check::good(CONTROLLER, format!("{holder} leads"))
 }
@@ -175,7 +196,9 @@ fn ready(area: &'static str, role: &str, pods: &[PodFact]) -> Check {
     } else {
         Check::note(area, what)
     };
-    check.by(evidence).advice("look at the pods' Events and logs")
+    check
+        .by(evidence)
+        .advice("look at the pods' Events and logs")
 }
 
 fn pickers(facts: &Facts) -> Vec<Check> {
@@ -190,13 +213,19 @@ fn pickers(facts: &Facts) -> Vec<Check> {
         .collect();
     let specs = facts.asked.iter().flat_map(|asked| &asked.models);
     for spec in specs {
-        let pool = (spec.key.namespace.as_str(), spec.pool.as_deref().unwrap_or_default());
+        let pool = (
+            spec.key.namespace.as_str(),
+            spec.pool.as_deref().unwrap_or_default(),
+        );
         if !pool.1.is_empty() && !wanted.contains(&pool) {
             wanted.push(pool);
         }
     }
     if wanted.is_empty() {
-        return vec![Check::note(PICKERS, "there is no InferencePool, and no model names a pool")];
+        return vec![Check::note(
+            PICKERS,
+            "there is no InferencePool, and no model names a pool",
+        )];
     }
     let mut checks = Vec::new();
     for (namespace, pool) in wanted {
@@ -214,15 +243,28 @@ fn pickers(facts: &Facts) -> Vec<Check> {
             );
             continue;
         }
-        checks.push(ready(PICKERS, &format!("{namespace}/{pool} endpoint picker"), &pods));
+        checks.push(ready(
+            PICKERS,
+            &format!("{namespace}/{pool} endpoint picker"),
+            &pods,
+        ));
         let closed = pods
             .iter()
             .find(|pod| !pod.ports.is_empty() && !pod.ports.contains(&names::admin::PORT));
         if let Some(pod) = closed {
             checks.push(
-                Check::note(PICKERS, format!("{} does not declare the port that demand is read from", pod.name))
-                    .by(format!("containerPorts {:?}", pod.ports))
-                    .advice(format!("declare containerPort {} (named admin), or whatever --admin-port says", names::admin::PORT)),
+                Check::note(
+                    PICKERS,
+                    format!(
+                        "{} does not declare the port that demand is read from",
+                        pod.name
+                    ),
+                )
+                .by(format!("containerPorts {:?}", pod.ports))
+                .advice(format!(
+                    "declare containerPort {} (named admin), or whatever --admin-port says",
+                    names::admin::PORT
+                )),
             );
         }
     }
@@ -237,14 +279,19 @@ fn models(facts: &Facts) -> Vec<Check> {
     let mut checks = Vec::new();
     if asked.models.is_empty() {
         checks.push(
-            Check::note(MODELS, "no model is asked to be sized")
-                .advice(format!("create a ModelScaler, or annotate a HorizontalPodAutoscaler or Deployment with {}", names::annotation::MODEL.canonical)),
+            Check::note(MODELS, "no model is asked to be sized").advice(format!(
+                "create a ModelScaler, or annotate a HorizontalPodAutoscaler or Deployment with {}",
+                names::annotation::MODEL.canonical
+            )),
         );
     }
     for spec in &asked.models {
         let findings: Vec<Check> = spec.findings.iter().map(found).collect();
         if findings.iter().all(|check| check.outcome != Outcome::Wrong) {
-            checks.push(Check::good(MODELS, format!("{} is sized as {} asks", spec.key, spec.source)));
+            checks.push(Check::good(
+                MODELS,
+                format!("{} is sized as {} asks", spec.key, spec.source),
+            ));
         }
         checks.extend(findings);
         for (place, policy) in spec.variants.iter().zip(&spec.policy.variants) {
@@ -270,7 +317,8 @@ fn found(finding: &Finding) -> Check {
         Topic::Target | Topic::Capacity => format!("asked for by {}", finding.about),
     };
     // The message says what to do by itself.
-    Check::new(MODELS, outcome, finding.message.clone()).by(format!("{} ({})", evidence, finding.reason))
+    Check::new(MODELS, outcome, finding.message.clone())
+        .by(format!("{} ({})", evidence, finding.reason))
 }
 
 fn zero_gate(variant: &str, hpa: &str, version: Option<(u32, u32)>) -> Check {

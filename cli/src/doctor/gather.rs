@@ -208,7 +208,10 @@ impl Cluster {
 
     async fn lease(&self, home: &str) -> Known<Option<LeaseFact>> {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), home);
-        let found = api.get_opt(names::kubernetes::CONTROLLER).await.map_err(words)?;
+        let found = api
+            .get_opt(names::kubernetes::CONTROLLER)
+            .await
+            .map_err(words)?;
         Ok(found.map(|lease| {
             let spec = lease.spec.unwrap_or_default();
             let renewed = spec.renew_time.map_or(0, |time| time.0.as_millisecond());
@@ -227,7 +230,8 @@ impl Cluster {
         const DELEGATE: &str = "bind it to the ClusterRole system:auth-delegator";
         const TRUST: &str =
             "bind it to the Role extension-apiserver-authentication-reader in kube-system";
-        const WATCH: &str = "bind it to the chart's ClusterRole, or to its Roles where --namespaces is set";
+        const WATCH: &str =
+            "bind it to the chart's ClusterRole, or to its Roles where --namespaces is set";
         let resource = |group: &str, resource: &str, verb: &str| ResourceAttributes {
             group: Some(group.into()),
             resource: Some(resource.into()),
@@ -237,8 +241,20 @@ impl Cluster {
         };
         let metric = names::kubernetes::DESIRED_REPLICAS.canonical;
         let mut rights = vec![
-            self.right(HPA, "read external metrics", READER, Asked::Resource(resource("external.metrics.k8s.io", metric, "list"))).await,
-            self.right(HPA, "read custom metrics", READER, Asked::Resource(resource("custom.metrics.k8s.io", "deployments.apps", "get"))).await,
+            self.right(
+                HPA,
+                "read external metrics",
+                READER,
+                Asked::Resource(resource("external.metrics.k8s.io", metric, "list")),
+            )
+            .await,
+            self.right(
+                HPA,
+                "read custom metrics",
+                READER,
+                Asked::Resource(resource("custom.metrics.k8s.io", "deployments.apps", "get")),
+            )
+            .await,
         ];
         let cluster = |attributes: ResourceAttributes| ResourceAttributes {
             namespace: None,
@@ -256,12 +272,44 @@ impl Cluster {
                 verb: Some("get".into()),
             };
             let asked = [
-                ("check tokens", DELEGATE, Asked::Resource(cluster(resource("authentication.k8s.io", "tokenreviews", "create")))),
-                ("check access", DELEGATE, Asked::Resource(cluster(resource("authorization.k8s.io", "subjectaccessreviews", "create")))),
-                ("read whom the API server trusts", TRUST, Asked::Resource(trusted)),
-                ("watch pods", WATCH, Asked::Resource(resource("", "pods", "watch"))),
-                ("watch HorizontalPodAutoscalers", WATCH, Asked::Resource(resource("autoscaling", "horizontalpodautoscalers", "watch"))),
-                ("read the endpoint pickers' demand", WATCH, Asked::Page(page)),
+                (
+                    "check tokens",
+                    DELEGATE,
+                    Asked::Resource(cluster(resource(
+                        "authentication.k8s.io",
+                        "tokenreviews",
+                        "create",
+                    ))),
+                ),
+                (
+                    "check access",
+                    DELEGATE,
+                    Asked::Resource(cluster(resource(
+                        "authorization.k8s.io",
+                        "subjectaccessreviews",
+                        "create",
+                    ))),
+                ),
+                (
+                    "read whom the API server trusts",
+                    TRUST,
+                    Asked::Resource(trusted),
+                ),
+                (
+                    "watch pods",
+                    WATCH,
+                    Asked::Resource(resource("", "pods", "watch")),
+                ),
+                (
+                    "watch HorizontalPodAutoscalers",
+                    WATCH,
+                    Asked::Resource(resource("autoscaling", "horizontalpodautoscalers", "watch")),
+                ),
+                (
+                    "read the endpoint pickers' demand",
+                    WATCH,
+                    Asked::Page(page),
+                ),
             ];
             for (what, advice, asked) in asked {
                 rights.push(self.right(who, what, advice, asked).await);
@@ -325,12 +373,17 @@ fn pod(pod: Pod) -> PodFact {
     let spec = pod.spec.unwrap_or_default();
     let containers = spec.containers.iter();
     let ports = containers.flat_map(|one| one.ports.iter().flatten());
-    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let mut conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
     PodFact {
         namespace: pod.metadata.namespace.unwrap_or_default(),
         name: pod.metadata.name.unwrap_or_default(),
         ready: conditions.any(|one| one.type_ == "Ready" && one.status == "True"),
-        account: spec.service_account_name.unwrap_or_else(|| "default".into()),
+        account: spec
+            .service_account_name
+            .unwrap_or_else(|| "default".into()),
         ports: ports
             .filter_map(|port| u16::try_from(port.container_port).ok())
             .collect(),
@@ -344,7 +397,8 @@ fn conditions(
 ) -> Vec<ConditionFact> {
     let mut facts = Vec::new();
     for hpa in hpas.iter().flatten() {
-        let Some(trimmed) = Hpa::trim(hpa.clone()).filter(|trimmed| !trimmed.reads.is_empty()) else {
+        let Some(trimmed) = Hpa::trim(hpa.clone()).filter(|trimmed| !trimmed.reads.is_empty())
+        else {
             continue;
         };
         let status = hpa.status.as_ref();
@@ -363,7 +417,8 @@ fn conditions(
         let Some(Scaler { source, status, .. }) = Scaler::trim(scaler.clone()) else {
             continue;
         };
-        let fact = |one: k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition, about: &Source| {
+        let fact = |one: k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition,
+                    about: &Source| {
             ConditionFact {
                 about: about.clone(),
                 kind: one.type_,

@@ -42,7 +42,10 @@ pub(super) fn render(explanation: &Explanation, now_ms: u64) -> String {
         let mark = if finding.note { "i" } else { "!" };
         line(
             &mut page,
-            format_args!("  {mark} {} ({}): {}", finding.reason, finding.about, finding.message),
+            format_args!(
+                "  {mark} {} ({}): {}",
+                finding.reason, finding.about, finding.message
+            ),
         );
     }
     if !explanation.changes.is_empty() {
@@ -64,14 +67,16 @@ pub(super) fn outline(explanation: &Explanation) -> String {
         let counts = (one.asked, one.ready, one.starting, one.pending, one.wanted);
         let _ = writeln!(outline, "{} {counts:?}", one.name);
     }
-    let sentences = explanation.why.iter().chain(
-        explanation
-            .variants
-            .iter()
-            .flat_map(|variant| &variant.why),
-    );
+    let sentences = explanation
+        .why
+        .iter()
+        .chain(explanation.variants.iter().flat_map(|variant| &variant.why));
     for sentence in sentences {
-        outline.extend(sentence.chars().filter(|c| !c.is_ascii_digit() && *c != '.'));
+        outline.extend(
+            sentence
+                .chars()
+                .filter(|c| !c.is_ascii_digit() && *c != '.'),
+        );
     }
     for finding in &explanation.findings {
         let _ = writeln!(outline, "{} {}", finding.reason, finding.about);
@@ -116,11 +121,20 @@ fn table(page: &mut String, variants: &[ExplainedVariant]) {
         page,
         format_args!(
             "{:width$}  {:>6}  {:>5}  {:>8}  {:>7}  {:>6}  {:>9}  {:>14}  {:>7}",
-            "variant", "asked", "ready", "starting", "pending", "wanted", "limits", "per replica", "cost/h"
+            "variant",
+            "asked",
+            "ready",
+            "starting",
+            "pending",
+            "wanted",
+            "limits",
+            "per replica",
+            "cost/h"
         ),
     );
     for one in variants {
-        let number = |number: Option<u32>| number.map_or("?".to_owned(), |number| number.to_string());
+        let number =
+            |number: Option<u32>| number.map_or("?".to_owned(), |number| number.to_string());
         let [min, max] = one.limits;
         let capacity = match one.capacity {
             Some(capacity) => format!("{capacity:.2} req/s"),
@@ -176,9 +190,7 @@ fn span(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use controller::kubernetes::explain::{
-        Change, ExplainedAutoscaler, ExplainedFinding, SCHEMA,
-    };
+    use controller::kubernetes::explain::{Change, ExplainedAutoscaler, ExplainedFinding, SCHEMA};
     use controller::published::ObjectRef;
 
     use super::*;

@@ -58,7 +58,8 @@ impl Controller {
             .and_then(|lease| lease.spec?.holder_identity)
             .filter(|holder| !holder.is_empty());
         let Some(pod) = holder else {
-            let what = format!("no controller leads in namespace {namespace}: nobody holds Lease {lease}");
+            let what =
+                format!("no controller leads in namespace {namespace}: nobody holds Lease {lease}");
             let advice = "see that its pods run, name another namespace with --controller-namespace, or give an address with --controller";
             return Err(Trouble::failed(what).advice(advice).into());
         };
@@ -119,16 +120,19 @@ impl Controller {
                     path.extend(["api", "v1", "namespaces", home, "pods", &of, "proxy"]);
                 }
                 extend(&mut url, namespace, model);
-                let request =
-                    Request::get(url.path()).body(Vec::new()).context("cannot build a request")?;
+                let request = Request::get(url.path())
+                    .body(Vec::new())
+                    .context("cannot build a request")?;
                 client
                     .request_text(request)
                     .await
                     .map_err(|error| match error {
                         kube::Error::Api(status) => refused(status.code, status.message.trim()),
-                        other => Trouble::failed(format!("controller pod {home}/{pod} cannot be asked"))
-                            .because(other)
-                            .into(),
+                        other => {
+                            Trouble::failed(format!("controller pod {home}/{pod} cannot be asked"))
+                                .because(other)
+                                .into()
+                        }
                     })
             }
         }
@@ -147,8 +151,11 @@ fn extend(url: &mut Url, namespace: &str, model: &str) {
 fn refused(code: u16, message: &str) -> anyhow::Error {
     let trouble = Trouble::failed(format!("the controller says: {message}"));
     match code {
-        404 => trouble.advice("see `kubectl get modelscalers` and the annotations of the model, or ask the leader"),
-        403 => trouble.advice("ask for the right to get pods/proxy, or forward a port and use --controller"),
+        404 => trouble.advice(
+            "see `kubectl get modelscalers` and the annotations of the model, or ask the leader",
+        ),
+        403 => trouble
+            .advice("ask for the right to get pods/proxy, or forward a port and use --controller"),
         _ => trouble,
     }
     .into()

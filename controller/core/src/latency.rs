@@ -11,7 +11,8 @@ pub trait Latency: Send + Sync {
     fn state(&self) -> State;
     /// Whether `row` lies outside of what either target was trained on.
     fn extrapolates(&self, row: &Features) -> bool;
-    /// Changes with every refit in force.
+    /// Changes with every refit in force. Two models of one version are taken to be the same: whoever brings models from
+    /// several sources must see to it that they differ, for instance by their checksums.
     fn version(&self) -> u64;
 }
 

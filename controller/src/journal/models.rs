@@ -186,7 +186,10 @@ mod tests {
         let (status, body) = fetch(&journal, "/decisions/chat/meta/llama").await;
         assert_eq!(status, StatusCode::OK);
         let explanation: Explanation = serde_json::from_str(&body).unwrap();
-        assert_eq!((explanation.model.as_str(), explanation.at_ms), ("meta/llama", 2_000));
+        assert_eq!(
+            (explanation.model.as_str(), explanation.at_ms),
+            ("meta/llama", 2_000)
+        );
         assert_eq!(explanation.variants[0].wanted, Some(3));
         assert_eq!(explanation.changes.len(), 1);
         assert!(explanation.changes[0].why[0].starts_with("h100 2 → 3: "));

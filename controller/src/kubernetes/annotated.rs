@@ -57,7 +57,8 @@ impl LastGood {
         let last = self.facts.get(&object).unwrap_or(&nothing);
         let facts = read.clone().keeping(last);
         findings.extend(read.problems.iter().map(|problem| {
-            let message = format!("{problem}; the last good value stays in force, else the default");
+            let message =
+                format!("{problem}; the last good value stays in force, else the default");
             Finding::new(Topic::Spec, "WrongAnnotation", source, message)
         }));
         self.seen.insert(object, facts.clone());
@@ -155,10 +156,15 @@ pub(super) fn models(
         let concerned = |spec: &&mut ModelSpec| {
             let namespace = *finding.about.namespace == *spec.key.namespace;
             let target = |variant: &VariantSpec| {
-                *variant.target.name == *finding.about.name && *variant.target.kind == *finding.about.kind
+                *variant.target.name == *finding.about.name
+                    && *variant.target.kind == *finding.about.kind
             };
             let asks = |variant: &VariantSpec| variant.source.same(&finding.about);
-            namespace && spec.variants.iter().any(|variant| asks(variant) || target(variant))
+            namespace
+                && spec
+                    .variants
+                    .iter()
+                    .any(|variant| asks(variant) || target(variant))
         };
         match specs.iter_mut().find(concerned) {
             Some(spec) => spec.findings.push(finding),
@@ -348,7 +354,11 @@ fn levels(pool: &ModelAnnotations) -> ModelAnnotations {
 fn names(asked: &[Asked]) -> Vec<String> {
     let alike = |name: &str| asked.iter().filter(|one| one.target.name == name).count() > 1;
     let named = |one: &Asked| match alike(&one.target.name) {
-        true => format!("{}-{}", one.target.name, one.target.kind.to_ascii_lowercase()),
+        true => format!(
+            "{}-{}",
+            one.target.name,
+            one.target.kind.to_ascii_lowercase()
+        ),
         false => one.target.name.clone(),
     };
     asked.iter().map(named).collect()
@@ -373,7 +383,9 @@ fn slo(
     facts: &impl Fn(&Asked) -> ModelAnnotations,
     findings: &mut Vec<Finding>,
 ) -> SloTargets {
-    let mut strictest = |name: names::Name, of: fn(&ModelAnnotations) -> Option<f64>, least: bool| {
+    let mut strictest = |name: names::Name,
+                         of: fn(&ModelAnnotations) -> Option<f64>,
+                         least: bool| {
         let told: Vec<(f64, &Source)> = asked
             .iter()
             .filter_map(|one| Some((of(&facts(one))?, &one.source)))

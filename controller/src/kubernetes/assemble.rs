@@ -87,7 +87,9 @@ impl Assembler {
                 valid.push(spec);
                 continue;
             };
-            let held = before.remove(&key).filter(|held| held.source.same(&spec.source));
+            let held = before
+                .remove(&key)
+                .filter(|held| held.source.same(&spec.source));
             let kept = if held.is_some() {
                 "what was asked for before stays in force"
             } else {

@@ -159,12 +159,7 @@ fn opposed(spec: &ModelSpec, variant: &VariantSpec, hpas: &[&Arc<Hpa>]) -> Optio
 }
 
 /// How an HPA reads our metrics: kind of target, and the series that its selector finds.
-fn readings(
-    spec: &ModelSpec,
-    variant: &VariantSpec,
-    hpa: &Hpa,
-    catalog: &Catalog,
-) -> Vec<Finding> {
+fn readings(spec: &ModelSpec, variant: &VariantSpec, hpa: &Hpa, catalog: &Catalog) -> Vec<Finding> {
     let mut told = Vec::new();
     for reading in &hpa.reads {
         told.extend(wrong_target(hpa, reading));
@@ -200,7 +195,12 @@ pub(super) fn wrong_target(hpa: &Hpa, reading: &Reading) -> Option<Finding> {
         }
         _ => return None,
     };
-    Some(Finding::new(Topic::Autoscaler, reason, &hpa.source, message))
+    Some(Finding::new(
+        Topic::Autoscaler,
+        reason,
+        &hpa.source,
+        message,
+    ))
 }
 
 /// All returned series are summed by an HPA: it must find exactly the one of its own target.
@@ -244,11 +244,17 @@ fn wrong_series(
             ),
         ),
     };
-    Some(Finding::new(Topic::Autoscaler, reason, &hpa.source, message))
+    Some(Finding::new(
+        Topic::Autoscaler,
+        reason,
+        &hpa.source,
+        message,
+    ))
 }
 
 fn is_own(series: &Series, variant: &str, model: &str) -> bool {
-    let holds = |label: &str, value: &str| series.labels.get(label).is_some_and(|held| held == value);
+    let holds =
+        |label: &str, value: &str| series.labels.get(label).is_some_and(|held| held == value);
     holds(names::series::VARIANT, variant) && holds(names::series::MODEL, model)
 }
 

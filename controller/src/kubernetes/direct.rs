@@ -248,10 +248,7 @@ async fn handle(
     else {
         return hand;
     };
-    let done = tokio::time::timeout(
-        TIMEOUT,
-        resize(client, &resource, now, order, hand.clone()),
-    );
+    let done = tokio::time::timeout(TIMEOUT, resize(client, &resource, now, order, hand.clone()));
     match done.await {
         Ok(Ok(after)) => after,
         // Somebody was quicker: what they did is seen next time.
@@ -262,7 +259,10 @@ async fn handle(
             hand
         }
         Err(_) => {
-            tracing::warn!(target = order.target.name(), "the API server did not answer in time");
+            tracing::warn!(
+                target = order.target.name(),
+                "the API server did not answer in time"
+            );
             hand
         }
     }

@@ -222,7 +222,9 @@ fn autoscaler(
     };
     let name = format!("{} {}", object.kind, object.name);
     let says = match (makes, decided, view.asked) {
-        (Some(makes), Some(decided), Some(asked)) if makes == asked && decided.replicas != asked => {
+        (Some(makes), Some(decided), Some(asked))
+            if makes == asked && decided.replicas != asked =>
+        {
             format!(
                 "{name} is told {} and keeps {asked}: the difference lies within its tolerance or beyond its limits {} to {}",
                 decided.replicas, found.min, found.max

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use controller_core::hpa::Tolerance;
 use crds::annotations::{Read, read};
 use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, HorizontalPodAutoscaler, HorizontalPodAutoscalerBehavior,
-    HPAScalingRules, MetricSpec, MetricTarget,
+    CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerBehavior, MetricSpec, MetricTarget,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -271,10 +271,17 @@ mod tests {
         assert_eq!((plain.min, plain.max), (1, 8));
         assert_eq!(plain.tolerance, Tolerance::DEFAULT);
         assert_eq!(plain.asked, None);
-        let told =
-            hpa(json!({"minReplicas": 0, "behavior": {"scaleUp": {"tolerance": "0"}, "scaleDown": {"tolerance": "50m"}}}));
+        let told = hpa(
+            json!({"minReplicas": 0, "behavior": {"scaleUp": {"tolerance": "0"}, "scaleDown": {"tolerance": "50m"}}}),
+        );
         assert_eq!(told.min, 0);
-        assert_eq!(told.tolerance, Tolerance { up: 0.0, down: 0.05 });
+        assert_eq!(
+            told.tolerance,
+            Tolerance {
+                up: 0.0,
+                down: 0.05
+            }
+        );
     }
 
     #[test]
@@ -303,7 +310,10 @@ mod tests {
             external.selector.as_deref(),
             Some("variant=llama,role in (both,decode)")
         );
-        assert_eq!((object.metric, object.spelling), (Metric::DesiredRatio, Spelling::Alias));
+        assert_eq!(
+            (object.metric, object.spelling),
+            (Metric::DesiredRatio, Spelling::Alias)
+        );
         assert_eq!(object.target, Target::Value(1.5));
         assert_eq!(object.selector, None);
         assert!(matches!(&object.from, From::Object(of) if of.name == "llama"));

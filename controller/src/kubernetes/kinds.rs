@@ -20,10 +20,7 @@ const ALWAYS: [(&str, &str); 4] = [
     ("apps/v1", "Deployment"),
     ("apps/v1", "StatefulSet"),
     ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"),
-    (
-        "disaggregatedset.x-k8s.io/v1",
-        "DisaggregatedSetRoleScaler",
-    ),
+    ("disaggregatedset.x-k8s.io/v1", "DisaggregatedSetRoleScaler"),
 ];
 /// Most kinds that are followed; further ones are as good as unknown.
 const MAX_KINDS: usize = 32;
@@ -212,14 +209,7 @@ impl Kinds {
         };
         let (api_version, kind) = (resource.api_version.clone(), resource.kind.clone());
         let trim = move |object| Workload::trim(&api_version, &kind, object);
-        follow(
-            api,
-            Selection::all(),
-            trim,
-            *clock,
-            shutdown.clone(),
-            tasks,
-        )
+        follow(api, Selection::all(), trim, *clock, shutdown.clone(), tasks)
     }
 
     fn set(&self, key: &GroupKind, state: KindState) {
@@ -250,7 +240,10 @@ pub(super) mod testing {
 
     /// Kinds of which exactly one is known.
     pub(crate) fn known(client: Client, resource: ApiResource, store: Store<Workload>) -> Kinds {
-        let key: GroupKind = (resource.group.as_str().into(), resource.kind.as_str().into());
+        let key: GroupKind = (
+            resource.group.as_str().into(),
+            resource.kind.as_str().into(),
+        );
         let shared = Shared {
             client,
             namespace: None,

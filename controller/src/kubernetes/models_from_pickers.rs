@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use controller_core::Latency;
 use epp_core::report::ClassReport;
 use predictor::snapshot::ClassModel;
-use predictor::{LatencyModel, State, Target};
+use predictor::{Features, LatencyModel, Prediction, State, Target};
 use serde::Serialize;
 
 /// Another picker's model takes over when it knows this many times as much of the present as the one in use: two
@@ -45,10 +46,51 @@ pub struct InUse {
     pub fetched: Duration,
     /// The model.
     #[serde(skip)]
-    pub model: Arc<LatencyModel>,
+    model: Arc<Adopted>,
+}
+
+/// A picker's model, told from another picker's of the same version: capacities computed with one are not the other's.
+#[derive(Debug)]
+struct Adopted {
+    model: LatencyModel,
+    version: u64,
+}
+
+impl Latency for Adopted {
+    fn predict(&self, rows: &[Features], out: &mut Vec<Prediction>) {
+        Latency::predict(&self.model, rows, out);
+    }
+    fn state(&self) -> State {
+        Latency::state(&self.model)
+    }
+    fn extrapolates(&self, row: &Features) -> bool {
+        Latency::extrapolates(&self.model, row)
+    }
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Adopted {
+    fn new(from: &str, fitted_at_ms: u64, model: LatencyModel) -> Self {
+        const PRIME: u64 = 0x0100_0000_01b3;
+        // FNV-1a over the picker's name, from the refit on. A picker that forgot counts its refits anew, but not at
+        // the same time; which it tells to some milliseconds only.
+        let fitted = fitted_at_ms / 10_000;
+        let seed = (model.version().wrapping_mul(PRIME) ^ fitted).wrapping_mul(PRIME);
+        let version = from.bytes().fold(seed, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(PRIME)
+        });
+        Self { model, version }
+    }
 }
 
 impl InUse {
+    /// The model, to size by.
+    pub fn latency(&self) -> Arc<dyn Latency> {
+        Arc::clone(&self.model) as Arc<dyn Latency>
+    }
+
     /// What its fresh labels are worth by now.
     fn fresh(&self, now: Duration) -> f64 {
         let lives = now.saturating_sub(self.fetched).as_secs_f64() / HALF_LIFE.as_secs_f64();
@@ -78,7 +120,11 @@ fn fresh(report: &ClassReport) -> f64 {
 
 /// A count of labels that is none counts as no labels.
 fn whole_or_none(labels: f64) -> f64 {
-    if labels.is_finite() { labels.max(0.0) } else { 0.0 }
+    if labels.is_finite() {
+        labels.max(0.0)
+    } else {
+        0.0
+    }
 }
 
 impl Snapshots {
@@ -87,7 +133,9 @@ impl Snapshots {
         let offer = self.offers.entry(uid.to_owned()).or_default();
         name.clone_into(&mut offer.name);
         offer.classes.clear();
-        offer.classes.extend(classes.iter().take(MAX_CLASSES).cloned());
+        offer
+            .classes
+            .extend(classes.iter().take(MAX_CLASSES).cloned());
     }
 
     /// The picker is gone or silent; what was fetched from it stays in use.
@@ -97,10 +145,12 @@ impl Snapshots {
 
     /// Whether picker `uid` is to be asked for its models now. Saying so counts as asking.
     pub fn ask(&mut self, now: Duration, uid: &str) -> bool {
-        let wanted = self
-            .offers
-            .get(uid)
-            .is_some_and(|offer| offer.classes.iter().any(|class| self.wants(now, uid, class)));
+        let wanted = self.offers.get(uid).is_some_and(|offer| {
+            offer
+                .classes
+                .iter()
+                .any(|class| self.wants(now, uid, class))
+        });
         match self.offers.get_mut(uid) {
             Some(offer) if wanted && offer.asked.is_none_or(|at| now >= at + REST) => {
                 offer.asked = Some(now);
@@ -184,7 +234,7 @@ impl Snapshots {
                 fresh_labels: whole_or_none(ttft + tpot),
                 fitted_at_ms: model.fitted_at_ms,
                 fetched: now,
-                model: Arc::new(model.model),
+                model: Arc::new(Adopted::new(&offer.name, model.fitted_at_ms, model.model)),
             };
             self.in_use.insert(used.class.clone(), used);
         }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crds::{InferencePool, ModelScaler};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod as FullPod;
-use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use kubernetes::watch::{Selection, Store, follow};
 use runtime::{Clock, Shutdown, Tasks};

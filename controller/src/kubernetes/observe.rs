@@ -78,9 +78,7 @@ impl Memory {
         state: &ScaleState,
         pods: &PodIndex,
     ) -> VariantView {
-        let selected: Vec<_> = pods
-            .select(&spec.key.namespace, &state.selector)
-            .collect();
+        let selected: Vec<_> = pods.select(&spec.key.namespace, &state.selector).collect();
         let Counted { replicas, waiting } = count(selected.iter().copied());
         let mut view = VariantView {
             asked: state.replicas,
@@ -96,7 +94,10 @@ impl Memory {
                 (None, Some(waiting), _) => ("PodsPending", waiting.to_string()),
                 (None, None, _) => (
                     "PodsMissing",
-                    format!("were not made by the controller of the target for {} s: look at the target's Events", CREATION.as_secs()),
+                    format!(
+                        "were not made by the controller of the target for {} s: look at the target's Events",
+                        CREATION.as_secs()
+                    ),
                 ),
             };
             let (reason, why) = told;
@@ -124,7 +125,10 @@ impl Memory {
             pending,
             ..
         } = view.replicas;
-        let missing = view.asked.unwrap_or(0).saturating_sub(ready + starting + pending);
+        let missing = view
+            .asked
+            .unwrap_or(0)
+            .saturating_sub(ready + starting + pending);
         if missing == 0 {
             self.missing_since = None;
             return 0;

@@ -12,8 +12,8 @@ pub mod trust;
 
 pub use check::{Nonsense, Seen, check};
 pub use connection::{Ask, Connection, FetchError, Page};
-pub use poll::{Now, PERIOD, Poller};
 pub use pod::{ADMIN_PORT_NAME, PickerPod};
+pub use poll::{Now, PERIOD, Poller};
 pub use share::share;
 pub use supervise::{Supervisor, pods};
 pub use trust::TrustOptions;

@@ -197,7 +197,6 @@ impl PodIndex {
             .filter(move |pod| *pod.namespace == *namespace && selector.matches(&pod.labels))
     }
 
-
     /// The shortest list that holds all selected pods.
     fn candidates<'a>(
         &'a self,

@@ -2,8 +2,8 @@
 
 mod ask;
 mod integral;
-mod rounds;
 pub mod query;
+mod rounds;
 
 pub use ask::{Prometheus, PrometheusError, PrometheusOptions};
 pub use integral::Integral;

@@ -143,17 +143,29 @@ pub async fn start(
     let tls = server(&authority.borrow(), clock)?;
     tls.watch(shutdown.clone(), tasks);
     let limits = ServeOptions::default();
-    serve::https(followers, tls, lead.routes(), limits, shutdown.clone(), tasks);
-    ground.decide(&sources, &board, &journal, &shown, &states, &leadership, authority);
-    let authenticator = Authenticator::start(
-        ground.client.clone(),
-        clock,
+    serve::https(
+        followers,
+        tls,
+        lead.routes(),
+        limits,
         shutdown.clone(),
         tasks,
     );
+    ground.decide(
+        &sources,
+        &board,
+        &journal,
+        &shown,
+        &states,
+        &leadership,
+        authority,
+    );
+    let authenticator = Authenticator::start(ground.client.clone(), clock, shutdown.clone(), tasks);
     let authorizer = Authorizer::new(ground.client.clone(), clock);
     let api = MetricsApi::new(board.clone(), authenticator, authorizer, shutdown.clone());
-    let metrics_api = ground.serve_api(&api, &journal, certificates, &shown).await?;
+    let metrics_api = ground
+        .serve_api(&api, &journal, certificates, &shown)
+        .await?;
     let pages = ground.serve_pages(&api, &journal, metrics).await?;
     let keda = ground.serve_keda(&board).await?;
     Ok(Running {
@@ -189,7 +201,8 @@ impl Ground<'_> {
         let serving = match &options.cert_dir {
             None => own.serving,
             Some(folder) => {
-                let mounted = ServerTls::from_files(folder.join("tls.crt"), folder.join("tls.key"))?;
+                let mounted =
+                    ServerTls::from_files(folder.join("tls.crt"), folder.join("tls.key"))?;
                 mounted.watch(self.shutdown.clone(), self.tasks);
                 mounted
             }
@@ -339,7 +352,14 @@ impl Ground<'_> {
             .layer(from_fn_with_state(counted, count))
             .merge(api.gate().protect(journal.routes()));
         let limits = ServeOptions::default();
-        serve::https(listener, tls, router, limits, self.shutdown.clone(), self.tasks);
+        serve::https(
+            listener,
+            tls,
+            router,
+            limits,
+            self.shutdown.clone(),
+            self.tasks,
+        );
         Ok(at)
     }
 
@@ -373,7 +393,13 @@ impl Ground<'_> {
         let at = local(&listener, asked);
         let scaler = ExternalScaler::new(board.clone(), self.shutdown.clone());
         let limits = ServeOptions::default();
-        serve::http(listener, scaler.router(), limits, self.shutdown.clone(), self.tasks);
+        serve::http(
+            listener,
+            scaler.router(),
+            limits,
+            self.shutdown.clone(),
+            self.tasks,
+        );
         Ok(Some(at))
     }
 }

@@ -209,11 +209,20 @@ pub(super) mod tests {
         assert_eq!(policy.validate(), Ok(()));
         assert_eq!(policy.key.to_string(), "chat/llama");
         let slo = policy.classes[0].slo;
-        assert_eq!((slo.percentile, slo.ttft_ms, slo.tpot_ms), (0.95, 500.0, 50.0));
+        assert_eq!(
+            (slo.percentile, slo.ttft_ms, slo.tpot_ms),
+            (0.95, 500.0, 50.0)
+        );
         let variant = &policy.variants[0];
-        assert_eq!((variant.min, variant.max, variant.cost_per_hour), (1, 8, 4.0));
+        assert_eq!(
+            (variant.min, variant.max, variant.cost_per_hour),
+            (1, 8, 4.0)
+        );
         assert_eq!(variant.startup, CoreStartup::Fixed(Duration::from_secs(60)));
-        assert_eq!((policy.gpu_budget, policy.cost_budget), (Some(16), Some(40.0)));
+        assert_eq!(
+            (policy.gpu_budget, policy.cost_budget),
+            (Some(16), Some(40.0))
+        );
         let behavior = &policy.behavior;
         assert_eq!((behavior.margin, behavior.step_up), (0.2, 2));
         assert_eq!(behavior.scale_down_guard, Duration::from_secs(90));

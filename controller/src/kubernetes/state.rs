@@ -200,42 +200,57 @@ impl Keeper {
         };
         // Applied as the only owner of the chunks: those of models that are gone go, too.
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        tokio::time::timeout(DEADLINE, self.maps.patch(STATE, &parameters, &Patch::Apply(&map)))
-            .await
-            .map_err(|_| StateError::Deadline)??;
+        tokio::time::timeout(
+            DEADLINE,
+            self.maps.patch(STATE, &parameters, &Patch::Apply(&map)),
+        )
+        .await
+        .map_err(|_| StateError::Deadline)??;
         self.written = Some(states);
         Ok(left_out)
     }
 }
 
-/// Keeps what is handed over while this replica leads, once more when draining begins, until `shutdown` is stopped.
+/// Keeps what is handed over while this replica leads, every ten seconds and once more when draining begins; tells
+/// `written` of every attempt.
 pub async fn keep(
     mut keeper: Keeper,
     mut states: watch::Receiver<Arc<States>>,
-    leadership: watch::Receiver<Leadership>,
-    metrics: impl Fn(bool),
+    mut leadership: watch::Receiver<Leadership>,
+    written: impl Fn(bool),
     shutdown: Shutdown,
 ) {
-    let mut ends = false;
-    while !ends {
-        let led = leadership.borrow().leader;
+    let mut leads = leadership.borrow_and_update().leader;
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !shutdown.is_draining() {
         tokio::select! {
-            () = shutdown.draining() => ends = true,
-            () = tokio::time::sleep(PERIOD) => {}
+            biased;
+            () = shutdown.draining() => {}
+            changed = leadership.changed() => {
+                // Draining gives the Lease back: who led until then has decided last.
+                if changed.is_ok() && !shutdown.is_draining() {
+                    leads = leadership.borrow_and_update().leader;
+                    continue;
+                }
+            }
+            _ = ticks.tick() => {}
         }
-        // Who led when draining began has decided last.
-        if !(leadership.borrow().leader || (ends && led)) || !states.has_changed().unwrap_or(false) {
+        if !leads || !states.has_changed().unwrap_or(false) {
             continue;
         }
         let newest = States::clone(&states.borrow_and_update());
-        match keeper.keep(newest).await {
-            Ok(0) => metrics(true),
+        let kept = keeper.keep(newest).await;
+        written(kept.is_ok());
+        match kept {
+            Ok(0) => {}
             Ok(left_out) => {
-                metrics(true);
-                tracing::warn!(left_out, "what is remembered of some models does not fit into ConfigMap {STATE}: after a restart they begin anew");
+                tracing::warn!(
+                    left_out,
+                    "what is remembered of some models does not fit into ConfigMap {STATE}: after a restart they begin anew"
+                );
             }
             Err(error) => {
-                metrics(false);
                 states.mark_changed();
                 tracing::warn!(%error, "what decisions remember could not be kept");
             }

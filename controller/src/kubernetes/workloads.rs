@@ -51,11 +51,12 @@ impl Workload {
 
 /// The message of a `ReplicaFailure` that holds.
 fn refused(status: &Value) -> Option<Box<str>> {
-    let holds = |condition: &&Value| {
-        condition["type"] == "ReplicaFailure" && condition["status"] == "True"
-    };
+    let holds =
+        |condition: &&Value| condition["type"] == "ReplicaFailure" && condition["status"] == "True";
     let failure = status["conditions"].as_array()?.iter().find(holds)?;
-    let message = failure["message"].as_str().unwrap_or("pods cannot be created");
+    let message = failure["message"]
+        .as_str()
+        .unwrap_or("pods cannot be created");
     Some(message[..message.floor_char_boundary(LONGEST_MESSAGE)].into())
 }
 
@@ -78,7 +79,10 @@ mod tests {
     #[test]
     fn counts_and_selectors_are_where_kinds_keep_them() {
         let plain = workload(json!({}));
-        assert_eq!((plain.replicas, &plain.selector, &plain.refused), (Some(3), &None, &None));
+        assert_eq!(
+            (plain.replicas, &plain.selector, &plain.refused),
+            (Some(3), &None, &None)
+        );
         assert_eq!(plain.source.generation, None);
         assert_eq!(plain.asked.unwrap().facts.model.as_deref(), Some("llama"));
         let group = workload(json!({"hpaPodSelector": "worker-index=0"}));

@@ -80,6 +80,14 @@ impl Api {
         self.state.lock().unwrap().objects.contains_key(&key)
     }
 
+    /// Who holds a Lease of the controllers.
+    pub(crate) fn holder(&self, lease: &str) -> String {
+        let key = ("leases".into(), "headroom".into(), lease.into());
+        let known = self.state.lock().unwrap();
+        let holder = &known.objects[&key]["spec"]["holderIdentity"];
+        holder.as_str().unwrap_or_default().to_owned()
+    }
+
     fn write(&self, key: Key, object: Option<Value>) -> Value {
         let mut known = self.state.lock().unwrap();
         let version = *self.version.borrow() + 1;
@@ -89,7 +97,14 @@ impl Api {
             Some(mut object) => {
                 object["metadata"]["resourceVersion"] = version.to_string().into();
                 known.objects.insert(key.clone(), object.clone());
-                (if before.is_some() { "MODIFIED" } else { "ADDED" }, object)
+                (
+                    if before.is_some() {
+                        "MODIFIED"
+                    } else {
+                        "ADDED"
+                    },
+                    object,
+                )
             }
         };
         let event = json!({"type": kind, "object": shown});
@@ -100,7 +115,12 @@ impl Api {
 }
 
 fn key_of(plural: &str, object: &Value) -> Key {
-    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let text = |field: &str| {
+        object["metadata"][field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (plural.to_owned(), text("namespace"), text("name"))
 }
 
@@ -130,7 +150,11 @@ async fn answer(State(api): State<Arc<Api>>, method: Method, uri: Uri, body: Byt
             collection(&api, plural, namespace, query)
         }
         ["namespaces", namespace, plural, name, sub @ ..] if PLURALS.contains(plural) => {
-            let key = ((*plural).to_owned(), (*namespace).to_owned(), (*name).to_owned());
+            let key = (
+                (*plural).to_owned(),
+                (*namespace).to_owned(),
+                (*name).to_owned(),
+            );
             one(&api, &method, key, sub, &body)
         }
         _ => refuse(StatusCode::NOT_FOUND, "NotFound"),
@@ -152,7 +176,11 @@ fn create(api: &Api, plural: &str, namespace: &str, body: &[u8]) -> Response {
     if api.state.lock().unwrap().objects.contains_key(&key) {
         return refuse(StatusCode::CONFLICT, "AlreadyExists");
     }
-    (StatusCode::CREATED, axum::Json(api.write(key, Some(object)))).into_response()
+    (
+        StatusCode::CREATED,
+        axum::Json(api.write(key, Some(object))),
+    )
+        .into_response()
 }
 
 fn one(api: &Api, method: &Method, key: Key, sub: &[&str], body: &[u8]) -> Response {
@@ -211,10 +239,17 @@ fn collection(api: &Arc<Api>, plural: &str, namespace: &str, query: &str) -> Res
         plural: plural.to_owned(),
         namespace: namespace.to_owned(),
         label: parameters.get("labelSelector").cloned(),
-        name: field.and_then(|field| field.strip_prefix("metadata.name=")).map(str::to_owned),
+        name: field
+            .and_then(|field| field.strip_prefix("metadata.name="))
+            .map(str::to_owned),
     };
-    if parameters.get("watch").is_some_and(|value| value == "true" || value == "1") {
-        let from = parameters.get("resourceVersion").and_then(|text| text.parse().ok());
+    if parameters
+        .get("watch")
+        .is_some_and(|value| value == "true" || value == "1")
+    {
+        let from = parameters
+            .get("resourceVersion")
+            .and_then(|text| text.parse().ok());
         return follow(Arc::clone(api), selected, from.unwrap_or(0));
     }
     let known = api.state.lock().unwrap();
@@ -231,25 +266,28 @@ fn collection(api: &Arc<Api>, plural: &str, namespace: &str, query: &str) -> Res
 
 fn follow(api: Arc<Api>, selected: Selected, from: u64) -> Response {
     let changes = api.version.subscribe();
-    let stream = unfold((api, selected, from, changes), |(api, selected, from, mut changes)| async move {
-        loop {
-            if api.away.load(Ordering::Relaxed) {
-                return None;
+    let stream = unfold(
+        (api, selected, from, changes),
+        |(api, selected, from, mut changes)| async move {
+            loop {
+                if api.away.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let (reached, lines) = {
+                    let known = api.state.lock().unwrap();
+                    let news = known.log.iter().filter(|(version, key, event)| {
+                        *version > from && selected.holds(key, &event["object"])
+                    });
+                    let lines: String = news.map(|(_, _, event)| format!("{event}\n")).collect();
+                    (*api.version.borrow(), lines)
+                };
+                if !lines.is_empty() {
+                    let chunk = Ok::<_, std::convert::Infallible>(lines);
+                    return Some((chunk, (api, selected, reached, changes)));
+                }
+                changes.changed().await.ok()?;
             }
-            let (reached, lines) = {
-                let known = api.state.lock().unwrap();
-                let news = known.log.iter().filter(|(version, key, event)| {
-                    *version > from && selected.holds(key, &event["object"])
-                });
-                let lines: String = news.map(|(_, _, event)| format!("{event}\n")).collect();
-                (*api.version.borrow(), lines)
-            };
-            if !lines.is_empty() {
-                let chunk = Ok::<_, std::convert::Infallible>(lines);
-                return Some((chunk, (api, selected, reached, changes)));
-            }
-            changes.changed().await.ok()?;
-        }
-    });
+        },
+    );
     Body::from_stream(stream).into_response()
 }

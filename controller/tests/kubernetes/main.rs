@@ -28,7 +28,9 @@ fn answer(replica: &Replica) -> Result<u32, String> {
 fn desired(posted: &Posted, now: Duration) -> Result<u32, String> {
     let models = &posted.published().models;
     let model = models.first().ok_or("nothing is published")?;
-    posted.answer(model, now).map_err(|error| error.to_string())?;
+    posted
+        .answer(model, now)
+        .map_err(|error| error.to_string())?;
     Ok(model.variants[0].desired)
 }
 
@@ -41,33 +43,52 @@ async fn demand_of_all_pickers_becomes_replicas_and_a_silent_one_takes_none_away
     let replica = world.replica("c-0").await;
     until("a first decision", || answer(&replica) == Ok(1)).await;
     let why = replica.running.journal.explain(&key()).unwrap();
-    assert_eq!((why.snapshots.len(), why.snapshots[0].from.as_str()), (1, "epp-a"));
-    assert!(why.notes[0].contains("as the endpoint pickers report it"), "{:?}", why.notes);
+    assert_eq!(
+        (why.snapshots.len(), why.snapshots[0].from.as_str()),
+        (1, "epp-a")
+    );
+    assert!(
+        why.notes[0].contains("as the endpoint pickers report it"),
+        "{:?}",
+        why.notes
+    );
 
     // Far beyond what one replica takes, and only together: neither half would need as many.
     a.rate(150.0);
     b.rate(150.0);
-    until("more replicas", || answer(&replica).is_ok_and(|count| count >= 3)).await;
+    until("more replicas", || {
+        answer(&replica).is_ok_and(|count| count >= 3)
+    })
+    .await;
 
     // One falls silent while the other's load goes away: nothing is taken away for it.
     a.rate(1.0);
     b.hang(true);
     until("the silent picker is named", || {
         let why = replica.running.journal.explain(&key());
-        let silent = why.and_then(|why| why.decision).map(|decision| decision.silent);
+        let silent = why
+            .and_then(|why| why.decision)
+            .map(|decision| decision.silent);
         silent.is_some_and(|silent| silent.iter().any(|one| one.id == "uid-b"))
     })
     .await;
     let held = replica.running.board.latest().published().models[0].variants[0].desired;
     assert!(held >= 3, "{held}");
     let notes = replica.running.journal.explain(&key()).unwrap().notes;
-    assert!(notes.iter().any(|note| note.starts_with("endpoint picker epp-b: no answer")), "{notes:?}");
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.starts_with("endpoint picker epp-b: no answer")),
+        "{notes:?}"
+    );
 
     // Its pod is gone: its share with it.
     world.api.delete("pods", "ns", "epp-b");
     until("nobody is silent", || {
         let why = replica.running.journal.explain(&key());
-        let silent = why.and_then(|why| why.decision).map(|decision| decision.silent);
+        let silent = why
+            .and_then(|why| why.decision)
+            .map(|decision| decision.silent);
         silent.is_some_and(|silent| silent.is_empty())
     })
     .await;
@@ -83,11 +104,17 @@ async fn nonsense_is_silence_and_is_named() {
     until("the reason is shown", || {
         let why = replica.running.journal.explain(&key());
         let notes = why.map(|why| why.notes).unwrap_or_default();
-        notes.iter().any(|note| note.starts_with("endpoint picker epp-a: schema 99"))
+        notes
+            .iter()
+            .any(|note| note.starts_with("endpoint picker epp-a: schema 99"))
     })
     .await;
     let model = replica.running.board.latest().published().models[0].clone();
-    assert!(matches!(model.state, Answer::Cold { .. }), "{:?}", model.state);
+    assert!(
+        matches!(model.state, Answer::Cold { .. }),
+        "{:?}",
+        model.state
+    );
     replica.stop().await;
 }
 
@@ -140,10 +167,18 @@ async fn a_restarted_controller_goes_on_from_what_is_kept() {
     let picker = world.picker("a").await;
     picker.rate(200.0);
     let first = world.replica("c-0").await;
-    until("many replicas", || answer(&first).is_ok_and(|count| count >= 3)).await;
+    until("many replicas", || {
+        answer(&first).is_ok_and(|count| count >= 3)
+    })
+    .await;
     let before = answer(&first).unwrap();
     first.stop().await;
     assert!(world.api.exists("configmaps", "headroom", "headroom-state"));
+    assert_eq!(
+        world.api.holder("headroom-controller"),
+        "",
+        "the Lease is given back"
+    );
 
     let second = world.replica("c-1").await;
     let mut seen = Vec::new();
@@ -153,7 +188,10 @@ async fn a_restarted_controller_goes_on_from_what_is_kept() {
     })
     .await;
     // The target still asks for one replica: whoever begins anew would begin with that.
-    assert!(seen.iter().all(|count| *count >= before), "{seen:?} after {before}");
+    assert!(
+        seen.iter().all(|count| *count >= before),
+        "{seen:?} after {before}"
+    );
     second.stop().await;
 }
 
@@ -163,14 +201,23 @@ async fn without_the_api_server_decisions_go_on_until_the_lease_runs_out_and_com
     let picker = world.picker("a").await;
     picker.rate(200.0);
     let replica = world.replica("c-0").await;
-    until("many replicas", || answer(&replica).is_ok_and(|count| count >= 3)).await;
+    until("many replicas", || {
+        answer(&replica).is_ok_and(|count| count >= 3)
+    })
+    .await;
     let before = answer(&replica).unwrap();
     world.api.away(true);
-    until("the lease runs out", || !replica.running.leadership.borrow().leader).await;
+    until("the lease runs out", || {
+        !replica.running.leadership.borrow().leader
+    })
+    .await;
     // Nothing else was decided meanwhile: what is served is what was served, or nothing.
     assert!(answer(&replica).is_ok_and(|count| count >= before) || answer(&replica).is_err());
     world.api.away(false);
-    until("it leads again", || replica.running.leadership.borrow().leader).await;
+    until("it leads again", || {
+        replica.running.leadership.borrow().leader
+    })
+    .await;
     until("it decides again", || answer(&replica).is_ok()).await;
     assert!(answer(&replica).unwrap() >= before);
     replica.stop().await;

@@ -71,7 +71,14 @@ impl Picker {
             .route(admin::DEMAND, get(demand))
             .route(admin::MODEL, get(model))
             .with_state(Arc::clone(&picker));
-        serve::https(listener, tls, router, ServeOptions::default(), shutdown, &Tasks::new());
+        serve::https(
+            listener,
+            tls,
+            router,
+            ServeOptions::default(),
+            shutdown,
+            &Tasks::new(),
+        );
         (picker, port)
     }
 

@@ -97,7 +97,8 @@ impl World {
 
     /// A picker of the pool, with its pod.
     pub(crate) async fn picker(&self, name: &str) -> Arc<Picker> {
-        let (picker, port) = Picker::serve(name, TOKEN, &self.authority, Arc::clone(&self.models)).await;
+        let (picker, port) =
+            Picker::serve(name, TOKEN, &self.authority, Arc::clone(&self.models)).await;
         self.api.put(
             "pods",
             json!({
@@ -196,8 +197,8 @@ impl Replica {
     /// Ends it as SIGTERM does.
     pub(crate) async fn stop(self) {
         self.shutdown.begin_drain();
-        // What the last leader decided is written before everything is stopped.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let leadership = self.running.leadership.clone();
+        until("the Lease is given back", || !leadership.borrow().leader).await;
         self.shutdown.stop();
         self.tasks.join().await;
     }

@@ -97,7 +97,10 @@ pub struct Shape {
 impl Default for Shape {
     fn default() -> Self {
         Self {
-            nodes: vec!["cpu,cpu=256,memory=512Gi,pods=200".to_owned(), "h100,product=H100,gpu=16,cpu=64".to_owned()],
+            nodes: vec![
+                "cpu,cpu=256,memory=512Gi,pods=200".to_owned(),
+                "h100,product=H100,gpu=16,cpu=64".to_owned(),
+            ],
             arguments: Vec::new(),
         }
     }
@@ -164,16 +167,32 @@ impl Cluster {
 
     /// A client with the rights of one ServiceAccount.
     pub async fn client_as(&self, namespace: &str, account: &str) -> Client {
-        let output = self.run(&["kubeconfig", "--serviceaccount", &format!("{namespace}/{account}")]);
-        let path = self.description.directory.join(format!("kubeconfig-{namespace}-{account}"));
+        let output = self.run(&[
+            "kubeconfig",
+            "--serviceaccount",
+            &format!("{namespace}/{account}"),
+        ]);
+        let path = self
+            .description
+            .directory
+            .join(format!("kubeconfig-{namespace}-{account}"));
         std::fs::write(&path, output.stdout).expect("a file");
         client(&path).await
     }
 
     /// A token of one ServiceAccount.
     pub fn token(&self, namespace: &str, account: &str) -> String {
-        let output = self.run(&["token", "--namespace", namespace, "--serviceaccount", account]);
-        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+        let output = self.run(&[
+            "token",
+            "--namespace",
+            namespace,
+            "--serviceaccount",
+            account,
+        ]);
+        String::from_utf8(output.stdout)
+            .expect("text")
+            .trim()
+            .to_owned()
     }
 
     /// Runs a command of the cluster's binary on this cluster.
@@ -218,7 +237,10 @@ impl Drop for Cluster {
         if std::thread::panicking()
             && let Some(directory) = self.directory.take()
         {
-            eprintln!("the cluster's state is kept in {}", directory.keep().display());
+            eprintln!(
+                "the cluster's state is kept in {}",
+                directory.keep().display()
+            );
         }
     }
 }

@@ -22,7 +22,13 @@ pub fn render(cluster: &Cluster, namespace: &str, values: &str) -> String {
     let output = Command::new(&cluster.tools.helm)
         .args(["template", RELEASE])
         .arg(repository().join("deploy/charts/headroom"))
-        .args(["--namespace", namespace, "--kube-version", "1.36.0", "--values"])
+        .args([
+            "--namespace",
+            namespace,
+            "--kube-version",
+            "1.36.0",
+            "--values",
+        ])
         .arg(&file)
         .output()
         .expect("Helm runs");
@@ -51,20 +57,23 @@ pub async fn install(cluster: &Cluster, namespace: &str, values: &str) {
 
 /// Waits until every replica of a Deployment is available in its newest form.
 pub async fn available(client: &Client, namespace: &str, name: &str) {
-    until(&format!("Deployment {namespace}/{name} to be available"), async || {
-        let found = get(client, "apps/v1/Deployment", namespace, name).await?;
-        let count = |path: &str| found.pointer(path).and_then(Value::as_i64).unwrap_or(0);
-        let wanted = count("/spec/replicas");
-        let current = count("/status/observedGeneration") >= count("/metadata/generation");
-        let all = [
-            "/status/replicas",
-            "/status/updatedReplicas",
-            "/status/availableReplicas",
-        ]
-        .iter()
-        .all(|path| count(path) == wanted);
-        (current && all).then_some(())
-    })
+    until(
+        &format!("Deployment {namespace}/{name} to be available"),
+        async || {
+            let found = get(client, "apps/v1/Deployment", namespace, name).await?;
+            let count = |path: &str| found.pointer(path).and_then(Value::as_i64).unwrap_or(0);
+            let wanted = count("/spec/replicas");
+            let current = count("/status/observedGeneration") >= count("/metadata/generation");
+            let all = [
+                "/status/replicas",
+                "/status/updatedReplicas",
+                "/status/availableReplicas",
+            ]
+            .iter()
+            .all(|path| count(path) == wanted);
+            (current && all).then_some(())
+        },
+    )
     .await;
 }
 
@@ -74,9 +83,9 @@ async fn served(client: &Client, name: &str) {
     until(&format!("APIService {name} to be available"), async || {
         let status = api.get(name).await.ok()?.status?;
         let conditions = status.conditions?;
-        let available = conditions.iter().any(|condition| {
-            condition.type_ == "Available" && condition.status == "True"
-        });
+        let available = conditions
+            .iter()
+            .any(|condition| condition.type_ == "Available" && condition.status == "True");
         available.then_some(())
     })
     .await;
@@ -89,13 +98,19 @@ pub async fn ready_pods(client: &Client, namespace: &str, labels: &str) -> Vec<(
         .filter(|pod| {
             let going = pod.pointer("/metadata/deletionTimestamp").is_some();
             let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-            let ready = conditions.into_iter().flatten().any(|condition| {
-                condition["type"] == "Ready" && condition["status"] == "True"
-            });
+            let ready = conditions
+                .into_iter()
+                .flatten()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
             ready && !going
         })
         .map(|pod| {
-            let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let text = |path: &str| {
+                pod.pointer(path)
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned()
+            };
             (text("/metadata/name"), text("/status/podIP"))
         })
         .collect()

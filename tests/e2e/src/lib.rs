@@ -5,7 +5,12 @@
 //! [`load`] sends requests to the standalone Envoy and keeps what came back.
 //!
 //! A part that cannot start ends the test: these modules panic where a product would return an error.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 pub mod cluster;
 pub mod install;

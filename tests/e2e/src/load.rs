@@ -156,7 +156,11 @@ async fn follow<E>(reply: Result<Reply, E>, clock: Clock) -> (Option<Duration>, 
             Next::Cut => return (first, End::Cut(body.len())),
             Next::End if status.is_success() => {
                 let whole = body.windows(12).any(|window| window == b"data: [DONE]");
-                let end = if whole { End::Served } else { End::Cut(body.len()) };
+                let end = if whole {
+                    End::Served
+                } else {
+                    End::Cut(body.len())
+                };
                 return (first, end);
             }
             Next::End => {

@@ -14,7 +14,10 @@ use crate::until;
 /// # Panics
 /// When the server refuses one, with its words.
 pub async fn apply(client: &Client, namespace: &str, yaml: &str) -> Vec<DynamicObject> {
-    let discovery = Discovery::new(client.clone()).run().await.expect("discovery");
+    let discovery = Discovery::new(client.clone())
+        .run()
+        .await
+        .expect("discovery");
     let mut applied = Vec::new();
     for document in serde_yaml_ng::Deserializer::from_str(yaml) {
         let value = Value::deserialize(document).expect("YAML");
@@ -46,9 +49,13 @@ async fn apply_one(
         }
     };
     let name = object.name_any();
-    api.patch(&name, &PatchParams::apply("e2e").force(), &Patch::Apply(&object))
-        .await
-        .unwrap_or_else(|error| panic!("{} {name}: {error}", types.kind))
+    api.patch(
+        &name,
+        &PatchParams::apply("e2e").force(),
+        &Patch::Apply(&object),
+    )
+    .await
+    .unwrap_or_else(|error| panic!("{} {name}: {error}", types.kind))
 }
 
 /// Where objects of one kind are, by `apps/v1/Deployment` or `v1/Pod`.
@@ -70,7 +77,11 @@ pub async fn api(client: &Client, kind: &str, namespace: &str) -> Api<DynamicObj
 
 /// One object as JSON; `None` when it is not there.
 pub async fn get(client: &Client, kind: &str, namespace: &str, name: &str) -> Option<Value> {
-    let found = api(client, kind, namespace).await.get_opt(name).await.expect("an answer");
+    let found = api(client, kind, namespace)
+        .await
+        .get_opt(name)
+        .await
+        .expect("an answer");
     found.map(|object| serde_json::to_value(object).expect("JSON"))
 }
 
@@ -95,13 +106,17 @@ pub async fn list(client: &Client, kind: &str, namespace: &str, labels: &str) ->
         .await
         .expect("an answer");
     let objects = found.items.into_iter();
-    objects.map(|object| serde_json::to_value(object).expect("JSON")).collect()
+    objects
+        .map(|object| serde_json::to_value(object).expect("JSON"))
+        .collect()
 }
 
 /// Deletes an object and waits until it is gone.
 pub async fn delete(client: &Client, kind: &str, namespace: &str, name: &str) {
     let api = api(client, kind, namespace).await;
-    api.delete(name, &DeleteParams::default()).await.expect("an answer");
+    api.delete(name, &DeleteParams::default())
+        .await
+        .expect("an answer");
     until(&format!("the end of {kind} {name}"), async || {
         api.get_opt(name).await.ok()?.is_none().then_some(())
     })

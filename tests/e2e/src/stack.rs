@@ -56,7 +56,8 @@ pools:
     /// Applies a file of deploy/examples.
     pub async fn apply_example(&self, file: &str) {
         let path = repository().join("deploy/examples").join(file);
-        let yaml = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let yaml = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         self.apply(&yaml).await;
     }
 
@@ -105,7 +106,9 @@ pools:
     /// Waits until the HPA acts on its metric.
     pub async fn hpa_active(&self, name: &str) {
         until(&format!("HPA {name} to read its metric"), async || {
-            let hpa = self.get("autoscaling/v2/HorizontalPodAutoscaler", name).await?;
+            let hpa = self
+                .get("autoscaling/v2/HorizontalPodAutoscaler", name)
+                .await?;
             let conditions = hpa.pointer("/status/conditions")?.as_array()?.clone();
             let active = |condition: &Value| {
                 condition["type"] == "ScalingActive" && condition["status"] == "True"
@@ -122,7 +125,11 @@ pools:
             .env("KUBECONFIG", &self.cluster.description.kubeconfig)
             .output()
             .expect("headroom runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 }

@@ -1,5 +1,10 @@
 //! Two accelerators, the cheaper one full: its pods stay pending, and the decision moves to the other and says why.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 use std::time::Duration;
 
@@ -26,16 +31,23 @@ async fn a_full_accelerator_pool_moves_the_need_to_the_other() {
         replicas,
         ..Servers::new(name, MODEL)
     };
-    let servers = [variant("llama-l40s", "L40S", 1), variant("llama-h100", "H100", 0)];
+    let servers = [
+        variant("llama-l40s", "L40S", 1),
+        variant("llama-h100", "H100", 0),
+    ];
     let stack = Stack::start(shape, &servers, "").await;
     stack.apply_example("two-accelerators.yaml").await;
     let mut load = stack.load(900, 60).await;
     load.at_rate(2.0, Duration::from_secs(30)).await;
     load.at_rate(24.0, Duration::from_secs(90)).await;
-    within(Duration::from_secs(60), "replicas on the other accelerator", async || {
-        let moved = stack.replicas("llama-h100").await > 0;
-        moved.then_some(())
-    })
+    within(
+        Duration::from_secs(60),
+        "replicas on the other accelerator",
+        async || {
+            let moved = stack.replicas("llama-h100").await > 0;
+            moved.then_some(())
+        },
+    )
     .await;
     let explained = stack.explain();
     eprintln!("{explained:#}");
@@ -45,7 +57,9 @@ async fn a_full_accelerator_pool_moves_the_need_to_the_other() {
         .iter()
         .flat_map(|variant| variant["reasons"].as_array().cloned().unwrap_or_default())
         .chain(explained["reasons"].as_array().cloned().unwrap_or_default());
-    let told = reasons.map(|reason: Value| reason.to_string()).any(|reason| reason.contains("ending"));
+    let told = reasons
+        .map(|reason: Value| reason.to_string())
+        .any(|reason| reason.contains("ending"));
     assert!(told, "no reason tells of the pending pods");
     let outcomes = load.finish().await;
     assert!(lost(&outcomes).is_empty(), "{:?}", lost(&outcomes));

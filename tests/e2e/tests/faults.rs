@@ -1,5 +1,10 @@
 //! Faults under traffic: restarts lose nothing, kills are clear and short, an absent API server stops nothing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 use std::time::Duration;
 
@@ -23,19 +28,27 @@ async fn process(stack: &Stack, pod: &str) -> Pid {
         .pointer("/status/containerStatuses/0/containerID")
         .and_then(Value::as_str)
         .expect("a container");
-    let pid = id.trim_start_matches("process://").split('-').next().expect("a pid");
+    let pid = id
+        .trim_start_matches("process://")
+        .split('-')
+        .next()
+        .expect("a pid");
     Pid::from_raw(pid.parse().expect("a number"))
 }
 
 async fn rollout(stack: &Stack, deployment: &str) {
     let target = format!("deployment/{deployment}");
-    stack.cluster.kubectl(&["-n", NAMESPACE, "rollout", "restart", &target]);
+    stack
+        .cluster
+        .kubectl(&["-n", NAMESPACE, "rollout", "restart", &target]);
     install::available(&stack.cluster.client, NAMESPACE, deployment).await;
     // The old pods too are gone: a drain may outlast the new pods' start.
     until("the old pods to be gone", async || {
         let labels = "app.kubernetes.io/instance=headroom";
         let pods = objects::list(&stack.cluster.client, "v1/Pod", NAMESPACE, labels).await;
-        let going = pods.iter().any(|pod| pod.pointer("/metadata/deletionTimestamp").is_some());
+        let going = pods
+            .iter()
+            .any(|pod| pod.pointer("/metadata/deletionTimestamp").is_some());
         (!going).then_some(())
     })
     .await;
@@ -60,7 +73,12 @@ async fn a_rolling_restart_of_each_component_loses_no_request() {
         eprintln!("{deployment} restarted at {:?}", load.elapsed());
     }
     let outcomes = load.finish().await;
-    assert!(lost(&outcomes).is_empty(), "{} sent: {:?}", outcomes.len(), lost(&outcomes));
+    assert!(
+        lost(&outcomes).is_empty(),
+        "{} sent: {:?}",
+        outcomes.len(),
+        lost(&outcomes)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,22 +96,42 @@ async fn a_killed_picker_ends_its_streams_at_once_and_the_other_takes_over() {
     load.at_rate(8.0, Duration::from_secs(10)).await;
     let outcomes = load.finish().await;
     let broken: Vec<&Outcome> = lost(&outcomes);
-    eprintln!("killed at {killed:?}; {} of {} not served: {broken:?}", broken.len(), outcomes.len());
+    eprintln!(
+        "killed at {killed:?}; {} of {} not served: {broken:?}",
+        broken.len(),
+        outcomes.len()
+    );
     for one in &broken {
         let ended = one.sent + one.took;
-        assert!(one.sent < killed + Duration::from_secs(2), "lost after the takeover: {one:?}");
+        assert!(
+            one.sent < killed + Duration::from_secs(2),
+            "lost after the takeover: {one:?}"
+        );
         assert!(ended >= killed, "lost before the kill: {one:?}");
-        assert!(ended <= one.sent.max(killed) + Duration::from_secs(1), "a slow error: {one:?}");
-        assert!(!matches!(&one.end, End::Refused(status, _) if *status < 500), "{one:?}");
+        assert!(
+            ended <= one.sent.max(killed) + Duration::from_secs(1),
+            "a slow error: {one:?}"
+        );
+        assert!(
+            !matches!(&one.end, End::Refused(status, _) if *status < 500),
+            "{one:?}"
+        );
     }
     // The same pod, started again: what it had learned is there before any new label.
-    let after = within(Duration::from_secs(30), "the picker to be back", async || {
-        let after = states(&address).await;
-        (!after.is_empty()).then_some(after)
-    })
+    let after = within(
+        Duration::from_secs(30),
+        "the picker to be back",
+        async || {
+            let after = states(&address).await;
+            (!after.is_empty()).then_some(after)
+        },
+    )
     .await;
     eprintln!("states before {before:?}, after {after:?}");
-    assert!(before.iter().any(|line| line.contains("trained")), "the model was never trained: {before:?}");
+    assert!(
+        before.iter().any(|line| line.contains("trained")),
+        "the model was never trained: {before:?}"
+    );
     assert_eq!(before, after);
 }
 
@@ -104,7 +142,9 @@ async fn states(address: &str) -> Vec<String> {
         return Vec::new();
     };
     let page = response.text().await.unwrap_or_default();
-    let lines = page.lines().filter(|line| line.starts_with("headroom_predictor_state{") && line.ends_with(" 1"));
+    let lines = page
+        .lines()
+        .filter(|line| line.starts_with("headroom_predictor_state{") && line.ends_with(" 1"));
     lines.map(str::to_owned).collect()
 }
 
@@ -113,8 +153,15 @@ async fn a_follower_answers_without_a_gap_when_the_leader_is_killed() {
     let stack = stack().await;
     stack.apply_example("hpa-external.yaml").await;
     stack.hpa_active(POOL).await;
-    let lease = stack.get("coordination.k8s.io/v1/Lease", "headroom-controller").await.expect("a lease");
-    let leader = lease.pointer("/spec/holderIdentity").and_then(Value::as_str).expect("a leader").to_owned();
+    let lease = stack
+        .get("coordination.k8s.io/v1/Lease", "headroom-controller")
+        .await
+        .expect("a lease");
+    let leader = lease
+        .pointer("/spec/holderIdentity")
+        .and_then(Value::as_str)
+        .expect("a leader")
+        .to_owned();
     let follower = stack
         .component("controller")
         .await
@@ -122,14 +169,28 @@ async fn a_follower_answers_without_a_gap_when_the_leader_is_killed() {
         .find(|(name, _)| !leader.contains(name.as_str()))
         .expect("a follower");
     let token = stack.cluster.token(NAMESPACE, "headroom-controller");
-    let client = reqwest::Client::builder().danger_accept_invalid_certs(true).build().expect("a client");
+    let client = reqwest::Client::builder()
+        .danger_accept_invalid_certs(true)
+        .build()
+        .expect("a client");
     let url = format!(
         "https://{}:6443/apis/external.metrics.k8s.io/v1beta1/namespaces/{NAMESPACE}/llm_desired_replicas",
         follower.1
     );
     stack.apply(&reader()).await;
-    let ask = async || client.get(&url).bearer_auth(&token).send().await.expect("an answer").status();
-    until("the follower to answer", async || (ask().await == 200).then_some(())).await;
+    let ask = async || {
+        client
+            .get(&url)
+            .bearer_auth(&token)
+            .send()
+            .await
+            .expect("an answer")
+            .status()
+    };
+    until("the follower to answer", async || {
+        (ask().await == 200).then_some(())
+    })
+    .await;
     kill(process(&stack, &leader_pod(&leader)).await, Signal::SIGKILL).expect("a process");
     let mut asked = 0;
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -137,8 +198,13 @@ async fn a_follower_answers_without_a_gap_when_the_leader_is_killed() {
         ticks.tick().await;
         asked += 1;
         assert_eq!(ask().await, 200, "a gap after {asked} answers");
-        let lease = stack.get("coordination.k8s.io/v1/Lease", "headroom-controller").await?;
-        let now = lease.pointer("/spec/holderIdentity").and_then(Value::as_str)?.to_owned();
+        let lease = stack
+            .get("coordination.k8s.io/v1/Lease", "headroom-controller")
+            .await?;
+        let now = lease
+            .pointer("/spec/holderIdentity")
+            .and_then(Value::as_str)?
+            .to_owned();
         (now != leader).then_some(())
     })
     .await;
@@ -174,10 +240,16 @@ async fn away(component: &str) {
     stack.cluster.run(&["stop", component, "--signal", "KILL"]);
     load.at_rate(6.0, Duration::from_secs(20)).await;
     stack.cluster.run(&["start", component]);
-    let after = within(Duration::from_secs(60), "the API server to answer", async || {
-        let found = objects::try_get(&stack.cluster.client, "apps/v1/Deployment", NAMESPACE, POOL).await?;
-        found.pointer("/spec/replicas")?.as_i64()
-    })
+    let after = within(
+        Duration::from_secs(60),
+        "the API server to answer",
+        async || {
+            let found =
+                objects::try_get(&stack.cluster.client, "apps/v1/Deployment", NAMESPACE, POOL)
+                    .await?;
+            found.pointer("/spec/replicas")?.as_i64()
+        },
+    )
     .await;
     assert_eq!(before, after, "the count changed because data was missing");
     load.at_rate(6.0, Duration::from_secs(10)).await;
@@ -185,7 +257,10 @@ async fn away(component: &str) {
     load.at_rate(24.0, Duration::from_secs(45)).await;
     let risen = stack.replicas(POOL).await;
     let outcomes = load.finish().await;
-    eprintln!("{component} away: {before} -> {after} -> {risen}, {} requests", outcomes.len());
+    eprintln!(
+        "{component} away: {before} -> {after} -> {risen}, {} requests",
+        outcomes.len()
+    );
     assert!(lost(&outcomes).is_empty(), "{:?}", lost(&outcomes));
     assert!(risen > after, "scaling did not recover: {after} -> {risen}");
 }

@@ -1,5 +1,10 @@
 //! Everything that a person may apply passes the real API server: chart, overlays, examples, and those of the docs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,19 +17,34 @@ fn dry_run(cluster: &Cluster, what: &str, manifests: &str) {
     let file = cluster.description.directory.join("dry-run.yaml");
     std::fs::write(&file, manifests).expect("a file");
     let file = file.to_str().expect("text");
-    let arguments = ["kubectl", "-n", NAMESPACE, "apply", "--server-side", "--dry-run=server", "-f", file];
+    let arguments = [
+        "kubectl",
+        "-n",
+        NAMESPACE,
+        "apply",
+        "--server-side",
+        "--dry-run=server",
+        "-f",
+        file,
+    ];
     let output = cluster.try_run(&arguments);
     assert!(
         output.status.success(),
         "{what}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    eprintln!("{what}: {} objects", String::from_utf8_lossy(&output.stdout).lines().count());
+    eprintln!(
+        "{what}: {} objects",
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    );
 }
 
 async fn start() -> Cluster {
     let cluster = Cluster::start(cluster::Shape {
-        arguments: ["kubelet", "scheduler"].into_iter().flat_map(|part| ["--without".to_owned(), part.to_owned()]).collect(),
+        arguments: ["kubelet", "scheduler"]
+            .into_iter()
+            .flat_map(|part| ["--without".to_owned(), part.to_owned()])
+            .collect(),
         ..cluster::Shape::default()
     })
     .await;
@@ -48,19 +68,38 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
 async fn every_rendering_of_chart_and_overlays_is_accepted() {
     let cluster = start().await;
     let root = cluster::repository();
-    let full = std::fs::read_to_string(root.join("deploy/charts/headroom/ci/full.yaml")).expect("a file");
+    let full =
+        std::fs::read_to_string(root.join("deploy/charts/headroom/ci/full.yaml")).expect("a file");
     let pool = "pools: [{name: p, modelServers: {matchLabels: {app: p}}}]\n";
     let renderings = [
         ("defaults", String::new()),
         ("everything", full),
-        ("without a controller", format!("controller: {{enabled: false}}\n{pool}")),
-        ("named namespaces", format!("controller: {{namespaces: [{NAMESPACE}, other]}}\n{pool}")),
+        (
+            "without a controller",
+            format!("controller: {{enabled: false}}\n{pool}"),
+        ),
+        (
+            "named namespaces",
+            format!("controller: {{namespaces: [{NAMESPACE}, other]}}\n{pool}"),
+        ),
         ("self-signed", format!("tls: {{mode: selfSigned}}\n{pool}")),
-        ("a Secret", format!("tls: {{mode: secret, secretName: mine}}\n{pool}")),
-        ("KEDA's group", format!("controller: {{metricsAPI: {{external: false}}, keda: {{enabled: true}}}}\n{pool}")),
+        (
+            "a Secret",
+            format!("tls: {{mode: secret, secretName: mine}}\n{pool}"),
+        ),
+        (
+            "KEDA's group",
+            format!(
+                "controller: {{metricsAPI: {{external: false}}, keda: {{enabled: true}}}}\n{pool}"
+            ),
+        ),
     ];
     for (what, values) in renderings {
-        dry_run(&cluster, what, &install::render(&cluster, NAMESPACE, &values));
+        dry_run(
+            &cluster,
+            what,
+            &install::render(&cluster, NAMESPACE, &values),
+        );
     }
     for overlay in ["gateway", "standalone", "keda"] {
         let path = root.join("deploy/kustomize/overlays").join(overlay);
@@ -83,7 +122,11 @@ async fn every_example_is_accepted() {
     for file in files(&root.join("docs"), "md") {
         let text = std::fs::read_to_string(&file).expect("a file");
         for block in fenced(&text).filter(|block| is_manifest(block)) {
-            dry_run(&cluster, &format!("{}, block {blocks}", file.display()), &block);
+            dry_run(
+                &cluster,
+                &format!("{}, block {blocks}", file.display()),
+                &block,
+            );
             blocks += 1;
         }
     }
@@ -115,9 +158,16 @@ fn the_overlays_are_what_the_chart_renders() {
         .status()
         .expect("bash");
     assert!(status.success());
-    for file in ["base/controller.yaml", "pool/picker.yaml", "proxy/proxy.yaml"] {
+    for file in [
+        "base/controller.yaml",
+        "pool/picker.yaml",
+        "proxy/proxy.yaml",
+    ] {
         let read = |root: &Path| std::fs::read_to_string(root.join(file)).expect("a file");
         let (kept, now) = (read(&root.join("deploy/kustomize")), read(rendered.path()));
-        assert!(kept == now, "deploy/kustomize/{file} is stale: run `make manifests`");
+        assert!(
+            kept == now,
+            "deploy/kustomize/{file} is stale: run `make manifests`"
+        );
     }
 }

@@ -1,5 +1,10 @@
 //! docs/migrate.md, command by command.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -49,7 +54,11 @@ fn programs(cluster: &Cluster, directory: &Path) {
 
 /// Runs one block of the page and returns what it printed.
 fn run(cluster: &Cluster, directory: &Path, block: &str) -> String {
-    let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("a PATH"));
+    let path = format!(
+        "{}:{}",
+        directory.display(),
+        std::env::var("PATH").expect("a PATH")
+    );
     let output = Command::new("bash")
         .args(["-euo", "pipefail", "-c", block])
         .current_dir(directory)
@@ -70,11 +79,22 @@ fn run(cluster: &Cluster, directory: &Path, block: &str) -> String {
 async fn service(cluster: &Cluster) -> SocketAddr {
     until("the Service to lead somewhere", async || {
         let labels = "kubernetes.io/service-name=llama";
-        let slices = objects::list(&cluster.client, "discovery.k8s.io/v1/EndpointSlice", NAMESPACE, labels).await;
+        let slices = objects::list(
+            &cluster.client,
+            "discovery.k8s.io/v1/EndpointSlice",
+            NAMESPACE,
+            labels,
+        )
+        .await;
         let slice = slices.first()?;
         let port = slice.pointer("/ports/0/port")?.as_u64()?;
-        let ready = slice["endpoints"].as_array()?.iter().find(|one| one["conditions"]["ready"] == true)?;
-        format!("{}:{port}", ready["addresses"][0].as_str()?).parse().ok()
+        let ready = slice["endpoints"]
+            .as_array()?
+            .iter()
+            .find(|one| one["conditions"]["ready"] == true)?;
+        format!("{}:{port}", ready["addresses"][0].as_str()?)
+            .parse()
+            .ok()
     })
     .await
 }
@@ -96,7 +116,12 @@ async fn traffic(cluster: &Cluster, rate: f64, seconds: u64) {
 async fn the_page_takes_a_deployment_to_headroom_and_back() {
     let cluster = Cluster::start(cluster::Shape::default()).await;
     objects::namespace(&cluster.client, NAMESPACE).await;
-    objects::apply(&cluster.client, NAMESPACE, &Servers::new("llama", MODEL).manifest()).await;
+    objects::apply(
+        &cluster.client,
+        NAMESPACE,
+        &Servers::new("llama", MODEL).manifest(),
+    )
+    .await;
     objects::apply(&cluster.client, NAMESPACE, BEFORE).await;
     install::available(&cluster.client, NAMESPACE, "llama").await;
     let directory = tempfile::tempdir().expect("a directory");
@@ -109,11 +134,18 @@ async fn the_page_takes_a_deployment_to_headroom_and_back() {
     );
     std::fs::write(directory.path().join("test.yaml"), extra).expect("a file");
 
-    let page = std::fs::read_to_string(cluster::repository().join("docs/migrate.md")).expect("the page");
+    let page =
+        std::fs::read_to_string(cluster::repository().join("docs/migrate.md")).expect("the page");
     let blocks: Vec<String> = page
         .split("```sh\n")
         .skip(1)
-        .filter_map(|rest| Some(rest.split_once("```")?.0.replace("-f values.yaml", "-f values.yaml -f test.yaml")))
+        .filter_map(|rest| {
+            Some(
+                rest.split_once("```")?
+                    .0
+                    .replace("-f values.yaml", "-f values.yaml -f test.yaml"),
+            )
+        })
         .collect();
     assert_eq!(blocks.len(), 6, "five steps, and back");
     let step = |number: usize| run(&cluster, directory.path(), &blocks[number]);
@@ -131,7 +163,13 @@ async fn the_page_takes_a_deployment_to_headroom_and_back() {
     assert!(advice.contains("llama"), "{advice}");
     step(3);
     until("the HPA to follow", async || {
-        let hpa = objects::get(&cluster.client, "autoscaling/v2/HorizontalPodAutoscaler", NAMESPACE, "llama").await?;
+        let hpa = objects::get(
+            &cluster.client,
+            "autoscaling/v2/HorizontalPodAutoscaler",
+            NAMESPACE,
+            "llama",
+        )
+        .await?;
         let conditions = hpa.pointer("/status/conditions")?.as_array()?.clone();
         let active = |one: &Value| one["type"] == "ScalingActive" && one["status"] == "True";
         conditions.iter().any(active).then_some(())
@@ -146,7 +184,18 @@ async fn the_page_takes_a_deployment_to_headroom_and_back() {
     })
     .await;
     traffic(&cluster, 2.0, 3).await;
-    let hpa = objects::get(&cluster.client, "autoscaling/v2/HorizontalPodAutoscaler", NAMESPACE, "llama").await.expect("the HPA");
+    let hpa = objects::get(
+        &cluster.client,
+        "autoscaling/v2/HorizontalPodAutoscaler",
+        NAMESPACE,
+        "llama",
+    )
+    .await
+    .expect("the HPA");
     assert_eq!(hpa["spec"]["metrics"][0]["type"], "Resource");
-    assert!(hpa.pointer("/metadata/annotations/headroom.dev~1model").is_none(), "{hpa:#}");
+    assert!(
+        hpa.pointer("/metadata/annotations/headroom.dev~1model")
+            .is_none(),
+        "{hpa:#}"
+    );
 }

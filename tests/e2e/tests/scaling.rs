@@ -1,5 +1,10 @@
 //! A load step through real Envoy makes the real HPA scale simulated servers, three ways.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 use std::time::Duration;
 

@@ -1,5 +1,10 @@
 //! To zero and back by the requests that are held meanwhile.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr
+)]
 
 use std::time::Duration;
 
@@ -21,11 +26,17 @@ async fn held_requests_wake_the_pool_and_are_all_served() {
     stack.apply_example("scale-to-zero.yaml").await;
     let mut waits = Vec::new();
     for run in 0..RUNS {
-        within(Duration::from_secs(120), "the pool to be empty", async || {
-            let empty = stack.get("apps/v1/Deployment", POOL).await?;
-            let none = empty.pointer("/status/replicas").and_then(serde_json::Value::as_i64);
-            (none.unwrap_or(0) == 0 && stack.replicas(POOL).await == 0).then_some(())
-        })
+        within(
+            Duration::from_secs(120),
+            "the pool to be empty",
+            async || {
+                let empty = stack.get("apps/v1/Deployment", POOL).await?;
+                let none = empty
+                    .pointer("/status/replicas")
+                    .and_then(serde_json::Value::as_i64);
+                (none.unwrap_or(0) == 0 && stack.replicas(POOL).await == 0).then_some(())
+            },
+        )
         .await;
         let mut load = stack.load(200, 20).await;
         load.send();
@@ -36,14 +47,23 @@ async fn held_requests_wake_the_pool_and_are_all_served() {
         })
         .await;
         let outcomes = load.finish().await;
-        assert!(lost(&outcomes).is_empty(), "run {run}: {:?}", lost(&outcomes));
+        assert!(
+            lost(&outcomes).is_empty(),
+            "run {run}: {:?}",
+            lost(&outcomes)
+        );
         let first = outcomes[0].first.expect("a first token");
-        eprintln!("run {run}: first token of the first held request after {first:?}, {most} replicas");
+        eprintln!(
+            "run {run}: first token of the first held request after {first:?}, {most} replicas"
+        );
         waits.push(first);
     }
     waits.sort();
     let p90 = waits[(RUNS * 9).div_ceil(10) - 1];
     let bound = STARTUP + 2 * SYNC + Duration::from_secs(3);
-    eprintln!("first token after p50 {:?}, p90 {p90:?}, bound {bound:?}", waits[RUNS / 2]);
+    eprintln!(
+        "first token after p50 {:?}, p90 {p90:?}, bound {bound:?}",
+        waits[RUNS / 2]
+    );
     assert!(p90 <= bound, "{p90:?} > {bound:?}");
 }

@@ -112,7 +112,10 @@ fn told(facts: &Facts) -> Vec<(Outcome, String)> {
     let checks = all(facts).into_iter();
     let told = checks.filter(|check| check.outcome != Outcome::Good);
     told.map(|check| {
-        assert!(check.outcome == Outcome::Note || !check.evidence.is_empty(), "{check:?}");
+        assert!(
+            check.outcome == Outcome::Note || !check.evidence.is_empty(),
+            "{check:?}"
+        );
         (check.outcome, check.what)
     })
     .collect()
@@ -145,7 +148,11 @@ fn each_fault_of_an_api_service_is_told() {
         facts
     };
     one(&with(Ok(None)), Outcome::Wrong, "does not exist");
-    one(&with(Err("403 no".into())), Outcome::Unknown, "APIService v1beta1.external");
+    one(
+        &with(Err("403 no".into())),
+        Outcome::Unknown,
+        "APIService v1beta1.external",
+    );
     let keda = json!({"namespace": "keda", "name": "keda-operator-metrics-apiserver"});
     let changed = |change: &dyn Fn(&mut Value)| with(Ok(Some(api_service(change))));
     one(
@@ -188,7 +195,11 @@ fn an_absent_front_proxy_authority_makes_everybody_anonymous() {
 fn a_missing_right_says_which_binding() {
     let mut facts = healthy();
     facts.rights[0].allowed = Ok(false);
-    one(&facts, Outcome::Wrong, "ServiceAccount a/b may not read external metrics");
+    one(
+        &facts,
+        Outcome::Wrong,
+        "ServiceAccount a/b may not read external metrics",
+    );
     let checks = all(&facts);
     let check = checks.iter().find(|check| check.area == RIGHTS).unwrap();
     assert_eq!(check.advice, "bind it");
@@ -198,7 +209,11 @@ fn a_missing_right_says_which_binding() {
 fn a_controller_that_is_missing_unready_or_without_a_lease_is_told() {
     let mut facts = healthy();
     facts.controllers = Ok(Vec::new());
-    one(&facts, Outcome::Wrong, "no controller in namespace headroom-system");
+    one(
+        &facts,
+        Outcome::Wrong,
+        "no controller in namespace headroom-system",
+    );
     facts.controllers = Ok(vec![pod("a", false)]);
     one(&facts, Outcome::Wrong, "0 of 1 controller pods");
     facts.controllers = Ok(vec![pod("a", false), pod("b", true)]);
@@ -218,7 +233,11 @@ fn a_controller_that_is_missing_unready_or_without_a_lease_is_told() {
 fn a_pool_without_pickers_is_told() {
     let mut facts = healthy();
     facts.pickers = Ok(vec![("other".into(), pod("epp-0", true))]);
-    one(&facts, Outcome::Wrong, "pool chat/pool has no endpoint picker");
+    one(
+        &facts,
+        Outcome::Wrong,
+        "pool chat/pool has no endpoint picker",
+    );
     let mut closed = pod("epp-0", true);
     closed.ports = vec![9002];
     facts.pickers = Ok(vec![("pool".into(), closed)]);
@@ -261,7 +280,11 @@ fn an_hpa_that_cannot_compute_is_told_and_one_that_limits_is_not() {
         message: "m".into(),
     };
     let mut facts = healthy();
-    facts.conditions = vec![condition("ScalingActive", "False", "FailedGetExternalMetric")];
+    facts.conditions = vec![condition(
+        "ScalingActive",
+        "False",
+        "FailedGetExternalMetric",
+    )];
     one(&facts, Outcome::Wrong, "does not scale (ScalingActive)");
     facts.conditions = vec![condition("ScalingActive", "False", "ScalingDisabled")];
     one(&facts, Outcome::Wrong, "is paused");
@@ -279,7 +302,15 @@ fn values_that_are_refused_missing_or_old_are_told() {
         facts.values[0].answer = answer;
         facts
     };
-    one(&with(Err("503 the model is cold".into())), Outcome::Wrong, "gets no value");
+    one(
+        &with(Err("503 the model is cold".into())),
+        Outcome::Wrong,
+        "gets no value",
+    );
     one(&with(Ok(Vec::new())), Outcome::Wrong, "an empty list");
-    one(&with(Ok(vec![(3.0, NOW - 60_000)])), Outcome::Wrong, "60 s old");
+    one(
+        &with(Ok(vec![(3.0, NOW - 60_000)])),
+        Outcome::Wrong,
+        "60 s old",
+    );
 }

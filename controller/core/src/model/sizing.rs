@@ -285,13 +285,14 @@ impl LegPlan {
                 let wanted = unbounded;
                 reasons.push(Reason::Budget { wanted, budget });
             }
+            let upper = bounded(variant, relaxed[at].count.max(count));
             let infeasible = |known: &Known| known.capacity.infeasible;
             let known = view.standings[index].known.as_deref().unwrap_or_default();
             sizing.wanted[index] = Wanted {
                 count,
                 relaxed: relaxed[at].count,
-                lower: bounded(variant, level[at].count),
-                upper: bounded(variant, relaxed[at].count.max(count)),
+                lower: bounded(variant, level[at].count).min(upper),
+                upper,
                 basis: Some(if known.iter().any(infeasible) {
                     Basis::Utilization
                 } else {
@@ -373,7 +374,7 @@ impl LegPlan {
             let warming = any(|capacity| capacity.confidence == State::Warming);
             reasons.extend(warming.then_some(Reason::Warming));
         }
-        if placed.share < 1.0 {
+        if at > 0 && placed.share < 1.0 {
             let share = placed.share;
             reasons.push(Reason::Remaining { share });
         }

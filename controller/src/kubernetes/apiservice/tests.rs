@@ -31,7 +31,10 @@ fn a_missing_one_is_created_with_the_bundle() {
     let Verdict::Create(wanted) = judge(None, SERVED_ONE, &ours(), Some("pem")) else {
         panic!("not created")
     };
-    assert_eq!(wanted["metadata"], json!({"name": "v1beta1.external.metrics.k8s.io"}));
+    assert_eq!(
+        wanted["metadata"],
+        json!({"name": "v1beta1.external.metrics.k8s.io"})
+    );
     assert_eq!(wanted["spec"]["caBundle"], BASE64.encode("pem"));
     assert_eq!(wanted["spec"]["service"]["name"], "headroom-metrics");
     assert!(serde_json::from_value::<APIService>(wanted).is_ok());
@@ -41,7 +44,11 @@ fn a_missing_one_is_created_with_the_bundle() {
 fn ours_is_touched_only_when_something_differs() {
     let judged = |found: &APIService, bundle| judge(Some(found), SERVED_ONE, &ours(), bundle);
     assert_eq!(judged(&own("pem"), Some("pem")), Verdict::Good);
-    assert_eq!(judged(&own("pem"), None), Verdict::Good, "others keep the bundle");
+    assert_eq!(
+        judged(&own("pem"), None),
+        Verdict::Good,
+        "others keep the bundle"
+    );
     let Verdict::Apply(wanted) = judged(&own("old"), Some("pem")) else {
         panic!("not applied")
     };
@@ -59,7 +66,11 @@ fn ours_is_touched_only_when_something_differs() {
 #[test]
 fn a_bundle_that_cert_manager_injects_is_left_to_it() {
     let service = json!({"namespace": "headroom-system", "name": "headroom-metrics", "port": 443});
-    let injected = found(service, json!({"cert-manager.io/inject-ca-from": "x/y"}), "theirs");
+    let injected = found(
+        service,
+        json!({"cert-manager.io/inject-ca-from": "x/y"}),
+        "theirs",
+    );
     assert_eq!(
         judge(Some(&injected), SERVED_ONE, &ours(), Some("pem")),
         Verdict::Good
@@ -71,12 +82,17 @@ fn somebody_elses_is_never_touched() {
     let keda = json!({"namespace": "keda", "name": "keda-operator-metrics-apiserver"});
     for service in [keda, Value::Null] {
         let foreign = found(service, json!({}), "x");
-        let Verdict::Foreign(owner) = judge(Some(&foreign), SERVED_ONE, &ours(), Some("pem")) else {
+        let Verdict::Foreign(owner) = judge(Some(&foreign), SERVED_ONE, &ours(), Some("pem"))
+        else {
             panic!("not left alone")
         };
         let finding = owned_by(SERVED_ONE.0, SERVED_ONE.1, &owner);
         assert!(finding.message.contains(&owner), "{}", finding.message);
-        assert!(finding.message.contains("external-push"), "{}", finding.message);
+        assert!(
+            finding.message.contains("external-push"),
+            "{}",
+            finding.message
+        );
         assert_eq!(&*finding.about.name, "v1beta1.external.metrics.k8s.io");
     }
 }
@@ -108,24 +124,39 @@ mod shell {
         let base = "/apis/apiregistration.k8s.io/v1/apiservices";
         // custom v1beta1 is missing, custom v1beta2 ours with an old bundle, external KEDA's.
         let read = server.next().await.unwrap();
-        assert_eq!(read.target(), format!("GET {base}/v1beta1.custom.metrics.k8s.io"));
+        assert_eq!(
+            read.target(),
+            format!("GET {base}/v1beta1.custom.metrics.k8s.io")
+        );
         read.fail(404, "NotFound").await;
         let mut create = server.next().await.unwrap();
         assert_eq!(create.target(), format!("POST {base}"));
         let made = create.body().await;
-        assert_eq!(made["spec"]["caBundle"], BASE64.encode(authority.borrow().bundle()));
+        assert_eq!(
+            made["spec"]["caBundle"],
+            BASE64.encode(authority.borrow().bundle())
+        );
         create.reply(&made).await;
         let whole = serde_json::to_value(own("old")).unwrap();
         server.next().await.unwrap().reply(&whole).await;
         let patch = server.next().await.unwrap();
-        assert_eq!(patch.target(), format!("PATCH {base}/v1beta2.custom.metrics.k8s.io"));
-        assert!(patch.query().contains("fieldManager=headroom"), "{}", patch.query());
+        assert_eq!(
+            patch.target(),
+            format!("PATCH {base}/v1beta2.custom.metrics.k8s.io")
+        );
+        assert!(
+            patch.query().contains("fieldManager=headroom"),
+            "{}",
+            patch.query()
+        );
         patch.reply(&whole).await;
         let keda = json!({"namespace": "keda", "name": "keda-operator-metrics-apiserver"});
         let foreign = serde_json::to_value(found(keda, json!({}), "x")).unwrap();
         server.next().await.unwrap().reply(&foreign).await;
         let mut told = kept.findings.clone();
-        told.wait_for(|findings| !findings.is_empty()).await.unwrap();
+        told.wait_for(|findings| !findings.is_empty())
+            .await
+            .unwrap();
         assert_eq!(kept.findings()[0].reason, "ForeignMetricsApi");
         shutdown.stop();
         tasks.join().await;

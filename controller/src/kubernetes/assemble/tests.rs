@@ -85,12 +85,24 @@ fn one_annotated_hpa_is_a_whole_model() {
     assert_eq!(spec.findings, []);
     assert_eq!(spec.mode, Mode::Publish);
     let slo = spec.policy.classes[0].slo;
-    assert_eq!((slo.ttft_ms, slo.tpot_ms, slo.percentile), (500.0, 40.0, 0.95));
+    assert_eq!(
+        (slo.ttft_ms, slo.tpot_ms, slo.percentile),
+        (500.0, 40.0, 0.95)
+    );
     let (policy, place) = (&spec.policy.variants[0], &spec.variants[0]);
-    assert_eq!((policy.name.as_str(), policy.min, policy.max), ("llama", 1, 8));
-    assert_eq!((policy.accelerator.as_str(), policy.cost_per_hour), ("H100", 4.5));
+    assert_eq!(
+        (policy.name.as_str(), policy.min, policy.max),
+        ("llama", 1, 8)
+    );
+    assert_eq!(
+        (policy.accelerator.as_str(), policy.cost_per_hour),
+        ("H100", 4.5)
+    );
     assert_eq!(policy.quantise, Some(Tolerance::DEFAULT));
-    assert_eq!(place.target, ObjectRef::new("apps/v1", "Deployment", "llama"));
+    assert_eq!(
+        place.target,
+        ObjectRef::new("apps/v1", "Deployment", "llama")
+    );
     assert_eq!(place.scaler.as_ref().unwrap().name, "llama-hpa");
     assert_eq!(&*spec.source.name, "llama-hpa");
 }
@@ -98,7 +110,11 @@ fn one_annotated_hpa_is_a_whole_model() {
 #[test]
 fn a_lone_annotation_takes_the_documented_defaults() {
     let inputs = Inputs {
-        workloads: vec![workload("Deployment", "llama", json!({"headroom.dev/model": "llama"}))],
+        workloads: vec![workload(
+            "Deployment",
+            "llama",
+            json!({"headroom.dev/model": "llama"}),
+        )],
         ..Inputs::default()
     };
     let snapshot = assembled(&inputs);
@@ -116,7 +132,11 @@ fn annotated_targets_of_one_model_are_its_variants() {
     let inputs = Inputs {
         hpas: vec![hpa("h", "llama-h100", on("H100"), json!({}))],
         workloads: vec![
-            workload("Deployment", "llama-h100", json!({"headroom.dev/cost-per-hour": "4"})),
+            workload(
+                "Deployment",
+                "llama-h100",
+                json!({"headroom.dev/cost-per-hour": "4"}),
+            ),
             workload("LeaderWorkerSet", "llama-l40s", on("L40S")),
             workload("Deployment", "llama-l40s", on("L4")),
             workload("Deployment", "plain", json!({})),
@@ -131,7 +151,13 @@ fn annotated_targets_of_one_model_are_its_variants() {
         .policy
         .variants
         .iter()
-        .map(|one| (one.name.as_str(), one.accelerator.as_str(), one.cost_per_hour))
+        .map(|one| {
+            (
+                one.name.as_str(),
+                one.accelerator.as_str(),
+                one.cost_per_hour,
+            )
+        })
         .collect();
     assert_eq!(
         variants,
@@ -149,7 +175,10 @@ fn service_levels_come_from_the_pool_where_the_target_has_none() {
     let pool_says = json!({"headroom.dev/model": "llama", "headroom.dev/slo-ttft-ms": "900", "headroom.dev/slo-tpot-ms": "30"});
     let inputs = Inputs {
         hpas: vec![hpa("h", "llama", hpa_says, json!({}))],
-        pools: vec![pool("other", json!({"headroom.dev/model": "qwen"})), pool("pool", pool_says)],
+        pools: vec![
+            pool("other", json!({"headroom.dev/model": "qwen"})),
+            pool("pool", pool_says),
+        ],
         ..Inputs::default()
     };
     let snapshot = assembled(&inputs);
@@ -175,7 +204,10 @@ fn the_only_pool_of_a_namespace_is_the_models_and_one_of_several_must_be_named()
     assert_eq!(with(vec![plain("a")], &model).as_deref(), Some("a"));
     assert_eq!(with(vec![plain("a"), plain("b")], &model), None);
     let told = json!({"headroom.dev/model": "llama", "headroom.dev/pool": "b"});
-    assert_eq!(with(vec![plain("a"), plain("b")], &told).as_deref(), Some("b"));
+    assert_eq!(
+        with(vec![plain("a"), plain("b")], &told).as_deref(),
+        Some("b")
+    );
     let others = vec![pool("a", json!({"headroom.dev/model": "qwen"}))];
     assert_eq!(with(others, &model), None);
 }
@@ -198,7 +230,10 @@ fn a_value_that_becomes_wrong_leaves_the_last_good_one_in_force() {
         let wrong = assembler.assemble(&with("fast"), true);
         assert_eq!(ttft(&wrong), 400.0);
         let finding = &wrong.models[0].findings[0];
-        assert_eq!((finding.reason, &*finding.about.name), ("WrongAnnotation", "h"));
+        assert_eq!(
+            (finding.reason, &*finding.about.name),
+            ("WrongAnnotation", "h")
+        );
         assert!(
             finding.message.contains("headroom.dev/slo-ttft-ms: `fast`"),
             "{}",
@@ -214,7 +249,11 @@ fn a_value_that_becomes_wrong_leaves_the_last_good_one_in_force() {
 #[test]
 fn annotations_without_a_model_are_told_of() {
     let inputs = Inputs {
-        workloads: vec![workload("Deployment", "llama", json!({"headroom.dev/mode": "publish"}))],
+        workloads: vec![workload(
+            "Deployment",
+            "llama",
+            json!({"headroom.dev/mode": "publish"}),
+        )],
         ..Inputs::default()
     };
     let snapshot = assembled(&inputs);
@@ -226,7 +265,11 @@ fn annotations_without_a_model_are_told_of() {
 fn a_model_scaler_wins_over_annotations_and_says_so() {
     let inputs = Inputs {
         scalers: vec![Arc::new(scaler(json!({})))],
-        workloads: vec![workload("Deployment", "llama", json!({"headroom.dev/model": "llama"}))],
+        workloads: vec![workload(
+            "Deployment",
+            "llama",
+            json!({"headroom.dev/model": "llama"}),
+        )],
         ..Inputs::default()
     };
     let snapshot = assembled(&inputs);
@@ -242,7 +285,10 @@ fn a_model_scaler_wins_over_annotations_and_says_so() {
 
 #[test]
 fn a_model_scaler_that_becomes_wrong_keeps_what_was_good_of_it() {
-    let (good, wrong) = (json!({"behavior": {"margin": 0.2}}), json!({"behavior": {"margin": 5.0}}));
+    let (good, wrong) = (
+        json!({"behavior": {"margin": 0.2}}),
+        json!({"behavior": {"margin": 5.0}}),
+    );
     let with = |fields: &Value| Inputs {
         scalers: vec![Arc::new(scaler(fields.clone()))],
         ..Inputs::default()
@@ -309,7 +355,12 @@ fn an_hpas_limits_narrow_a_model_scalers() {
 fn annotated_limits_narrow_the_hpas_too() {
     let annotations = json!({"headroom.dev/model": "llama", "headroom.dev/max-replicas": "5"});
     let inputs = Inputs {
-        hpas: vec![hpa("h", "llama", annotations, json!({"minReplicas": 2, "maxReplicas": 12}))],
+        hpas: vec![hpa(
+            "h",
+            "llama",
+            annotations,
+            json!({"minReplicas": 2, "maxReplicas": 12}),
+        )],
         ..Inputs::default()
     };
     let snapshot = assembled(&inputs);

@@ -47,7 +47,11 @@ fn two_hpas_on_one_target_are_told_to_both() {
 fn two_variants_on_one_target_leave_it_to_the_model_scaler() {
     let inputs = Inputs {
         scalers: vec![Arc::new(scaler(json!({"model": "z"})))],
-        workloads: vec![workload("Deployment", "llama", json!({"headroom.dev/model": "a"}))],
+        workloads: vec![workload(
+            "Deployment",
+            "llama",
+            json!({"headroom.dev/model": "a"}),
+        )],
         ..Inputs::default()
     };
     let Snapshot { models, .. } = assembled(&inputs);
@@ -56,7 +60,9 @@ fn two_variants_on_one_target_leave_it_to_the_model_scaler() {
     assert_eq!(reasons(annotated), ["SharedTarget"]);
     assert_eq!(reasons(explicit), ["SharedTarget"]);
     assert!(
-        annotated.findings[0].message.starts_with("variant h100 of ModelScaler llama sizes"),
+        annotated.findings[0]
+            .message
+            .starts_with("variant h100 of ModelScaler llama sizes"),
         "{}",
         annotated.findings[0].message
     );
@@ -66,13 +72,41 @@ fn two_variants_on_one_target_leave_it_to_the_model_scaler() {
 fn an_absolute_count_compared_with_a_value_is_a_trap() {
     let labels = json!({"variant": "llama", "model": "llama"});
     for (metric, target, told) in [
-        ("llm_desired_replicas", json!({"type": "AverageValue", "averageValue": "1"}), false),
-        ("llm_desired_replicas", json!({"type": "Value", "value": "1"}), true),
-        ("llm_desired_replicas", json!({"type": "AverageValue", "averageValue": "2"}), true),
-        ("llm_desired_ratio", json!({"type": "Value", "value": "1"}), false),
-        ("llm_desired_ratio", json!({"type": "AverageValue", "averageValue": "1"}), true),
-        ("llm_slo_pressure", json!({"type": "Value", "value": "1"}), false),
-        ("llm_offered_tokens_per_second", json!({"type": "AverageValue", "averageValue": "5000"}), false),
+        (
+            "llm_desired_replicas",
+            json!({"type": "AverageValue", "averageValue": "1"}),
+            false,
+        ),
+        (
+            "llm_desired_replicas",
+            json!({"type": "Value", "value": "1"}),
+            true,
+        ),
+        (
+            "llm_desired_replicas",
+            json!({"type": "AverageValue", "averageValue": "2"}),
+            true,
+        ),
+        (
+            "llm_desired_ratio",
+            json!({"type": "Value", "value": "1"}),
+            false,
+        ),
+        (
+            "llm_desired_ratio",
+            json!({"type": "AverageValue", "averageValue": "1"}),
+            true,
+        ),
+        (
+            "llm_slo_pressure",
+            json!({"type": "Value", "value": "1"}),
+            false,
+        ),
+        (
+            "llm_offered_tokens_per_second",
+            json!({"type": "AverageValue", "averageValue": "5000"}),
+            false,
+        ),
     ] {
         let spec = published(external(metric, labels.clone(), target.clone()));
         assert_eq!(
@@ -93,7 +127,10 @@ fn a_selector_must_find_the_one_series_of_its_own_variant() {
         (json!({"variant": "llama"}), None),
         (json!({"variant": "llama", "namespace": "chat"}), None),
         (json!({"variant": "lama"}), Some("NoSeries")),
-        (json!({"variant": "llama", "namespace": "other"}), Some("NoSeries")),
+        (
+            json!({"variant": "llama", "namespace": "other"}),
+            Some("NoSeries"),
+        ),
         (json!({"model": "llama"}), Some("SeveralSeries")),
         (json!({}), Some("SeveralSeries")),
         (json!({"variant": "second"}), Some("OtherSeries")),
@@ -129,7 +166,11 @@ fn a_tolerance_hides_steps_of_one_from_ten_replicas_on() {
     let none = json!({"maxReplicas": 20, "behavior": {"scaleUp": {"tolerance": "0"}, "scaleDown": {"tolerance": "0"}}});
     assert_eq!(reasons(&published(with_more(correct(), none))), [""; 0]);
     let half = json!({"maxReplicas": 15, "behavior": {"scaleUp": {"tolerance": "50m"}, "scaleDown": {"tolerance": "50m"}}});
-    assert_eq!(reasons(&published(with_more(correct(), half))), [""; 0], "5 % hides nothing below 20");
+    assert_eq!(
+        reasons(&published(with_more(correct(), half))),
+        [""; 0],
+        "5 % hides nothing below 20"
+    );
 }
 
 #[test]
@@ -140,7 +181,10 @@ fn an_hpa_that_reads_nothing_of_ours_is_told_and_direct_mode_wants_none() {
         hpas: vec![hpa("h", "llama", annotations, json!({}))],
         ..Inputs::default()
     };
-    assert_eq!(reasons(&assembled(&inputs).models[0]), ["DirectWithAutoscaler"]);
+    assert_eq!(
+        reasons(&assembled(&inputs).models[0]),
+        ["DirectWithAutoscaler"]
+    );
 }
 
 #[test]
@@ -172,5 +216,8 @@ fn an_hpa_that_keda_made_is_keda_s_business() {
     let spec = &snapshot.models[0];
     assert_eq!(reasons(spec), [""; 0]);
     let scaler = spec.variants[0].scaler.as_ref().unwrap();
-    assert_eq!((scaler.kind.as_str(), scaler.name.as_str()), ("ScaledObject", "x"));
+    assert_eq!(
+        (scaler.kind.as_str(), scaler.name.as_str()),
+        ("ScaledObject", "x")
+    );
 }

@@ -214,12 +214,7 @@ impl Gathering {
     ///
     /// # Errors
     /// What is wrong with the report.
-    pub fn heard(
-        &mut self,
-        now: Duration,
-        uid: &str,
-        report: &DemandReport,
-    ) -> Result<(), String> {
+    pub fn heard(&mut self, now: Duration, uid: &str, report: &DemandReport) -> Result<(), String> {
         match self.pool_of_picker(uid) {
             Some((key, pool)) => {
                 let key = key.clone();
@@ -379,7 +374,10 @@ impl Gathering {
                 name,
             });
             let state = elsewhere(now, model);
-            let mut one = match pool.as_ref().zip(pool.as_ref().and_then(|key| merged.get(key))) {
+            let mut one = match pool
+                .as_ref()
+                .zip(pool.as_ref().and_then(|key| merged.get(key)))
+            {
                 Some((pool, demand)) => {
                     on_pool.entry(pool.clone()).or_default().push(key.clone());
                     with_pickers(state, demand, self.pools.get(pool))
@@ -392,7 +390,11 @@ impl Gathering {
         for models in on_pool.values().filter(|models| models.len() > 1) {
             for key in models {
                 if let Some(one) = known.get_mut(key) {
-                    one.shared_with = models.iter().filter(|other| *other != key).cloned().collect();
+                    one.shared_with = models
+                        .iter()
+                        .filter(|other| *other != key)
+                        .cloned()
+                        .collect();
                 }
             }
         }
@@ -443,7 +445,10 @@ fn elsewhere(now: Duration, model: &mut Elsewhere) -> Known {
     Known {
         source: Source::Engines,
         demand: model.engine_ledger.demand(now),
-        kv_tokens: kv_tokens.map(|tokens| (String::new(), tokens)).into_iter().collect(),
+        kv_tokens: kv_tokens
+            .map(|tokens| (String::new(), tokens))
+            .into_iter()
+            .collect(),
         ..Known::default()
     }
 }

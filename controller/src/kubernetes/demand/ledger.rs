@@ -138,7 +138,11 @@ impl Ledger {
     pub fn demand(&mut self, now: Duration) -> MergedDemand {
         let mut demand = self.shares.demand(now);
         for (&priority, totals) in &self.base {
-            match demand.bands.iter_mut().find(|band| band.priority == priority) {
+            match demand
+                .bands
+                .iter_mut()
+                .find(|band| band.priority == priority)
+            {
                 Some(band) => band.totals += *totals,
                 None => demand.bands.push(Band {
                     priority,
@@ -147,7 +151,9 @@ impl Ledger {
                 }),
             }
         }
-        demand.bands.sort_by_key(|band| std::cmp::Reverse(band.priority));
+        demand
+            .bands
+            .sort_by_key(|band| std::cmp::Reverse(band.priority));
         demand
     }
 }
@@ -217,9 +223,17 @@ mod tests {
         next.accept(at(9), "a", report(1, 9, 34)).unwrap();
         let demand = next.demand(at(9));
         assert_eq!(offered(&demand), 34);
-        assert_eq!(demand.arrears[0].since, at(1), "spread over the time in between");
+        assert_eq!(
+            demand.arrears[0].since,
+            at(1),
+            "spread over the time in between"
+        );
         next.accept(at(9), "b", report(1, 2, 5)).unwrap();
-        assert_eq!(offered(&next.demand(at(9))), 39, "one that started meanwhile");
+        assert_eq!(
+            offered(&next.demand(at(9))),
+            39,
+            "one that started meanwhile"
+        );
     }
 
     #[test]

@@ -9,7 +9,11 @@ fn a_count_is_written_only_when_it_differs() {
     let mut hand = Hand::default();
     assert!(!hand.looks(SECOND, Some(3), 3));
     assert!(hand.looks(SECOND, Some(2), 3));
-    assert_eq!(hand.step(SECOND, 3, 3), Step::Nothing, "the watch was behind");
+    assert_eq!(
+        hand.step(SECOND, 3, 3),
+        Step::Nothing,
+        "the watch was behind"
+    );
     assert_eq!(Hand::default().step(SECOND, 2, 3), Step::Write(3));
 }
 
@@ -66,8 +70,9 @@ fn the_finding_names_both_counts_and_the_time_left() {
     let told = edit(&order, (7, 61 * SECOND));
     assert_eq!(told.reason, "ManualEdit");
     assert!(
-        told.message
-            .starts_with("Deployment llama was set to 7 replicas by somebody else while 3 are decided"),
+        told.message.starts_with(
+            "Deployment llama was set to 7 replicas by somebody else while 3 are decided"
+        ),
         "{}",
         told.message
     );

@@ -182,7 +182,12 @@ mod tests {
             }
             tokio::task::yield_now().await;
         };
-        let waiting: u64 = known.demand.bands.iter().map(|band| band.queued.requests).sum();
+        let waiting: u64 = known
+            .demand
+            .bands
+            .iter()
+            .map(|band| band.queued.requests)
+            .sum();
         assert_eq!((waiting, known.demand.in_flight), (3, 1));
         shutdown.stop();
         task.await.unwrap();

@@ -87,7 +87,9 @@ impl Tally {
 
 /// Tokens per served request.
 fn mean(tokens: Option<f64>, served: f64) -> Option<f64> {
-    tokens.filter(|_| served >= 1.0).map(|tokens| tokens / served)
+    tokens
+        .filter(|_| served >= 1.0)
+        .map(|tokens| tokens / served)
 }
 
 /// A count that a page gave as a number, 0 or more.
@@ -129,7 +131,10 @@ mod tests {
         assert!(report.mix.is_empty(), "nothing was answered since");
         let report = tally.observe(at(1), page(12.0, 1.0, 2.0)).unwrap();
         let sample = report.mix[0].sample;
-        assert_eq!((sample.input, sample.cached, sample.output), (100.0, 25.0, Some(10.0)));
+        assert_eq!(
+            (sample.input, sample.cached, sample.output),
+            (100.0, 25.0, Some(10.0))
+        );
     }
 
     #[test]

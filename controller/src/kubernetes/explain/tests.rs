@@ -24,18 +24,30 @@ fn the_oracle_says_what_an_hpa_makes_of_a_count() {
     );
     let capped = with(correct(), 2, 12);
     assert_eq!(capped.makes, Some(8));
-    assert!(capped.says.contains("its limits are 1 to 8"), "{}", capped.says);
+    assert!(
+        capped.says.contains("its limits are 1 to 8"),
+        "{}",
+        capped.says
+    );
     let mut wide = correct();
     wide["maxReplicas"] = 40.into();
     let ignored = with(wide, 20, 21);
     assert_eq!(ignored.makes, Some(20));
-    assert!(ignored.says.contains("is told 21 and keeps 20"), "{}", ignored.says);
+    assert!(
+        ignored.says.contains("is told 21 and keeps 20"),
+        "{}",
+        ignored.says
+    );
 }
 
 #[test]
 fn a_ratio_is_multiplied_with_the_ready_pods() {
     let labels = json!({"variant": "h100"});
-    let ratio = external("llm_desired_ratio", labels, json!({"type": "Value", "value": "1"}));
+    let ratio = external(
+        "llm_desired_ratio",
+        labels,
+        json!({"type": "Value", "value": "1"}),
+    );
     assert_eq!(with(ratio.clone(), 2, 4).makes, Some(4));
     assert_eq!(with(ratio, 4, 4).makes, Some(4));
 }
@@ -62,7 +74,10 @@ fn an_explanation_reads_back_from_its_json() {
     assert_eq!(explained.variants[0].range, Some([3, 3]));
     let json = serde_json::to_value(&explained).unwrap();
     assert_eq!(json["schema"], 1);
-    assert_eq!(serde_json::from_value::<Explanation>(json).unwrap(), explained);
+    assert_eq!(
+        serde_json::from_value::<Explanation>(json).unwrap(),
+        explained
+    );
     report.decision = None;
     let before = explain(&report, 1_000, Vec::new());
     assert_eq!(before.why, ["no decision has been made yet"]);

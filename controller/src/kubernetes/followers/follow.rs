@@ -11,9 +11,9 @@ use http_body_util::BodyExt;
 use kubernetes::lease::Leadership;
 use kubernetes::watch::Backoff;
 use names::followers::PUBLISHED;
-use rustls::pki_types::ServerName;
 use runtime::Shutdown;
 use runtime::tls::CertificateAuthority;
+use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 
 use super::identity::{IdentityError, NAME, client};
@@ -109,8 +109,7 @@ impl Follow {
         let target: SocketAddr = address
             .parse()
             .map_err(|_| FollowError::Address(address.to_owned()))?;
-        let name = ServerName::try_from(NAME)
-            .map_err(|_| FollowError::Address(NAME.to_owned()))?;
+        let name = ServerName::try_from(NAME).map_err(|_| FollowError::Address(NAME.to_owned()))?;
         // A new certificate each time: nothing has to be renewed.
         let tls = client(&self.authority.borrow(), self.board.clock().unix_ms())?;
         let opening = async {

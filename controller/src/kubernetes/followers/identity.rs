@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use runtime::Clock;
+use runtime::tls::{CertificateAuthority, ClientAuth, ServerTls, TlsError};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use runtime::Clock;
-use runtime::tls::{CertificateAuthority, ClientAuth, ServerTls, TlsError};
 
 /// The one name that every replica's certificate carries: which replica it is, the Lease tells.
 pub(super) const NAME: &str = names::kubernetes::CONTROLLER;

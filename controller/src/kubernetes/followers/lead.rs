@@ -47,7 +47,11 @@ impl Lead {
 
 async fn published(State(lead): State<Lead>) -> Response {
     if !lead.leadership.borrow().leader {
-        return (StatusCode::SERVICE_UNAVAILABLE, "this replica does not lead\n").into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this replica does not lead\n",
+        )
+            .into_response();
     }
     let body = Body::from_stream(messages(lead));
     ([(CONTENT_TYPE, "application/octet-stream")], body).into_response()

@@ -45,7 +45,14 @@ async fn lead(authority: &CertificateAuthority) -> Leading {
     let address = listener.local_addr().unwrap().to_string();
     let tls = server(authority, clock).unwrap();
     let options = ServeOptions::default();
-    serve::https(listener, tls, lead.routes(), options, shutdown.clone(), &Tasks::new());
+    serve::https(
+        listener,
+        tls,
+        lead.routes(),
+        options,
+        shutdown.clone(),
+        &Tasks::new(),
+    );
     Leading {
         board,
         leadership,
@@ -160,7 +167,10 @@ async fn who_has_no_certificate_of_the_authority_is_not_let_in() {
     let address = leading.address.parse().unwrap();
     let opened =
         crate::kubernetes::pickers::Connection::open(address, Some((tls, name.clone()))).await;
-    assert!(opened.is_err(), "a leader that another authority vouches for is not believed");
+    assert!(
+        opened.is_err(),
+        "a leader that another authority vouches for is not believed"
+    );
     // One who trusts the leader and shows nothing is refused by the leader.
     let mut roots = rustls::RootCertStore::empty();
     let bundle = ours.bundle();
@@ -178,8 +188,7 @@ async fn who_has_no_certificate_of_the_authority_is_not_let_in() {
     };
     let refused = async {
         let tls = Some((Arc::new(config), name));
-        let mut connection =
-            crate::kubernetes::pickers::Connection::open(address, tls).await?;
+        let mut connection = crate::kubernetes::pickers::Connection::open(address, tls).await?;
         connection.stream(ask).await
     };
     assert!(refused.await.is_err());

@@ -38,7 +38,10 @@ fn model(name: &str, fresh_labels: f64) -> ClassModel {
 fn fetch(snapshots: &mut Snapshots, now: u64, uid: &str, class: &str) -> bool {
     let asked = snapshots.ask(at(now), uid);
     if asked {
-        let told = snapshots.offers[uid].classes.iter().find(|told| told.class == class);
+        let told = snapshots.offers[uid]
+            .classes
+            .iter()
+            .find(|told| told.class == class);
         let fresh_labels = fresh(told.unwrap());
         snapshots.fetched(at(now), uid, [model(class, fresh_labels)]);
     }
@@ -119,9 +122,17 @@ fn a_class_without_a_model_takes_the_only_one() {
     snapshots.offered("u1", "epp-1", &[class("a100", "a", 10.0)]);
     assert!(fetch(&mut snapshots, 0, "u1", "a100"));
     assert_eq!(from(&snapshots, "h100").as_deref(), Some("epp-1"));
-    snapshots.offered("u1", "epp-1", &[class("a100", "a", 10.0), class("l40s", "b", 10.0)]);
+    snapshots.offered(
+        "u1",
+        "epp-1",
+        &[class("a100", "a", 10.0), class("l40s", "b", 10.0)],
+    );
     assert!(fetch(&mut snapshots, 9, "u1", "l40s"));
-    assert_eq!(from(&snapshots, "h100"), None, "one of two would be a guess");
+    assert_eq!(
+        from(&snapshots, "h100"),
+        None,
+        "one of two would be a guess"
+    );
 }
 
 #[test]

@@ -51,7 +51,11 @@ async fn answer(exchange: Exchange, watches: &tokio::sync::mpsc::UnboundedSender
             let answer = json!({"kind": "APIResourceList", "groupVersion": "apps/v1", "resources": resources});
             exchange.reply(&answer).await;
         }
-        "GET /apis/apps/v1/deployments" => exchange.reply(&list("Deployment", json!([deployment(3)]))).await,
+        "GET /apis/apps/v1/deployments" => {
+            exchange
+                .reply(&list("Deployment", json!([deployment(3)])))
+                .await
+        }
         "GET /apis/apps/v1/statefulsets" => exchange.reply(&empty()).await,
         "GET /apis/autoscaling/v2/horizontalpodautoscalers" => exchange.reply(&empty()).await,
         "GET /api/v1/pods" => exchange.reply(&list("Pod", json!([pod()]))).await,
@@ -78,7 +82,11 @@ async fn a_cluster_without_our_crds_is_followed_all_the_same() {
         }
     });
     let mut models = followed.models.changes();
-    let snapshot = models.wait_for(|snapshot| snapshot.synced).await.unwrap().clone();
+    let snapshot = models
+        .wait_for(|snapshot| snapshot.synced)
+        .await
+        .unwrap()
+        .clone();
     assert_eq!(snapshot.models.len(), 1);
     assert_eq!(snapshot.models[0].key.to_string(), "chat/llama");
 
@@ -95,7 +103,14 @@ async fn a_cluster_without_our_crds_is_followed_all_the_same() {
     let state = asked().await;
     assert_eq!(state.replicas, Some(3));
     assert_eq!(state.selector, Selector::parse("app=llm").unwrap());
-    assert_eq!(followed.pods.replicas("chat", &state.selector).replicas.ready, 1);
+    assert_eq!(
+        followed
+            .pods
+            .replicas("chat", &state.selector)
+            .replicas
+            .ready,
+        1
+    );
 
     // The count follows the watch; the scale subresource need not be asked again.
     let mut standing = loop {

@@ -54,7 +54,12 @@ fn pod(name: &str, ready: bool, reason: Option<&str>) -> Arc<Pod> {
 fn look(observer: &mut Observer, at: u64, state: &ScaleState, pods: &[Arc<Pod>]) -> VariantView {
     let index = PodIndex::new(pods.iter().cloned());
     let scales = |_: &TargetKey| state.clone();
-    let mut views = observer.look(u32::try_from(at).unwrap() * SECOND, &[model()], &scales, &index);
+    let mut views = observer.look(
+        u32::try_from(at).unwrap() * SECOND,
+        &[model()],
+        &scales,
+        &index,
+    );
     views.remove(0).remove(0)
 }
 
@@ -90,7 +95,12 @@ fn a_quota_that_refuses_pods_makes_them_pending_at_once_and_says_so() {
         refused: Some("exceeded quota: gpus".into()),
         ..state(3)
     };
-    let view = look(&mut Observer::default(), 0, &refused, &[pod("a", true, None)]);
+    let view = look(
+        &mut Observer::default(),
+        0,
+        &refused,
+        &[pod("a", true, None)],
+    );
     assert_eq!((view.replicas.pending, view.refused), (2, true));
     assert_eq!(
         view.findings[0].message,
@@ -104,7 +114,10 @@ fn unschedulable_pods_are_pending_with_the_schedulers_words() {
     let view = look(&mut Observer::default(), 0, &state(2), &pods);
     assert_eq!((view.replicas.ready, view.replicas.pending), (1, 1));
     let finding = &view.findings[0];
-    assert_eq!((finding.topic, finding.reason), (Topic::Capacity, "PodsPending"));
+    assert_eq!(
+        (finding.topic, finding.reason),
+        (Topic::Capacity, "PodsPending")
+    );
     assert_eq!(
         finding.message,
         "1 replica of Deployment llama cannot be scheduled: 0/2 nodes are available"
@@ -124,7 +137,12 @@ fn an_unknown_target_has_no_count_and_says_why() {
             trouble: Some(trouble),
             ..ScaleState::default()
         };
-        let view = look(&mut Observer::default(), 0, &unknown, &[pod("a", true, None)]);
+        let view = look(
+            &mut Observer::default(),
+            0,
+            &unknown,
+            &[pod("a", true, None)],
+        );
         assert_eq!((view.asked, view.replicas), (None, Replicas::default()));
         assert_eq!(view.findings[0].reason, reason);
     }

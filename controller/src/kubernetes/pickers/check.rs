@@ -20,7 +20,9 @@ const AHEAD: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Nonsense {
     /// Another version of the document.
-    #[error("schema {told} where {SCHEMA} is understood: picker and controller are of releases too far apart")]
+    #[error(
+        "schema {told} where {SCHEMA} is understood: picker and controller are of releases too far apart"
+    )]
     Schema {
         /// The version told.
         told: u32,
@@ -46,7 +48,9 @@ pub enum Nonsense {
         most: usize,
     },
     /// An earlier start after a later one.
-    #[error("incarnation went back from {last} to {told}: its clock jumped, or an older process answers")]
+    #[error(
+        "incarnation went back from {last} to {told}: its clock jumped, or an older process answers"
+    )]
     IncarnationWentBack {
         /// The incarnation before.
         last: u64,

@@ -55,7 +55,9 @@ pub enum FetchError {
 fn advice(status: u16) -> &'static str {
     match status {
         401 => ": the token is not accepted (does its audience fit, may the picker review tokens?)",
-        403 => ": the account may not get this page (ClusterRole with nonResourceURLs /headroom/v1/*)",
+        403 => {
+            ": the account may not get this page (ClusterRole with nonResourceURLs /headroom/v1/*)"
+        }
         _ => "",
     }
 }
@@ -168,7 +170,10 @@ impl Connection {
             request = request.header(IF_NONE_MATCH, format!("\"{tag}\""));
         }
         self.sender.ready().await?;
-        Ok(self.sender.send_request(request.body(Empty::new())?).await?)
+        Ok(self
+            .sender
+            .send_request(request.body(Empty::new())?)
+            .await?)
     }
 }
 

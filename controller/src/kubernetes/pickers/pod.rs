@@ -80,10 +80,14 @@ mod tests {
 
     #[test]
     fn what_is_no_picker_or_has_ended_is_dropped() {
-        assert_eq!(pod(r#"{"metadata": {"name": "a", "uid": "u", "labels": {"app": "x"}}}"#), None);
+        assert_eq!(
+            pod(r#"{"metadata": {"name": "a", "uid": "u", "labels": {"app": "x"}}}"#),
+            None
+        );
         let ended = r#"{"metadata": {"name": "a", "uid": "u", "labels": {"headroom.dev/pool": "p"}}, "status": {"phase": "Failed"}}"#;
         assert_eq!(pod(ended), None);
-        let young = pod(r#"{"metadata": {"name": "a", "uid": "u", "labels": {"headroom.dev/pool": "p"}}}"#);
+        let young =
+            pod(r#"{"metadata": {"name": "a", "uid": "u", "labels": {"headroom.dev/pool": "p"}}}"#);
         assert_eq!(young.unwrap().address, None);
     }
 }

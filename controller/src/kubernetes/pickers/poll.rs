@@ -7,8 +7,8 @@ use epp_core::report::DemandReport;
 use names::admin;
 use parking_lot::Mutex;
 use predictor::snapshot;
-use rustls::pki_types::ServerName;
 use runtime::{Clock, Shutdown};
+use rustls::pki_types::ServerName;
 
 use super::connection::{Ask, Connection, FetchError};
 use super::pod::PickerPod;
@@ -121,7 +121,10 @@ impl Poller {
                     PERIOD * 3 / 4 + steady.failed(PERIOD) / 2
                 }
                 Err(error) => {
-                    if !matches!(error, PollError::Nonsense(_) | PollError::Fetch(FetchError::Status { .. })) {
+                    if !matches!(
+                        error,
+                        PollError::Nonsense(_) | PollError::Fetch(FetchError::Status { .. })
+                    ) {
                         open = None;
                     }
                     let reason = error.to_string();

@@ -32,7 +32,14 @@ pub fn pods(
         None => Api::all(client.clone()),
     };
     let labelled = Selection::labels(label::POOL);
-    follow(api, labelled, PickerPod::trim, clock, shutdown.clone(), tasks)
+    follow(
+        api,
+        labelled,
+        PickerPod::trim,
+        clock,
+        shutdown.clone(),
+        tasks,
+    )
 }
 
 /// What the supervisor works with.

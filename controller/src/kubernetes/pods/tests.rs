@@ -44,7 +44,10 @@ fn states_follow_what_time_alone_will_bring() {
     for (status, expected) in [
         (json!({}), PodState::Starting),
         (json!({"phase": "Pending"}), PodState::Starting),
-        (json!({"phase": "Running", "conditions": [unready]}), PodState::Starting),
+        (
+            json!({"phase": "Running", "conditions": [unready]}),
+            PodState::Starting,
+        ),
         (
             unschedulable("Unschedulable"),
             PodState::Waiting(Waiting::Unschedulable(message.clone())),
@@ -68,7 +71,11 @@ fn states_follow_what_time_alone_will_bring() {
         ),
         (json!({"phase": "Failed"}), PodState::Over),
     ] {
-        assert_eq!(pod("a", json!({}), status.clone()).state, expected, "{status}");
+        assert_eq!(
+            pod("a", json!({}), status.clone()).state,
+            expected,
+            "{status}"
+        );
     }
 }
 
@@ -120,7 +127,10 @@ fn the_index_finds_what_a_scan_would() {
         "",
     ] {
         let selector = Selector::parse(text).unwrap();
-        let found: Vec<_> = index.select("chat", &selector).map(|pod| &pod.name).collect();
+        let found: Vec<_> = index
+            .select("chat", &selector)
+            .map(|pod| &pod.name)
+            .collect();
         let scanned: Vec<_> = pods
             .iter()
             .filter(|pod| selector.matches(&pod.labels))
@@ -168,7 +178,8 @@ fn five_thousand_pods_take_a_few_megabytes() {
         .iter()
         .map(|pod| {
             let node = pod.node.as_deref().map_or(0, text);
-            let strings = text(&pod.namespace) + text(&pod.name) + node + pod.labels.heap_bytes() + 16;
+            let strings =
+                text(&pod.namespace) + text(&pod.name) + node + pod.labels.heap_bytes() + 16;
             // The store keeps namespace and name once more, as its key.
             let key = text(&pod.namespace) + text(&pod.name) + size_of::<ObjectKey>() + 8;
             size_of::<Pod>() + 16 + strings + key
@@ -187,7 +198,11 @@ fn five_thousand_pods_take_a_few_megabytes() {
 fn the_shared_index_follows_the_store() {
     let key = |name: &str| ObjectKey::new("chat", name);
     let held = |name: &str| {
-        let pod = pod(name, json!({"app": "llm"}), ready_at("2026-03-01T10:01:30Z"));
+        let pod = pod(
+            name,
+            json!({"app": "llm"}),
+            ready_at("2026-03-01T10:01:30Z"),
+        );
         (key(name), Arc::unwrap_or_clone(pod))
     };
     let pods = Pods::new(Store::fixed([held("a"), held("b")]));

@@ -46,14 +46,17 @@ impl Integral {
         self.advance(now);
         let picture = self.last?.picture;
         let prompt = picture.prompt.unwrap_or(0.0);
-        let shape = picture.prompt.filter(|_| picture.offered > 0.0).map(|input| Shape {
-            priority: 0,
-            sample: Sample {
-                input: input as f32,
-                cached: picture.cached.unwrap_or(0.0) as f32,
-                output: picture.output.map(|output| output as f32),
-            },
-        });
+        let shape = picture
+            .prompt
+            .filter(|_| picture.offered > 0.0)
+            .map(|input| Shape {
+                priority: 0,
+                sample: Sample {
+                    input: input as f32,
+                    cached: picture.cached.unwrap_or(0.0) as f32,
+                    output: picture.output.map(|output| output as f32),
+                },
+            });
         let mix_from = self.shapes;
         self.shapes += u64::from(shape.is_some());
         Some(Report {
@@ -154,6 +157,10 @@ mod tests {
         assert_eq!(offered(&mut integral, 25), Some((50, 0)));
         assert_eq!(offered(&mut integral, 31), None);
         integral.observe(at(200), picture);
-        assert_eq!(offered(&mut integral, 200), Some((60, 0)), "as long as they held");
+        assert_eq!(
+            offered(&mut integral, 200),
+            Some((60, 0)),
+            "as long as they held"
+        );
     }
 }

@@ -29,7 +29,7 @@ use crate::kubernetes::status::Report;
 use crate::published::{Board, Published, PublishedModel};
 
 /// Capacities computed in one cycle: what is beyond waits for the next, its age told.
-const COMPUTATIONS: usize = 400;
+const COMPUTATIONS: usize = 250;
 
 /// Everything that lives from one cycle to the next.
 pub struct Cycle {
@@ -71,11 +71,7 @@ struct Passing {
 
 impl Cycle {
     /// A controller that has decided nothing yet.
-    pub fn new(
-        followed: Vec<Followed>,
-        gathering: Arc<Mutex<Gathering>>,
-        board: Board,
-    ) -> Self {
+    pub fn new(followed: Vec<Followed>, gathering: Arc<Mutex<Gathering>>, board: Board) -> Self {
         Self {
             observers: vec![Observer::default(); followed.len()],
             followed,

@@ -91,7 +91,11 @@ impl Leader {
             }
             // Computing takes milliseconds to seconds: not on a thread that carries requests.
             let worked = tokio::task::spawn_blocking(move || {
-                let worked = if leads { self.lead(&mut standing) } else { self.stand_by(&mut standing) };
+                let worked = if leads {
+                    self.lead(&mut standing)
+                } else {
+                    self.stand_by(&mut standing)
+                };
                 (self, standing, worked)
             });
             match worked.await {
@@ -135,7 +139,10 @@ impl Leader {
                 }
             }
         }
-        tracing::info!(models = states.len(), "this replica leads; it goes on from what was decided before");
+        tracing::info!(
+            models = states.len(),
+            "this replica leads; it goes on from what was decided before"
+        );
         self.cycle.take_over(states);
         *standing = Standing {
             leads: true,
@@ -176,7 +183,9 @@ impl Leader {
             for report in reports.iter_mut() {
                 report.findings = writers.direct.findings(&report.spec.key);
                 if report.spec.mode == Mode::Publish {
-                    report.findings.extend(foreign.iter().flat_map(|all| all.iter().cloned()));
+                    report
+                        .findings
+                        .extend(foreign.iter().flat_map(|all| all.iter().cloned()));
                 }
             }
             writers.direct.carry_out(reports);

@@ -20,8 +20,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::kubernetes::models_from_pickers::InUse;
 use crate::kubernetes::demand::Source;
+use crate::kubernetes::models_from_pickers::InUse;
 use crate::published::Board;
 
 /// Variants shown; models beyond are counted.
@@ -81,8 +81,16 @@ impl ControllerMetrics {
             answer_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
         };
         let own = registry.sub_registry_with_prefix(HEADROOM_PREFIX);
-        own.register(name::LEADER, "1 while this replica leads", metrics.leader.clone());
-        own.register(name::MODELS, "Models that are asked for", metrics.models.clone());
+        own.register(
+            name::LEADER,
+            "1 while this replica leads",
+            metrics.leader.clone(),
+        );
+        own.register(
+            name::MODELS,
+            "Models that are asked for",
+            metrics.models.clone(),
+        );
         own.register(
             name::CYCLE_SECONDS,
             "Time to decide on all models",
@@ -228,22 +236,32 @@ impl Page<'_> {
     fn of_variants(&mut self, models: &[&Shown]) -> Result<(), Error> {
         type Value = fn(&VariantDecision) -> Option<f64>;
         let families: [(&str, &str, Value); 6] = [
-            (name::DESIRED, "Replicas wanted", |one| Some(f64::from(one.replicas))),
-            (name::LOWER, "Replicas that the present demand alone needs", |one| {
-                Some(f64::from(one.lower))
+            (name::DESIRED, "Replicas wanted", |one| {
+                Some(f64::from(one.replicas))
             }),
-            (name::UPPER, "Replicas that the cautious forecast with all slack needs", |one| {
-                Some(f64::from(one.upper))
-            }),
+            (
+                name::LOWER,
+                "Replicas that the present demand alone needs",
+                |one| Some(f64::from(one.lower)),
+            ),
+            (
+                name::UPPER,
+                "Replicas that the cautious forecast with all slack needs",
+                |one| Some(f64::from(one.upper)),
+            ),
             (
                 name::CAPACITY,
                 "Requests per second of the present mix that one replica serves within the objectives",
                 |one| one.requests_per_second,
             ),
-            (name::CAPACITY_AGE, "Age of the oldest capacity counted by", |one| {
-                let ages = one.capacities.iter().map(|class| class.age);
-                ages.max().map(|age| age.as_secs_f64())
-            }),
+            (
+                name::CAPACITY_AGE,
+                "Age of the oldest capacity counted by",
+                |one| {
+                    let ages = one.capacities.iter().map(|class| class.age);
+                    ages.max().map(|age| age.as_secs_f64())
+                },
+            ),
             (
                 name::VARIANT_HEADROOM,
                 "Requests per second that the ready replicas could take beyond their share",
@@ -259,7 +277,11 @@ impl Page<'_> {
             let each = model.decision.variants.iter().zip(&model.current);
             each.map(|(one, &count)| (of_variant(&model.decision, one), f64::from(count)))
         });
-        self.gauges(name::CURRENT, "Replicas that the scale target asks for", current)?;
+        self.gauges(
+            name::CURRENT,
+            "Replicas that the scale target asks for",
+            current,
+        )?;
         let by_state = variants(models).flat_map(|(model, one)| {
             let supply = one.supply;
             let states = [
@@ -280,10 +302,14 @@ impl Page<'_> {
     fn of_models(&mut self, models: &[&Shown]) -> Result<(), Error> {
         type Value = fn(&ModelDecision) -> Option<f64>;
         let families: [(&str, &str, Value); 6] = [
-            (name::QUEUED, "Requests waiting in front of the replicas", |one| {
-                Some(one.queued() as f64)
+            (
+                name::QUEUED,
+                "Requests waiting in front of the replicas",
+                |one| Some(one.queued() as f64),
+            ),
+            (name::IN_FLIGHT, "Requests on the replicas", |one| {
+                Some(one.in_flight as f64)
             }),
-            (name::IN_FLIGHT, "Requests on the replicas", |one| Some(one.in_flight as f64)),
             (
                 name::HEADROOM,
                 "Requests per second that the ready replicas could take beyond the offered ones",
@@ -294,12 +320,16 @@ impl Page<'_> {
                 "Predicted latency at the objective's percentile over its target, the worst",
                 |one| one.pressure,
             ),
-            (name::OFFERED_TOKENS, "Prompt and output tokens offered per second", |one| {
-                one.offered_tokens_per_second
-            }),
-            (name::QUEUE_SECONDS, "Time that the queue is worth at capacity", |one| {
-                one.queue_seconds
-            }),
+            (
+                name::OFFERED_TOKENS,
+                "Prompt and output tokens offered per second",
+                |one| one.offered_tokens_per_second,
+            ),
+            (
+                name::QUEUE_SECONDS,
+                "Time that the queue is worth at capacity",
+                |one| one.queue_seconds,
+            ),
         ];
         for (name, help, value) in families {
             let rows = models.iter().filter_map(|model| {
@@ -347,7 +377,11 @@ impl Page<'_> {
                 (labels, count as f64)
             })
         });
-        self.gauges(name::PICKERS, "Endpoint pickers by whether they are heard", pickers)?;
+        self.gauges(
+            name::PICKERS,
+            "Endpoint pickers by whether they are heard",
+            pickers,
+        )?;
         let labels = models.iter().flat_map(|model| {
             model.models.iter().flat_map(move |used| {
                 let each = Target::ALL.iter().zip(used.labels);

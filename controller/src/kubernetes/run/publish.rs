@@ -88,7 +88,12 @@ fn answer(evidence: &Evidence) -> Answer {
 
 /// What a new leader goes on saying of `next` while its own decision rests on nothing yet: what the leader before it
 /// decided, as old as it is, for as long as that may be served. `now` is on the board's clock.
-pub fn carried(next: &PublishedModel, at_ms: u64, before: &Posted, now: Duration) -> Option<PublishedModel> {
+pub fn carried(
+    next: &PublishedModel,
+    at_ms: u64,
+    before: &Posted,
+    now: Duration,
+) -> Option<PublishedModel> {
     if next.state == Answer::Fresh {
         return None;
     }

@@ -1,9 +1,7 @@
 //! What one tick of a model looks at, made of what was gathered and what the cluster shows.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use controller_core::Latency;
 use controller_core::model::{ModelSignals, VariantSignals};
 use names::label;
 
@@ -23,13 +21,16 @@ pub fn signals(
     views: &[VariantView],
     classes: &[String],
 ) -> ModelSignals {
-    let variants = views.iter().zip(classes).map(|(view, class)| VariantSignals {
-        replicas: view.replicas,
-        quota_refused: view.refused,
-        kv_tokens: kv_tokens(known, class),
-        model: snapshot(known, class).map(|used| Arc::clone(&used.model) as Arc<dyn Latency>),
-        became_ready: view.became_ready.clone(),
-    });
+    let variants = views
+        .iter()
+        .zip(classes)
+        .map(|(view, class)| VariantSignals {
+            replicas: view.replicas,
+            quota_refused: view.refused,
+            kv_tokens: kv_tokens(known, class),
+            model: snapshot(known, class).map(InUse::latency),
+            became_ready: view.became_ready.clone(),
+        });
     ModelSignals {
         now,
         demand: known.demand.clone(),
@@ -62,7 +63,10 @@ pub fn classes(
     pods: &PodIndex,
 ) -> Vec<String> {
     let places = spec.variants.iter().zip(&spec.policy.variants);
-    let of = |(place, policy): (&crate::kubernetes::models::VariantSpec, &controller_core::model::VariantPolicy)| {
+    let of = |(place, policy): (
+        &crate::kubernetes::models::VariantSpec,
+        &controller_core::model::VariantPolicy,
+    )| {
         let state = scales(&TargetKey::new(&spec.key.namespace, &place.target));
         let pod = pods.select(&spec.key.namespace, &state.selector).next();
         let labelled = pod.and_then(|pod| {
@@ -75,7 +79,7 @@ pub fn classes(
 }
 
 /// The latency model for a class: its own, or the only one that there is.
-pub fn snapshot<'a>(known: &'a Known, class: &str) -> Option<&'a InUse> {
+fn snapshot<'a>(known: &'a Known, class: &str) -> Option<&'a InUse> {
     of_class(&known.models, class)
 }
 
@@ -84,10 +88,7 @@ fn kv_tokens(known: &Known, class: &str) -> Option<f64> {
 }
 
 /// What is known of `class`; of another one only where there is no other, or where endpoints tell no class.
-fn of_class<'a, T>(
-    known: &'a std::collections::BTreeMap<String, T>,
-    class: &str,
-) -> Option<&'a T> {
+fn of_class<'a, T>(known: &'a std::collections::BTreeMap<String, T>, class: &str) -> Option<&'a T> {
     let only = || match known.len() {
         1 => known.values().next(),
         _ => known.get(""),

@@ -66,7 +66,11 @@ impl Sources {
         };
         let (shutdown, tasks) = (ground.shutdown.clone(), ground.tasks.clone());
         ground.tasks.spawn(supervisor.run(shutdown, tasks));
-        let prometheus = options.prometheus.clone().map(Prometheus::new).transpose()?;
+        let prometheus = options
+            .prometheus
+            .clone()
+            .map(Prometheus::new)
+            .transpose()?;
         if let Some(prometheus) = prometheus {
             let rounds = Rounds {
                 prometheus,

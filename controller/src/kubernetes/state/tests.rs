@@ -32,7 +32,9 @@ fn states(count: usize) -> States {
             counts: None,
         }
     };
-    (0..count).map(|number| (key(number), kept(number))).collect()
+    (0..count)
+        .map(|number| (key(number), kept(number)))
+        .collect()
 }
 
 #[test]

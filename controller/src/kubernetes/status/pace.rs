@@ -39,8 +39,7 @@ impl<K: Ord + Clone> Limiter<K> {
     /// Forgets the objects that need not be remembered any more: what it holds is bounded by the writes in one `every`.
     pub fn forget(&mut self, now: Duration) {
         let every = self.every;
-        self.written
-            .retain(|_, at| now.saturating_sub(*at) < every);
+        self.written.retain(|_, at| now.saturating_sub(*at) < every);
     }
 }
 

@@ -117,7 +117,10 @@ fn capacity(decision: &ModelDecision) -> Option<f64> {
 
 /// The service level that decides, as `class target`.
 fn binding(decision: &ModelDecision) -> Option<String> {
-    let reasons = decision.variants.iter().flat_map(|variant| &variant.reasons);
+    let reasons = decision
+        .variants
+        .iter()
+        .flat_map(|variant| &variant.reasons);
     let first = decision.classes.first()?;
     reasons.into_iter().find_map(|reason| {
         let Reason::Forecast(need) = bare(reason) else {
@@ -127,7 +130,10 @@ fn binding(decision: &ModelDecision) -> Option<String> {
             Reason::Class { class, .. } => class,
             _ => &first.name,
         };
-        Some(format!("{class} {}", need.binding.to_string().to_lowercase()))
+        Some(format!(
+            "{class} {}",
+            need.binding.to_string().to_lowercase()
+        ))
     })
 }
 

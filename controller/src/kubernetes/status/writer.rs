@@ -80,13 +80,7 @@ impl Reporter {
     }
 
     /// Tells what a cycle found and decided, at `now` on the process's clock and `now_ms` unix time.
-    pub fn report(
-        &mut self,
-        now: Duration,
-        now_ms: u64,
-        snapshot: &Snapshot,
-        reports: &[Report],
-    ) {
+    pub fn report(&mut self, now: Duration, now_ms: u64, snapshot: &Snapshot, reports: &[Report]) {
         let findings = reports.iter().flat_map(Report::all_findings);
         for finding in findings.chain(&snapshot.findings) {
             if self.told.tell(now, finding) {
@@ -235,7 +229,8 @@ impl Writer {
             }
             // What is written for its details' sake counts as written, and the other way round.
             let details = outline(&there) == outline(status);
-            if self.limiter.would_pass(now, key) && (!details || self.details.would_pass(now, key)) {
+            if self.limiter.would_pass(now, key) && (!details || self.details.would_pass(now, key))
+            {
                 self.limiter.pass(now, key);
                 self.details.pass(now, key);
                 due.push((key.clone(), status.clone()));

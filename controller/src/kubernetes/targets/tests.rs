@@ -27,17 +27,26 @@ fn refusal(code: u16) -> kube::Error {
 fn a_scale_tells_count_and_pods() {
     let state = merged(ScaleState::default(), Ok(scale(3, "app=llm,role=decode")));
     assert_eq!((state.replicas, &state.trouble), (Some(3), &None));
-    assert_eq!(state.selector, Selector::parse("app=llm,role=decode").unwrap());
+    assert_eq!(
+        state.selector,
+        Selector::parse("app=llm,role=decode").unwrap()
+    );
 }
 
 #[test]
 fn what_was_known_outlives_a_failure_and_not_the_object() {
     let known = merged(ScaleState::default(), Ok(scale(3, "app=llm")));
     let failed = merged(known.clone(), Err(refusal(500)));
-    assert_eq!((failed.replicas, &failed.selector), (Some(3), &known.selector));
+    assert_eq!(
+        (failed.replicas, &failed.selector),
+        (Some(3), &known.selector)
+    );
     assert!(matches!(failed.trouble, Some(TargetTrouble::Unreadable(_))));
     let gone = merged(known, Err(refusal(404)));
-    assert_eq!((gone.replicas, gone.trouble), (None, Some(TargetTrouble::NotFound)));
+    assert_eq!(
+        (gone.replicas, gone.trouble),
+        (None, Some(TargetTrouble::NotFound))
+    );
 }
 
 #[test]

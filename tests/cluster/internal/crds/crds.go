@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -21,13 +22,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 )
 
 // ThirdParty stands for the CRDs that the build put beside the binary.
 const ThirdParty = "third-party"
-
-// establishedPoll is how often a CRD is looked at until the API serves it.
-const establishedPoll = 200 * time.Millisecond
 
 // Resolve gives the directory or file that a --crds argument means.
 func Resolve(path string) (string, error) {
@@ -50,45 +49,63 @@ func Apply(ctx context.Context, config *rest.Config, paths []string) error {
 		return err
 	}
 	api := client.ApiextensionsV1().CustomResourceDefinitions()
-	applying, ctx := errgroup.WithContext(ctx)
+	wanted := map[string]bool{}
+	applying, inApplying := errgroup.WithContext(ctx)
 	for _, path := range paths {
 		found, err := read(path)
 		if err != nil {
 			return err
 		}
 		for _, crd := range found {
+			wanted[crd.Name] = true
 			applying.Go(func() error {
-				if err := apply(ctx, api, crd); err != nil {
+				if err := apply(inApplying, api, crd); err != nil {
 					return fmt.Errorf("%s: %w", crd.Name, err)
 				}
 				return nil
 			})
 		}
 	}
-	return applying.Wait()
+	if err := applying.Wait(); err != nil {
+		return err
+	}
+	return await(ctx, api, wanted)
 }
 
-// apply makes or replaces one CRD and waits until the API serves it. Not by server-side apply: for large schemas that takes the API
-// server several times as long.
+// apply makes or replaces one CRD. Not by server-side apply: for large schemas that takes the API server several times as long.
 func apply(ctx context.Context, api clientv1.CustomResourceDefinitionInterface, wanted *apiextensionsv1.CustomResourceDefinition) error {
-	crd, err := api.Create(ctx, wanted, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		var present *apiextensionsv1.CustomResourceDefinition
-		if present, err = api.Get(ctx, wanted.Name, metav1.GetOptions{}); err != nil {
+	_, err := api.Create(ctx, wanted, metav1.CreateOptions{})
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		present, err := api.Get(ctx, wanted.Name, metav1.GetOptions{})
+		if err != nil {
 			return err
 		}
 		wanted.ResourceVersion = present.ResourceVersion
-		crd, err = api.Update(ctx, wanted, metav1.UpdateOptions{})
-	}
-	for err == nil && !established(crd) {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("it is not established: %w", ctx.Err())
-		case <-time.After(establishedPoll):
-			crd, err = api.Get(ctx, wanted.Name, metav1.GetOptions{})
+		_, err = api.Update(ctx, wanted, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+// await watches until the API serves all of them.
+func await(ctx context.Context, api clientv1.CustomResourceDefinitionInterface, wanted map[string]bool) error {
+	for len(wanted) > 0 {
+		watching, err := api.Watch(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("%v are not established: %w", slices.Sorted(maps.Keys(wanted)), err)
+		}
+		for event := range watching.ResultChan() {
+			if crd, ok := event.Object.(*apiextensionsv1.CustomResourceDefinition); ok && established(crd) {
+				delete(wanted, crd.Name)
+			}
+			if len(wanted) == 0 {
+				watching.Stop()
+			}
 		}
 	}
-	return err
+	return nil
 }
 
 func established(crd *apiextensionsv1.CustomResourceDefinition) bool {

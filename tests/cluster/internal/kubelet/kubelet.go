@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"headroom.dev/tests/cluster/internal/component"
 	"headroom.dev/tests/cluster/internal/layout"
 )
 
@@ -32,7 +33,7 @@ import (
 const marker = "TEST_CLUSTER_DIRECTORY"
 
 // version that nodes report, that of the control plane.
-const version = "v1.36.3"
+const version = component.Version
 
 // Options of the process kubelet.
 type Options struct {

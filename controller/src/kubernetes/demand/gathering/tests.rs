@@ -52,8 +52,12 @@ fn gathering(uids: &[&str]) -> Gathering {
 #[test]
 fn demand_is_the_sum_over_the_pickers_of_the_models_pool() {
     let mut gathering = gathering(&["a", "b"]);
-    gathering.heard(at(1), "a", &report("epp-a", 1, 500, 7)).unwrap();
-    gathering.heard(at(1), "b", &report("epp-b", 1, 500, 5)).unwrap();
+    gathering
+        .heard(at(1), "a", &report("epp-a", 1, 500, 7))
+        .unwrap();
+    gathering
+        .heard(at(1), "b", &report("epp-b", 1, 500, 5))
+        .unwrap();
     let known = &gathering.known(at(1))[&key("m")];
     assert_eq!((known.source, offered(known)), (Source::Pickers, 12));
     assert!(known.demand.silent.is_empty());
@@ -85,7 +89,9 @@ fn nonsense_is_told_and_counts_as_silence() {
     let known = &gathering.known(at(9))[&key("m")];
     assert_eq!(known.demand.silent.len(), 1);
     assert!(known.troubles["epp-a"].contains("schema 99"));
-    gathering.heard(at(10), "a", &report("epp-a", 1, 900, 7)).unwrap();
+    gathering
+        .heard(at(10), "a", &report("epp-a", 1, 900, 7))
+        .unwrap();
     assert!(gathering.known(at(10))[&key("m")].troubles.is_empty());
 }
 
@@ -105,7 +111,10 @@ fn a_model_without_a_named_pool_takes_the_only_one_of_its_namespace() {
     let mut gathering = Gathering::new();
     let polled = gathering.expect(at(0), &[wanted("m", None)], &[pod("a", "pool")]);
     assert_eq!(polled.len(), 1);
-    assert_eq!(gathering.known(at(0))[&key("m")].pool.as_deref(), Some("pool"));
+    assert_eq!(
+        gathering.known(at(0))[&key("m")].pool.as_deref(),
+        Some("pool")
+    );
     let both = [pod("a", "pool"), pod("b", "other")];
     assert_eq!(gathering.expect(at(0), &[wanted("m", None)], &both), []);
     assert_eq!(gathering.known(at(0))[&key("m")].source, Source::None);
@@ -139,14 +148,19 @@ fn the_smallest_cache_of_a_class_counts() {
     }
     gathering.heard(at(1), "a", &told).unwrap();
     let known = &gathering.known(at(1))[&key("m")];
-    assert_eq!((known.kv_tokens["h100"], known.kv_tokens["l40s"]), (800.0, 100.0));
+    assert_eq!(
+        (known.kv_tokens["h100"], known.kv_tokens["l40s"]),
+        (800.0, 100.0)
+    );
 }
 
 /// Prometheus's answer for model `m`: `rate` requests/s.
 fn answers(rate: f64) -> Answers {
     let labels = [("namespace", "ns"), ("target_model_name", "m")];
     let element = Element {
-        labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        labels: labels
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into(),
         value: rate,
     };
     [(Question::Requests, vec![element])].into()
@@ -183,7 +197,11 @@ fn without_pickers_prometheus_tells_and_without_it_the_engines() {
     gathering.expect(at(14), &[wanted("m", Some("pool"))], &[pod("a", "pool")]);
     assert!(gathering.without_pickers().is_empty());
     let known = &gathering.known(at(14))[&key("m")];
-    assert_eq!(known.source, Source::Pickers, "its own picker is waited for");
+    assert_eq!(
+        known.source,
+        Source::Pickers,
+        "its own picker is waited for"
+    );
 }
 
 #[test]

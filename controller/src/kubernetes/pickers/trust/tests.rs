@@ -4,7 +4,8 @@ use runtime::tls::CertificateAuthority;
 /// A JWT for `audiences` (JSON), signed by nobody.
 fn token(audiences: &str) -> String {
     let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
-    let claims = format!(r#"{{"aud":{audiences},"sub":"system:serviceaccount:headroom:controller"}}"#);
+    let claims =
+        format!(r#"{{"aud":{audiences},"sub":"system:serviceaccount:headroom:controller"}}"#);
     format!("{}.{}.c2ln", part(r#"{"alg":"RS256"}"#), part(&claims))
 }
 
@@ -62,7 +63,13 @@ fn only_a_token_for_pickers_is_shown_to_a_server_nobody_vouches_for() {
     for (audiences, shown) in [
         (format!("{:?}", names::admin::AUDIENCE), true),
         (format!("[{:?}]", names::admin::AUDIENCE), true),
-        (format!("[{:?},\"https://kubernetes.default.svc\"]", names::admin::AUDIENCE), false),
+        (
+            format!(
+                "[{:?},\"https://kubernetes.default.svc\"]",
+                names::admin::AUDIENCE
+            ),
+            false,
+        ),
         ("[\"https://kubernetes.default.svc\"]".to_owned(), false),
         ("[]".to_owned(), false),
     ] {
@@ -70,12 +77,20 @@ fn only_a_token_for_pickers_is_shown_to_a_server_nobody_vouches_for() {
         let result = files.options(None).credentials(&server(), &Pin::default());
         assert_eq!(result.is_ok(), shown, "{audiences}");
         if let Err(error) = result {
-            assert!(matches!(error, TrustError::TokenTooPowerful { .. }), "{error}");
+            assert!(
+                matches!(error, TrustError::TokenTooPowerful { .. }),
+                "{error}"
+            );
         }
     }
     for nonsense in ["opaque", "a.b.c", "a.!.c"] {
         let files = Files::new(nonsense);
-        assert!(files.options(None).credentials(&server(), &Pin::default()).is_err());
+        assert!(
+            files
+                .options(None)
+                .credentials(&server(), &Pin::default())
+                .is_err()
+        );
     }
 }
 
@@ -104,15 +119,25 @@ fn without_an_authority_a_container_keeps_its_certificate() {
     let pin = Pin::default();
     let certificate = || {
         let authority = CertificateAuthority::generate("self", NOW).unwrap();
-        authority.issue_server(&["epp".to_owned()], NOW).unwrap().certificate
+        authority
+            .issue_server(&["epp".to_owned()], NOW)
+            .unwrap()
+            .certificate
     };
     let (first, second) = (certificate(), certificate());
     let options = files.options(None);
     assert_eq!(verify(&options, &pin, &first), Ok(()));
     assert_eq!(verify(&options, &pin, &first), Ok(()));
     let refusal = verify(&options, &pin, &second).unwrap_err();
-    assert!(refusal.contains("another than this container showed"), "{refusal}");
-    assert_eq!(verify(&options, &Pin::default(), &second), Ok(()), "a restarted one");
+    assert!(
+        refusal.contains("another than this container showed"),
+        "{refusal}"
+    );
+    assert_eq!(
+        verify(&options, &Pin::default(), &second),
+        Ok(()),
+        "a restarted one"
+    );
 }
 
 #[test]
@@ -128,5 +153,10 @@ fn files_that_cannot_be_used_are_named() {
         token_file: "/nowhere/token".into(),
     };
     let error = gone.credentials(&server(), &Pin::default()).unwrap_err();
-    assert!(error.to_string().starts_with("--epp-token-file /nowhere/token"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("--epp-token-file /nowhere/token"),
+        "{error}"
+    );
 }

@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex};
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
-use axum::Router;
 
 use super::*;
 use crate::kubernetes::prometheus::query::picture;
@@ -17,7 +17,10 @@ struct Asked {
 /// The query of a form body.
 fn query(body: &str) -> String {
     let pairs = reqwest::Url::parse(&format!("http://form/?{body}")).unwrap();
-    let (_, query) = pairs.query_pairs().find(|(name, _)| name == "query").unwrap();
+    let (_, query) = pairs
+        .query_pairs()
+        .find(|(name, _)| name == "query")
+        .unwrap();
     query.into_owned()
 }
 
@@ -27,11 +30,7 @@ async fn answer(State(asked): State<Asked>, headers: HeaderMap, body: String) ->
     let token = headers
         .get(AUTHORIZATION)
         .map(|value| value.to_str().unwrap().to_owned());
-    asked
-        .queries
-        .lock()
-        .unwrap()
-        .push((query.clone(), token));
+    asked.queries.lock().unwrap().push((query.clone(), token));
     if let Some(answer) = asked.answer {
         return answer.to_owned();
     }

@@ -19,7 +19,12 @@ fn finding(topic: Topic, reason: &'static str) -> Finding {
 }
 
 /// Status and reason of the condition of type `kind`.
-fn judged(kind: &str, mode: Mode, findings: &[Finding], decision: Option<&ModelDecision>) -> (String, String) {
+fn judged(
+    kind: &str,
+    mode: Mode,
+    findings: &[Finding],
+    decision: Option<&ModelDecision>,
+) -> (String, String) {
     let findings: Vec<&Finding> = findings.iter().collect();
     let snapshots = [snapshot("trained")];
     let grounds = Grounds {
@@ -52,13 +57,17 @@ fn each_topic_has_its_condition() {
         let judged = |findings: &[Finding]| judged(kind, Mode::Publish, findings, Some(&decision));
         assert_eq!(judged(&[]), pair("True", good));
         assert_eq!(judged(&[finding(topic, "Wrong")]), pair("False", "Wrong"));
-        assert_eq!(judged(&[finding(topic, "Known").noted()]), pair("True", "Known"));
+        assert_eq!(
+            judged(&[finding(topic, "Known").noted()]),
+            pair("True", "Known")
+        );
     }
 }
 
 #[test]
 fn freshness_follows_the_evidence() {
-    let judged = |decision: Option<&ModelDecision>| judged(METRICS_FRESH, Mode::Publish, &[], decision);
+    let judged =
+        |decision: Option<&ModelDecision>| judged(METRICS_FRESH, Mode::Publish, &[], decision);
     assert_eq!(judged(None), pair("Unknown", "NoDecision"));
     let mut one = decision(vec![variant("h100", 2, 3)]);
     assert_eq!(judged(Some(&one)), pair("True", "Fresh"));
@@ -81,13 +90,28 @@ fn ready_asks_for_what_the_mode_needs() {
     for mode in [Mode::Advise, Mode::Publish, Mode::Direct] {
         assert_eq!(ready(mode, Topic::Spec), "False");
         assert_eq!(ready(mode, Topic::Target), "False");
-        assert_eq!(ready(mode, Topic::Capacity), "True", "it is told and changes nothing");
-        let conflict = if mode == Mode::Advise { "True" } else { "False" };
+        assert_eq!(
+            ready(mode, Topic::Capacity),
+            "True",
+            "it is told and changes nothing"
+        );
+        let conflict = if mode == Mode::Advise {
+            "True"
+        } else {
+            "False"
+        };
         assert_eq!(ready(mode, Topic::Conflict), conflict);
-        let autoscaler = if mode == Mode::Publish { "False" } else { "True" };
+        let autoscaler = if mode == Mode::Publish {
+            "False"
+        } else {
+            "True"
+        };
         assert_eq!(ready(mode, Topic::Autoscaler), autoscaler);
     }
-    assert_eq!(judged(READY, Mode::Publish, &[], None), pair("Unknown", "NoDecision"));
+    assert_eq!(
+        judged(READY, Mode::Publish, &[], None),
+        pair("Unknown", "NoDecision")
+    );
 }
 
 #[test]
@@ -95,14 +119,20 @@ fn training_and_feasibility_are_told_as_they_are() {
     assert_eq!(trained(&[]).status, Status::Unknown);
     assert_eq!(trained(&[snapshot("trained")]).status, Status::True);
     let young = trained(&[snapshot("trained"), snapshot("warming")]);
-    assert_eq!((young.status, young.reason.as_str()), (Status::False, "Warming"));
+    assert_eq!(
+        (young.status, young.reason.as_str()),
+        (Status::False, "Warming")
+    );
     assert_eq!(
         young.message,
         "the latency model for H100 is warming after 40 labelled requests"
     );
     assert_eq!(feasible(None).status, Status::Unknown);
     let mut one = variant("h100", 2, 2);
-    assert_eq!(feasible(Some(&decision(vec![one.clone()]))).status, Status::True);
+    assert_eq!(
+        feasible(Some(&decision(vec![one.clone()]))).status,
+        Status::True
+    );
     let infeasible = Reason::Infeasible(Infeasible {
         target: Binding::Ttft,
         reachable: 0.6,

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
+use controller_core::Binding;
 use controller_core::decision::{Basis, Need};
 use controller_core::demand::Rates;
 use controller_core::model::{
     ClassDecision, Evidence, ModelKey, ModelPolicy, Role, Startup, VariantPolicy,
 };
 use controller_core::signals::{Backlog, Replicas};
-use controller_core::Binding;
 use proptest::prelude::*;
 
 use super::*;
@@ -93,7 +93,11 @@ pub(crate) fn report(variants: Vec<VariantDecision>) -> Report {
     let place = |one: &VariantDecision| VariantSpec {
         name: one.name.clone(),
         target: ObjectRef::new("apps/v1", "Deployment", &one.name),
-        scaler: Some(ObjectRef::new("autoscaling/v2", "HorizontalPodAutoscaler", "h")),
+        scaler: Some(ObjectRef::new(
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            "h",
+        )),
         hpa: None,
         contested: false,
         source: source.clone(),
@@ -133,17 +137,30 @@ fn a_status_carries_the_decision_in_short_numbers() {
         (demand.requests_per_second, demand.prompt_tokens_per_second),
         (21.0, 1_200.0)
     );
-    assert_eq!((demand.output_tokens_per_second, demand.pickers), (5_600.0, 2));
-    assert_eq!((status.headroom, status.slo_pressure), (Some(-2.3), Some(1.1)));
+    assert_eq!(
+        (demand.output_tokens_per_second, demand.pickers),
+        (5_600.0, 2)
+    );
+    assert_eq!(
+        (status.headroom, status.slo_pressure),
+        (Some(-2.3), Some(1.1))
+    );
     assert_eq!(status.capacity, Some(14.0), "three ready replicas of 4.7");
     assert_eq!(status.binding_slo.as_deref(), Some("chat ttft"));
     assert_eq!((status.ready, status.desired), (Some(3), Some(4)));
     assert_eq!(status.cost_per_hour, Some(16.0));
     assert_eq!(status.observed_generation, Some(2));
     let h100 = &status.variants[0];
-    assert_eq!((h100.replicas, h100.desired, h100.capacity), (2, 3, Some(4.7)));
+    assert_eq!(
+        (h100.replicas, h100.desired, h100.capacity),
+        (2, 3, Some(4.7))
+    );
     assert_eq!(h100.scaler.as_ref().unwrap().name, "h");
-    assert!(h100.reasons[0].starts_with("forecast 21.4 req/s"), "{:?}", h100.reasons);
+    assert!(
+        h100.reasons[0].starts_with("forecast 21.4 req/s"),
+        "{:?}",
+        h100.reasons
+    );
     let last = status.last_decision.unwrap();
     assert_eq!(last.changes, ["h100 2 -> 3"]);
     assert_eq!(last.at.unwrap().0.as_second(), 1_800_000_000);
@@ -158,7 +175,9 @@ fn the_last_change_stays_while_nothing_changes() {
     );
     let held = status_of(&report(vec![variant("h100", 3, 3)]), &changed, 60_000);
     assert_eq!(held.last_decision, changed.last_decision);
-    let again = |status: &ModelScalerStatus| status_of(&report(vec![variant("h100", 3, 3)]), status, 90_000);
+    let again = |status: &ModelScalerStatus| {
+        status_of(&report(vec![variant("h100", 3, 3)]), status, 90_000)
+    };
     assert_eq!(again(&held), held, "the same cycle makes the same status");
 }
 
@@ -167,7 +186,10 @@ fn what_is_unknown_is_absent() {
     let mut unknown = report(vec![variant("h100", 2, 2)]);
     unknown.decision = None;
     let status = status_of(&unknown, &ModelScalerStatus::default(), 1_000);
-    assert_eq!((status.demand, status.desired, status.capacity), (None, None, None));
+    assert_eq!(
+        (status.demand, status.desired, status.capacity),
+        (None, None, None)
+    );
     assert_eq!(status.ready, Some(2));
     let mut report = report(vec![variant("h100", 2, 2)]);
     let mut blind = decision(vec![VariantDecision {

@@ -92,9 +92,19 @@ async fn a_status_is_applied_on_its_subresource() {
     while status.is_null() || event.is_null() {
         let mut exchange = server.next().await.unwrap();
         let body = exchange.body().await;
-        if exchange.target() == "PATCH /apis/headroom.dev/v1alpha1/namespaces/chat/modelscalers/llama/status" {
-            assert!(exchange.query().contains("fieldManager=headroom"), "{}", exchange.query());
-            assert!(exchange.query().contains("force=true"), "{}", exchange.query());
+        if exchange.target()
+            == "PATCH /apis/headroom.dev/v1alpha1/namespaces/chat/modelscalers/llama/status"
+        {
+            assert!(
+                exchange.query().contains("fieldManager=headroom"),
+                "{}",
+                exchange.query()
+            );
+            assert!(
+                exchange.query().contains("force=true"),
+                "{}",
+                exchange.query()
+            );
             status = body.clone();
             let object = json!({"apiVersion": "headroom.dev/v1alpha1", "kind": "ModelScaler", "metadata": {"name": "llama"},
                 "spec": {"model": "llama", "sloClasses": [], "variants": []}});
@@ -106,7 +116,13 @@ async fn a_status_is_applied_on_its_subresource() {
     }
     assert_eq!(status["status"]["variants"][0]["desired"], 3);
     assert_eq!(event["reason"], "Advised");
-    assert!(event["note"].as_str().unwrap().starts_with("h100 2 → 3: forecast"), "{event}");
+    assert!(
+        event["note"]
+            .as_str()
+            .unwrap()
+            .starts_with("h100 2 → 3: forecast"),
+        "{event}"
+    );
     shutdown.stop();
     tasks.join().await;
 }
@@ -143,13 +159,25 @@ async fn a_model_scaler_that_no_model_came_of_says_why() {
         ..Source::default()
     };
     let snapshot = Snapshot {
-        findings: vec![Finding::new(Topic::Spec, "InvalidSpec", &about, "margin: `5`")],
+        findings: vec![Finding::new(
+            Topic::Spec,
+            "InvalidSpec",
+            &about,
+            "margin: `5`",
+        )],
         ..Snapshot::default()
     };
     let refused = reporter.refused(&snapshot, 1_000);
     let (key, status) = &refused[0];
     assert_eq!((&*key.name, status.observed_generation), ("llama", Some(4)));
-    let ready = status.conditions.iter().find(|one| one.type_ == "Ready").unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "InvalidSpec"));
+    let ready = status
+        .conditions
+        .iter()
+        .find(|one| one.type_ == "Ready")
+        .unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "InvalidSpec")
+    );
     assert_eq!(ready.message, "margin: `5`");
 }
