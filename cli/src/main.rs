@@ -33,9 +33,9 @@ const EXIT_CODES: &str =
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Endpoint picker: Envoy's external processor that queues, predicts, sheds and picks.
-    Epp(epp::Args),
+    Epp(Box<epp::Args>),
     /// Autoscaling loop that decides how many replicas run, and starts and stops them.
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Why a model has the replicas it has.
     Explain(explain::Args),
     /// Checks the whole chain on a cluster, from endpoint picker to HorizontalPodAutoscaler.
@@ -69,8 +69,8 @@ enum SimulateCommand {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Epp(args) => epp::run(args),
-        Command::Controller(args) => controller::run(args),
+        Command::Epp(args) => epp::run(*args),
+        Command::Controller(args) => controller::run(*args),
         Command::Explain(args) => explain::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Predictor(PredictorCommand::Eval(args)) => predictor::run(args),

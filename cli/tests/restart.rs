@@ -46,15 +46,17 @@ impl Picker {
             .spawn()
             .expect("the binary runs");
         let log = process.stderr.take().expect("it was piped");
+        let mut picker = Self {
+            process,
+            admin_port: String::new(),
+        };
         let mut told = Vec::new();
         for line in BufReader::new(log).lines() {
             let line = line.expect("the log is text");
             if let Some((_, rest)) = line.split_once("Some(127.0.0.1:") {
                 let port = rest.split(')').next().expect("a port").to_owned();
-                return Self {
-                    process,
-                    admin_port: format!("127.0.0.1:{port}"),
-                };
+                picker.admin_port = format!("127.0.0.1:{port}");
+                return picker;
             }
             told.push(line);
         }

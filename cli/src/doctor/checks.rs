@@ -38,6 +38,7 @@ fn api(facts: &Facts) -> Vec<Check> {
             match found {
                 Err(why) => Check::unknown(API, format!("APIService {name}"), why),
                 Ok(None) => Check::wrong(API, format!("APIService {name} does not exist"))
+                    .by("the API server answers 404")
                     .advice("install it with the chart (controller.metricsAPI), or let KEDA ask Headroom with an external-push trigger"),
                 Ok(Some(found)) => api_service(facts, &name, found),
             }

@@ -245,14 +245,14 @@ impl Cluster {
                 HPA,
                 "read external metrics",
                 READER,
-                Asked::Resource(resource("external.metrics.k8s.io", metric, "list")),
+                Asked::resource(resource("external.metrics.k8s.io", metric, "list")),
             )
             .await,
             self.right(
                 HPA,
                 "read custom metrics",
                 READER,
-                Asked::Resource(resource("custom.metrics.k8s.io", "deployments.apps", "get")),
+                Asked::resource(resource("custom.metrics.k8s.io", "deployments.apps", "get")),
             )
             .await,
         ];
@@ -275,7 +275,7 @@ impl Cluster {
                 (
                     "check tokens",
                     DELEGATE,
-                    Asked::Resource(cluster(resource(
+                    Asked::resource(cluster(resource(
                         "authentication.k8s.io",
                         "tokenreviews",
                         "create",
@@ -284,7 +284,7 @@ impl Cluster {
                 (
                     "check access",
                     DELEGATE,
-                    Asked::Resource(cluster(resource(
+                    Asked::resource(cluster(resource(
                         "authorization.k8s.io",
                         "subjectaccessreviews",
                         "create",
@@ -293,17 +293,17 @@ impl Cluster {
                 (
                     "read whom the API server trusts",
                     TRUST,
-                    Asked::Resource(trusted),
+                    Asked::resource(trusted),
                 ),
                 (
                     "watch pods",
                     WATCH,
-                    Asked::Resource(resource("", "pods", "watch")),
+                    Asked::resource(resource("", "pods", "watch")),
                 ),
                 (
                     "watch HorizontalPodAutoscalers",
                     WATCH,
-                    Asked::Resource(resource("autoscaling", "horizontalpodautoscalers", "watch")),
+                    Asked::resource(resource("autoscaling", "horizontalpodautoscalers", "watch")),
                 ),
                 (
                     "read the endpoint pickers' demand",
@@ -326,7 +326,7 @@ impl Cluster {
         asked: Asked,
     ) -> Right {
         let (resource_attributes, non_resource_attributes) = match asked {
-            Asked::Resource(attributes) => (Some(attributes), None),
+            Asked::Resource(attributes) => (Some(*attributes), None),
             Asked::Page(attributes) => (None, Some(attributes)),
         };
         let groups = ["system:serviceaccounts", "system:authenticated"].map(str::to_owned);
@@ -356,8 +356,14 @@ impl Cluster {
 
 /// What a right is asked for.
 enum Asked {
-    Resource(ResourceAttributes),
+    Resource(Box<ResourceAttributes>),
     Page(NonResourceAttributes),
+}
+
+impl Asked {
+    fn resource(attributes: ResourceAttributes) -> Self {
+        Self::Resource(Box::new(attributes))
+    }
 }
 
 /// The items of a list; none where the cluster does not have the kind.

@@ -1,8 +1,8 @@
 //! Capacities as they are counted by: computed when something changed, and steadied over time.
 //!
 //! What a replica can do changes as slowly as the mix; what a model refitted on a few new rows says of it jumps. Counted
-//! by is therefore the median of the capacities computed lately ([`Book`]). A computation costs milliseconds, so it is
-//! saved where nothing has changed ([`Care`]), and put off where a cycle has spent what it may ([`Allowance`]).
+//! by is therefore the median of the capacities computed lately (`Book`). A computation costs milliseconds, so it is
+//! saved where nothing has changed (`Care`), and put off where a cycle has spent what it may (`Allowance`).
 
 use std::collections::VecDeque;
 use std::time::Duration;

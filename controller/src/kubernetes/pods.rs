@@ -285,11 +285,14 @@ impl Starts {
     }
 }
 
+/// An index and the generation of the store that it was made from.
+type Indexed = (u64, Arc<PodIndex>);
+
 /// Every pod that is followed, with its index made anew only when something changed.
 #[derive(Clone, Debug)]
 pub struct Pods {
     store: Store<Pod>,
-    indexed: Arc<Mutex<Option<(u64, Arc<PodIndex>)>>>,
+    indexed: Arc<Mutex<Option<Indexed>>>,
 }
 
 impl Pods {

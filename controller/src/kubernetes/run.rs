@@ -2,7 +2,7 @@
 //!
 //! Every replica follows the cluster, polls the endpoint pickers and serves the metrics APIs. The one that holds the
 //! Lease decides once a second ([`cycle`]) and publishes; the others hold what it publishes
-//! ([`followers`](super::followers)) and can go on from what it remembers ([`state`](super::state)).
+//! ([`followers`](super::followers)) and can go on from what it remembers ([`state`]).
 
 pub mod cycle;
 pub mod leader;

@@ -1,6 +1,6 @@
 //! What is told of each model: the status of its ModelScaler, its conditions, and Events.
 //!
-//! [`conditions`] and [`status_of`] are pure; [`Reporter`] writes: Events at once (its recorder drops repetitions), a
+//! Its conditions and [`status_of`] are pure; [`Reporter`] writes: Events at once (its recorder drops repetitions), a
 //! status when it changed and at most every ten seconds per object.
 
 mod conditions;

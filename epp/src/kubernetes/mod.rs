@@ -1,6 +1,6 @@
 //! Endpoints, objectives, rewrites and default targets from Kubernetes.
 //!
-//! What objects mean is a pure function ([`discover`]); [`follow`] feeds it from watches and puts what it says in
+//! What objects mean is a pure function (`discover`); `follow` feeds it from watches and puts what it says in
 //! force. Whatever goes wrong, the last good state stays: while the API server is away, while a list is read
 //! anew, and where a value is wrong, which becomes an Event.
 

@@ -199,7 +199,7 @@ impl LegPlan {
             let standing = &view.standings[index];
             standing.hold.is_none() && standing.known.is_some()
         };
-        if !leg.iter().any(|index| current(index)) {
+        if !leg.iter().any(current) {
             return None;
         }
         let loads: Vec<Load> = loads.iter().map(|class| class.load).collect();

@@ -37,7 +37,7 @@ pub struct Engine {
 }
 
 /// The engines of a model, given the model.
-pub type Engines = Box<dyn Fn(&ModelKey) -> Vec<Engine> + Send + Sync>;
+pub(super) type Engines = Box<dyn Fn(&ModelKey) -> Vec<Engine> + Send + Sync>;
 
 /// The rounds, and where pages go.
 pub struct Scraper {

@@ -135,7 +135,7 @@ impl Follow {
             if let Some(bytes) = frame.data_ref() {
                 decoder.push(bytes);
             }
-            while let Some(message) = decoder.next()? {
+            while let Some(message) = decoder.message()? {
                 backoff.reset();
                 let states = message.states();
                 if !states.is_empty() {

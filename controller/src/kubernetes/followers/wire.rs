@@ -101,7 +101,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`WireError`]; the stream is of no use after it.
-    pub fn next(&mut self) -> Result<Option<Message>, WireError> {
+    pub fn message(&mut self) -> Result<Option<Message>, WireError> {
         let Some(length) = self.buffered.first_chunk::<LENGTH>() else {
             return Ok(None);
         };
@@ -137,14 +137,14 @@ mod tests {
     fn a_length_beyond_all_bounds_is_refused_at_once() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_be_bytes());
-        assert!(matches!(decoder.next(), Err(WireError::TooLarge { .. })));
+        assert!(matches!(decoder.message(), Err(WireError::TooLarge { .. })));
     }
 
     #[test]
     fn what_is_no_message_is_refused() {
         let mut decoder = Decoder::default();
         decoder.push(&[0, 0, 0, 2, b'[', b']']);
-        assert!(matches!(decoder.next(), Err(WireError::Json(_))));
+        assert!(matches!(decoder.message(), Err(WireError::Json(_))));
     }
 
     proptest! {
@@ -156,7 +156,7 @@ mod tests {
             for cut in cuts.iter().cycle() {
                 let (piece, left) = rest.split_at((*cut).min(rest.len()));
                 decoder.push(piece);
-                while let Some(one) = decoder.next().unwrap() {
+                while let Some(one) = decoder.message().unwrap() {
                     received.push(one);
                 }
                 rest = left;

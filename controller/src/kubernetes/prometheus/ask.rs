@@ -1,7 +1,7 @@
 //! Asks Prometheus over HTTP. The client is `prometheus-http-query`'s; answers are read up to a bound.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use prometheus_http_query::Client;
@@ -202,7 +202,7 @@ impl Prometheus {
     }
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<Certificate>, PrometheusError> {
+fn certificates(path: &Path) -> Result<Vec<Certificate>, PrometheusError> {
     let flag = "--prometheus-ca-file";
     let pem = std::fs::read(path).map_err(|error| file(flag, path, error.into()))?;
     let found =
@@ -215,12 +215,12 @@ fn certificates(path: &PathBuf) -> Result<Vec<Certificate>, PrometheusError> {
 
 fn file(
     flag: &'static str,
-    path: &PathBuf,
+    path: &Path,
     source: Box<dyn std::error::Error + Send + Sync>,
 ) -> PrometheusError {
     PrometheusError::File {
         flag,
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     }
 }

@@ -91,15 +91,15 @@ impl Leader {
             }
             // Computing takes milliseconds to seconds: not on a thread that carries requests.
             let worked = tokio::task::spawn_blocking(move || {
-                let worked = if leads {
-                    self.lead(&mut standing)
+                if leads {
+                    self.lead(&mut standing);
                 } else {
-                    self.stand_by(&mut standing)
-                };
-                (self, standing, worked)
+                    self.stand_by(&mut standing);
+                }
+                (self, standing)
             });
             match worked.await {
-                Ok((this, after, ())) => (self, standing) = (this, after),
+                Ok((this, after)) => (self, standing) = (this, after),
                 Err(error) => {
                     tracing::error!(%error, "the control loop ended: nothing is decided any more, the counts stay as they are");
                     return;

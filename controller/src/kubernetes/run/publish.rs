@@ -11,7 +11,7 @@ use crate::published::{Answer, Posted, PublishedModel, PublishedVariant, Role, l
 /// One model as the leader publishes it at `at_ms`.
 ///
 /// `decision` is `None` before the first one: then, for `reason`, nothing is served.
-pub fn publish(
+pub(super) fn publish(
     at_ms: u64,
     spec: &ModelSpec,
     pool: Option<&str>,
@@ -88,7 +88,7 @@ fn answer(evidence: &Evidence) -> Answer {
 
 /// What a new leader goes on saying of `next` while its own decision rests on nothing yet: what the leader before it
 /// decided, as old as it is, for as long as that may be served. `now` is on the board's clock.
-pub fn carried(
+pub(super) fn carried(
     next: &PublishedModel,
     at_ms: u64,
     before: &Posted,

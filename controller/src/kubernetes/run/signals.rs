@@ -14,7 +14,7 @@ use crate::kubernetes::pods::PodIndex;
 use crate::kubernetes::targets::ScaleState;
 
 /// The signals of `spec` at `now`, given what each of its variants has and what class of endpoints its pods are.
-pub fn signals(
+pub(super) fn signals(
     now: Duration,
     spec: &ModelSpec,
     known: &Known,
@@ -39,7 +39,7 @@ pub fn signals(
 }
 
 /// Why nothing can be decided about `views` yet; `None` when it can. A count that was never read is not zero.
-pub fn unread(spec: &ModelSpec, views: &[VariantView]) -> Option<String> {
+pub(super) fn unread(spec: &ModelSpec, views: &[VariantView]) -> Option<String> {
     let unread = |view: &VariantView| {
         let told = view.findings.iter().any(|one| one.topic == Topic::Target);
         view.asked.is_none() && !told
@@ -57,7 +57,7 @@ pub fn unread(spec: &ModelSpec, views: &[VariantView]) -> Option<String> {
 }
 
 /// The class of endpoints that each variant's pods are: what their label says, else what was asked for.
-pub fn classes(
+pub(super) fn classes(
     spec: &ModelSpec,
     scales: &impl Fn(&TargetKey) -> ScaleState,
     pods: &PodIndex,

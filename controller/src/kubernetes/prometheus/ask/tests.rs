@@ -8,9 +8,12 @@ use axum::routing::post;
 use super::*;
 use crate::kubernetes::prometheus::query::picture;
 
+/// A query and the authorization that it came with.
+type Asking = (String, Option<String>);
+
 #[derive(Clone, Default)]
 struct Asked {
-    queries: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    queries: Arc<Mutex<Vec<Asking>>>,
     answer: Option<&'static str>,
 }
 
