@@ -28,7 +28,7 @@ use kubernetes::lease::{Candidate, Elector, Leadership};
 use runtime::admin::{self, AdminOptions};
 use runtime::listen::{ListenError, bind};
 use runtime::serve::{self, ServeOptions};
-use runtime::tls::{CertificateAuthority, ServerTls, TlsError};
+use runtime::tls::{CertificateAuthority, ClientAuth, ServerTls, TlsError};
 use runtime::{Clock, Metrics, Shutdown, Tasks};
 use tokio::sync::watch;
 
@@ -62,7 +62,7 @@ pub enum StartError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// A certificate that cannot be used.
-    #[error("--cert-dir: {0}")]
+    #[error("the metrics APIs cannot have their certificate: {0}")]
     Tls(#[from] TlsError),
     /// Replicas cannot know each other.
     #[error(transparent)]
@@ -207,7 +207,8 @@ impl Ground<'_> {
                 mounted
             }
         };
-        Ok((serving, own.authority))
+        // The aggregator shows one; who shows none brings a token.
+        Ok((serving.with_client_auth(ClientAuth::Asked)?, own.authority))
     }
 
     fn elect(&self, followers_port: u16) -> watch::Receiver<Leadership> {

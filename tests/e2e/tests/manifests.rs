@@ -19,8 +19,6 @@ fn dry_run(cluster: &Cluster, what: &str, manifests: &str) {
     let file = file.to_str().expect("text");
     let arguments = [
         "kubectl",
-        "-n",
-        NAMESPACE,
         "apply",
         "--server-side",
         "--dry-run=server",
