@@ -269,7 +269,11 @@ fn tls(security: &Security, on_cluster: bool) -> Result<Option<Tls>, Trouble> {
 /// Who may read on a cluster: whom its access rules let `get` the page.
 fn gate(cluster: &Cluster, clock: Clock) -> Arc<dyn Gate> {
     Arc::new(Delegated {
-        authenticator: Authenticator::tokens_only(cluster.client.clone(), clock),
+        authenticator: Authenticator::tokens_only(
+            cluster.client.clone(),
+            clock,
+            Some(names::admin::AUDIENCE),
+        ),
         authorizer: Authorizer::new(cluster.client.clone(), clock),
     })
 }

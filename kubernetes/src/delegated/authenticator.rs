@@ -46,6 +46,8 @@ struct Current {
 /// Token reviews, remembered.
 struct Reviews {
     api: Api<TokenReview>,
+    /// Whom tokens may be for, beside the API server.
+    audience: Option<&'static str>,
     remembered: Mutex<Cache<Result<Identity, String>>>,
     questions: Semaphore,
 }
@@ -64,24 +66,27 @@ impl Authenticator {
         let selection = Selection::named(CONFIG_MAP);
         let data = |map: ConfigMap| map.data;
         let store = watch::follow(api, selection, data, clock, shutdown, tasks);
-        Self::new(client, clock, Some(store))
+        Self::new(client, clock, Some(store), None)
     }
 
-    /// Believes bearer tokens only; identity headers and client certificates prove nothing.
-    pub fn tokens_only(client: Client, clock: Clock) -> Self {
-        Self::new(client, clock, None)
+    /// Believes bearer tokens only, those for the API server and those for `audience`; identity headers and client
+    /// certificates prove nothing.
+    pub fn tokens_only(client: Client, clock: Clock, audience: Option<&'static str>) -> Self {
+        Self::new(client, clock, None, audience)
     }
 
     pub(super) fn new(
         client: Client,
         clock: Clock,
         published: Option<Store<BTreeMap<String, String>>>,
+        audience: Option<&'static str>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 clock,
                 reviews: Reviews {
                     api: Api::all(client),
+                    audience,
                     remembered: Mutex::new(Cache::new(REMEMBERED, FRESH, GRACE)),
                     questions: Semaphore::new(QUESTIONS),
                 },
@@ -206,17 +211,8 @@ impl Reviews {
         if let Some((verdict, Quality::Fresh)) = remembered {
             return Ok(verdict);
         }
-        let review = TokenReview {
-            spec: TokenReviewSpec {
-                token: Some(token),
-                ..TokenReviewSpec::default()
-            },
-            ..TokenReview::default()
-        };
-        let parameters = PostParams::default();
-        match ask(&self.questions, self.api.create(&parameters, &review)).await {
-            Ok(review) => {
-                let verdict = verdict(review);
+        match self.verdict(&token).await {
+            Ok(verdict) => {
                 self.remembered
                     .lock()
                     .put(key, verdict.clone(), clock.now());
@@ -231,11 +227,44 @@ impl Reviews {
             },
         }
     }
+
+    /// What the API server says of `token`: a review answers for one audience, the API server's own where none is named.
+    async fn verdict(&self, token: &str) -> Result<Result<Identity, String>, String> {
+        if let Some(audience) = self.audience {
+            let verdict = self.ask_for(token, Some(audience)).await?;
+            if verdict.is_ok() {
+                return Ok(verdict);
+            }
+        }
+        self.ask_for(token, None).await
+    }
+
+    async fn ask_for(
+        &self,
+        token: &str,
+        audience: Option<&str>,
+    ) -> Result<Result<Identity, String>, String> {
+        let review = TokenReview {
+            spec: TokenReviewSpec {
+                audiences: audience.map(|audience| vec![audience.to_owned()]),
+                token: Some(token.to_owned()),
+            },
+            ..TokenReview::default()
+        };
+        let parameters = PostParams::default();
+        let answer = ask(&self.questions, self.api.create(&parameters, &review)).await?;
+        Ok(read(answer, audience))
+    }
 }
 
-fn verdict(review: TokenReview) -> Result<Identity, String> {
+fn read(review: TokenReview, audience: Option<&str>) -> Result<Identity, String> {
     let status = review.status.unwrap_or_default();
-    if status.authenticated != Some(true) {
+    // A reviewer that knows nothing of audiences names none: its token is for the API server.
+    let fits = audience.is_none_or(|asked| {
+        let found = status.audiences.iter().flatten();
+        found.into_iter().any(|found| found == asked)
+    });
+    if status.authenticated != Some(true) || !fits {
         return Err("the bearer token is not valid".into());
     }
     let user = status.user.unwrap_or_default();

@@ -93,7 +93,7 @@ impl Cluster {
 fn authenticator(client: Client, data: Option<BTreeMap<String, String>>) -> Authenticator {
     let key = ObjectKey::new(NAMESPACE, CONFIG_MAP);
     let store = Store::fixed(data.map(|data| (key, data)));
-    Authenticator::new(client, Clock::start(), Some(store))
+    Authenticator::new(client, Clock::start(), Some(store), None)
 }
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -289,7 +289,7 @@ fn nobody() -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_token_is_reviewed_once_in_ten_seconds() {
     let (client, mut server) = mock::server();
-    let authenticator = Authenticator::tokens_only(client, Clock::start());
+    let authenticator = Authenticator::tokens_only(client, Clock::start(), None);
     let asked = tokio::spawn(async move {
         for answer in [alice(), alice(), nobody()] {
             let mut exchange = server.next().await.unwrap();
@@ -320,10 +320,37 @@ async fn a_token_is_reviewed_once_in_ten_seconds() {
     asked.await.unwrap();
 }
 
+#[tokio::test]
+async fn a_token_may_be_for_us_or_for_the_api_server() {
+    let (client, mut server) = mock::server();
+    let authenticator = Authenticator::tokens_only(client, Clock::start(), Some("us"));
+    let answers = tokio::spawn(async move {
+        let mut ours = alice();
+        ours["status"]["audiences"] = json!(["us"]);
+        // Ours; then one of a reviewer that knows no audiences; then nobody's.
+        for (audiences, answer) in [
+            (json!(["us"]), ours),
+            (json!(["us"]), alice()),
+            (Value::Null, alice()),
+            (json!(["us"]), nobody()),
+            (Value::Null, nobody()),
+        ] {
+            let mut exchange = server.next().await.unwrap();
+            assert_eq!(exchange.body().await["spec"]["audiences"], audiences);
+            exchange.reply(&answer).await;
+        }
+    });
+    let identify = async |token| authenticator.identify(&mut bearer(token), &[]).await;
+    assert_eq!(identify("for us").await.unwrap().user, "alice");
+    assert_eq!(identify("for the API server").await.unwrap().user, "alice");
+    assert_eq!(identify("for nobody").await.unwrap_err().status(), 401);
+    answers.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_known_token_counts_while_the_api_server_is_away() {
     let (client, mut server) = mock::server();
-    let authenticator = Authenticator::tokens_only(client, Clock::start());
+    let authenticator = Authenticator::tokens_only(client, Clock::start(), None);
     tokio::spawn(async move {
         server.next().await.unwrap().reply(&alice()).await;
         while let Some(exchange) = server.next().await {
@@ -344,7 +371,7 @@ async fn a_known_token_counts_while_the_api_server_is_away() {
 #[tokio::test]
 async fn what_is_no_bearer_token_is_nothing() {
     let (client, _server) = mock::server();
-    let authenticator = Authenticator::tokens_only(client, Clock::start());
+    let authenticator = Authenticator::tokens_only(client, Clock::start(), None);
     for value in ["Basic YTpi", "Bearer", "Bearer  ", "secret"] {
         let mut headers = headers(&[("authorization", value), ("x-remote-user", "admin")]);
         let identity = authenticator.identify(&mut headers, &[]).await.unwrap();
