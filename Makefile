@@ -11,10 +11,10 @@ E2E_TESTS ?= manifests scaling zero accelerators auth faults migrate
 export HEADROOM_ENVOY := $(abspath $(ENVOY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e crds manifests lint audit bench bench-epp docs tools fmt clean
+.PHONY: help demo test e2e crds manifests lint audit bench bench-epp bench-controller docs tools fmt clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 demo: $(ENVOY) ## the whole loop on this machine: live through Envoy, then an hour replayed; DEMO_ARGS="--trace FILE --seed 7"
 	$(CARGO) build --release --bin headroom
@@ -47,13 +47,19 @@ audit: ## licences, bans and sources of the dependencies (installs cargo-deny if
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check bans licenses sources
 
-bench: bench-epp ## the endpoint picker over ext_proc, then prediction and picking alone
+bench: bench-epp bench-controller ## the endpoint picker over ext_proc, the controller, then prediction and picking alone
 	$(CARGO) bench -p predictor --bench predict
 	$(CARGO) run --release -p epp-core --example pick_cost
 
 bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs
 	$(CARGO) build --release --bin headroom --bin echo
 	tests/bench-epp.sh
+
+bench-controller: ## the controller: its cycle, its metrics API, the way from demand to the HPA, its memory
+	$(CARGO) bench -p controller-core --bench cycle
+	$(CARGO) bench -p controller --bench metrics_api
+	$(CARGO) bench -p controller --bench reaction
+	$(CARGO) run --release -p controller --example memory
 
 docs: ## the API documentation, and where the book is
 	$(CARGO) doc --workspace --no-deps
@@ -125,6 +131,16 @@ $(TOOLS)/image-writer: $(filter-out %_test.go,$(wildcard deploy/image/*.go)) dep
 	cd deploy/image && go build -ldflags "-s -w" -o ../../$@ .
 
 # Alert rules and dashboards against promtool, the documents and a real Prometheus (tests/monitoring).
+PROMETHEUS := $(TOOLS)/prometheus
+
 .PHONY: monitoring-test
-monitoring-test: $(ENVOY) ## alert rules and dashboards: promtool, then a real Prometheus that scrapes the demo
-	binary=$$(deploy/image/build.sh) && cd tests/monitoring && HEADROOM_BIN=$(CURDIR)/$${binary#*=} HEADROOM_ENVOY=$(abspath $(ENVOY)) go test -count=1 ./...
+monitoring-test: $(ENVOY) $(PROMETHEUS)/promtool ## alert rules and dashboards: promtool, then a real Prometheus that scrapes the demo
+	binary=$$(deploy/image/build.sh) && binary=$$(realpath "$${binary#*=}") && cd tests/monitoring && \
+	  HEADROOM_BIN=$$binary HEADROOM_ENVOY=$(abspath $(ENVOY)) HEADROOM_PROMETHEUS=$(abspath $(PROMETHEUS)) go test -count=1 ./...
+
+# Prometheus and promtool, without the clients of every cloud's service discovery.
+$(PROMETHEUS)/promtool: tests/monitoring/prometheus/go.mod tests/monitoring/prometheus/go.sum
+	@mkdir -p $(dir $@)
+	cd tests/monitoring/prometheus && go build -tags remove_all_sd -ldflags "-s -w" -o ../../../$(dir $@) \
+	  github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
+	@touch $@

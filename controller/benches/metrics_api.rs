@@ -5,32 +5,24 @@
 //! that a request that waits for another counts in full. The server has one thread, the client another. The rights of
 //! every user are asked for anew every ten seconds, as in a cluster.
 
+mod aggregator;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use axum::body::Body;
 use controller::metrics_api::MetricsApi;
 use controller::published::{
     Answer, Board, Mode, ObjectRef, Published, PublishedModel, PublishedVariant, Role, label_value,
 };
 use hdrhistogram::Histogram;
-use http::Request;
-use http_body_util::BodyExt;
-use hyper::client::conn::http2::{SendRequest, handshake};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use kubernetes::delegated::{Authenticator, Authorizer};
 use kubernetes::mock::{self, Exchange};
 use runtime::serve::{ServeOptions, https};
 use runtime::tls::{CertificateAuthority, ClientAuth, Credentials, ServerTls, install_provider};
 use runtime::{Clock, Shutdown, Tasks};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
+use tokio::net::TcpListener;
 
 const PER_SECOND: u32 = 200;
 const SECONDS: u32 = 20;
@@ -52,7 +44,7 @@ fn main() -> Result<()> {
         }
     });
     let (address, certificate) = server.recv().context("the server did not start")?;
-    let own = authority.issue_client("front-proxy-client", clock.unix_ms())?;
+    let own = authority.issue_client(aggregator::FRONT_PROXY, clock.unix_ms())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -87,10 +79,10 @@ type Ready = std::sync::mpsc::Sender<(SocketAddr, String)>;
 #[tokio::main(flavor = "current_thread")]
 async fn serve(front_proxy: &CertificateAuthority, clock: Clock, ready: &Ready) -> Result<()> {
     let (client, mut server) = mock::server();
-    let bundle = front_proxy.bundle();
+    let trust = aggregator::trust(front_proxy);
     tokio::spawn(async move {
         while let Some(exchange) = server.next().await {
-            tokio::spawn(play(exchange, bundle.clone()));
+            tokio::spawn(play(exchange, trust.clone()));
         }
     });
     let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
@@ -175,24 +167,14 @@ fn variant(model: usize, place: usize, sequence: u64) -> PublishedVariant {
 }
 
 /// The API server: whom to trust, and yes to every question.
-async fn play(exchange: Exchange, bundle: String) {
+async fn play(exchange: Exchange, trust: Value) {
     if exchange.target().contains("/configmaps") {
         if exchange.is_watch() {
             let _watch = exchange.watch();
             return std::future::pending().await;
         }
-        let name = "extension-apiserver-authentication";
-        let item = json!({
-            "metadata": {"name": name, "namespace": "kube-system", "resourceVersion": "1"},
-            "data": {
-                "requestheader-client-ca-file": bundle,
-                "requestheader-allowed-names": r#"["front-proxy-client"]"#,
-                "requestheader-username-headers": r#"["X-Remote-User"]"#,
-                "requestheader-group-headers": r#"["X-Remote-Group"]"#,
-            },
-        });
         let metadata = json!({"resourceVersion": "1"});
-        let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": [item]});
+        let list = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": [trust]});
         return exchange.reply(&list).await;
     }
     let review = json!({
@@ -209,7 +191,7 @@ async fn load(
     own: &Credentials,
     clock: Clock,
 ) -> Result<Histogram<u64>> {
-    let sender = connect(address, certificate, own).await?;
+    let sender = aggregator::connect(address, "localhost", certificate, own).await?;
     let mut latencies = Histogram::<u64>::new(3)?;
     let between = Duration::from_secs(1) / PER_SECOND;
     let begin = clock.now();
@@ -217,10 +199,9 @@ async fn load(
     for number in 0..(WARM_UP_SECONDS + SECONDS) * PER_SECOND {
         let due = begin + between * number;
         tokio::time::sleep_until(clock.instant(due)).await;
-        let request = request(number as usize)?;
-        let sender = sender.clone();
+        let (sender, path) = (sender.clone(), path(number as usize));
         answers.spawn(async move {
-            get(sender, request).await?;
+            aggregator::item(sender, &path).await?;
             Ok::<_, anyhow::Error>((number, clock.now().saturating_sub(due)))
         });
         while let Some(answer) = answers.try_join_next() {
@@ -241,10 +222,10 @@ fn record(latencies: &mut Histogram<u64>, (number, took): (u32, Duration)) -> Re
 }
 
 /// Every second one is an external metric by selector, the others are custom metrics of an object.
-fn request(number: usize) -> Result<Request<Body>> {
+fn path(number: usize) -> String {
     let (model, place) = (number % MODELS, number / MODELS % VARIANTS);
     let namespace = format!("team-{}", model % 5);
-    let path = if number.is_multiple_of(2) {
+    if number.is_multiple_of(2) {
         format!(
             "/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/llm_desired_replicas?labelSelector=variant%3Dvariant-{model}-{place}%2Crole%20in%20%28both%29"
         )
@@ -252,51 +233,5 @@ fn request(number: usize) -> Result<Request<Body>> {
         format!(
             "/apis/custom.metrics.k8s.io/v1beta2/namespaces/{namespace}/deployments.apps/variant-{model}-{place}/llm_desired_ratio"
         )
-    };
-    Ok(Request::get(format!("https://localhost{path}"))
-        .header("accept", "application/json, */*")
-        .header(
-            "x-remote-user",
-            "system:serviceaccount:kube-system:horizontal-pod-autoscaler",
-        )
-        .header("x-remote-group", "system:authenticated")
-        .body(Body::empty())?)
-}
-
-async fn get(mut sender: SendRequest<Body>, request: Request<Body>) -> Result<()> {
-    let response = sender.send_request(request).await?;
-    let code = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    let list: Value = serde_json::from_slice(&body)?;
-    let items = list["items"].as_array().map_or(0, Vec::len);
-    ensure!(code == 200 && items == 1, "answer {code}: {list}");
-    Ok(())
-}
-
-async fn connect(
-    address: SocketAddr,
-    certificate: &str,
-    own: &Credentials,
-) -> Result<SendRequest<Body>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(certificate.as_bytes())?)?;
-    let chain =
-        CertificateDer::pem_slice_iter(own.certificate.as_bytes()).collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes())?;
-    let mut config = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let stream = TlsConnector::from(Arc::new(config))
-        .connect(ServerName::try_from("localhost")?, stream)
-        .await?;
-    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::warn!(%error, "connection ended");
-        }
-    });
-    Ok(sender)
+    }
 }

@@ -44,6 +44,11 @@ type volume struct {
 		SecretName string
 		Items      []struct{ Key, Path string }
 	}
+	Projected *struct {
+		Sources []struct {
+			ServiceAccountToken struct{ Path string }
+		}
+	}
 }
 
 // rendered is what the chart makes of its own full example.
@@ -116,12 +121,27 @@ func podOf(t *testing.T, objects []object, namespace, deployment string, server 
 			files(t, at, find(t, objects, "ConfigMap", namespace, source.ConfigMap.Name).Data)
 		case source.Secret != nil:
 			files(t, at, secret(t, find(t, objects, "Secret", namespace, source.Secret.SecretName), source))
+		case source.Projected != nil:
+			files(t, at, tokens(t, source))
 		default:
 			t.Fatalf("volume %q of %s has no source the test knows", mount.Name, deployment)
 		}
 	}
 	seal(t, one.root, writable)
 	return one
+}
+
+// tokens are the files of a volume that is projected from service account tokens.
+func tokens(t *testing.T, source volume) map[string]string {
+	t.Helper()
+	content := map[string]string{}
+	for _, one := range source.Projected.Sources {
+		if one.ServiceAccountToken.Path == "" {
+			t.Fatalf("volume %q has a source that is no service account token", source.Name)
+		}
+		content[one.ServiceAccountToken.Path] = token
+	}
+	return content
 }
 
 func secret(t *testing.T, from object, source volume) map[string]string {

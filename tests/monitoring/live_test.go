@@ -23,6 +23,9 @@ import (
 // patience is how long something that must come is waited for.
 const patience = 3 * time.Minute
 
+// demoPorts are the demo's, and Prometheus' own above them.
+const demoPorts = 40
+
 // Every expression of the rules and dashboards, asked of a real Prometheus that scrapes the live demo: an endpoint picker,
 // its controller and the engines that it starts. cluster.prom stands for what only a cluster brings forth.
 func TestEveryExpressionHoldsAgainstTheDemo(t *testing.T) {
@@ -31,7 +34,7 @@ func TestEveryExpressionHoldsAgainstTheDemo(t *testing.T) {
 	if headroom == "" || envoy == "" {
 		missing(t, "HEADROOM_BIN and HEADROOM_ENVOY: make monitoring-test")
 	}
-	first := freePorts(t, 40)
+	first := freePorts(t, demoPorts)
 	startDemo(t, headroom, envoy, first)
 	page := servePage(t)
 	base := startPrometheus(t, prometheus, first, page)
@@ -140,9 +143,18 @@ func startDemo(t *testing.T, headroom, envoy string, first int) {
 	t.Helper()
 	run := exec.Command(headroom, "demo", "--live-only", "--keep", "--envoy", envoy, "--port", fmt.Sprint(first),
 		"--rates", "4:5s,24:235s", "--slo-ttft-ms", "60", "--shorten", "16", "--startup", "1s", "--max", "3", "--report", filepath.Join(t.TempDir(), "demo.html"))
-	// Its servers and its proxy are in its process group.
 	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	start(t, run, syscall.SIGINT)
+	// Registered first, seen last: whatever the demo started has gone with it.
+	t.Cleanup(func() {
+		await(t, "the end of the demo's processes", func() error {
+			if !allFree(first, demoPorts) {
+				return fmt.Errorf("something still listens on a port from %d on", first)
+			}
+			return nil
+		})
+	})
+	// It ends its servers and its proxy itself, and says whether it was done (0) or interrupted (130).
+	start(t, run, syscall.SIGINT, 0, 130)
 }
 
 // startPrometheus scrapes the demo every second, and the page with the labels that it has.
@@ -169,7 +181,7 @@ func startPrometheus(t *testing.T, prometheus string, first int, page string) st
 	run := exec.Command(prometheus, "--config.file", filepath.Join(directory, "prometheus.yml"), "--storage.tsdb.path", directory,
 		"--web.listen-address", address)
 	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	start(t, run, syscall.SIGTERM)
+	start(t, run, syscall.SIGTERM, 0)
 	base := "http://" + address
 	await(t, "Prometheus", func() error {
 		answer, err := http.Get(base + "/-/ready")
@@ -185,8 +197,9 @@ func startPrometheus(t *testing.T, prometheus string, first int, page string) st
 	return base
 }
 
-// start runs a program until the test ends, and shows what it said if the test fails.
-func start(t *testing.T, run *exec.Cmd, end syscall.Signal) {
+// start runs a program until the test ends, and shows what it said if the test fails. It must obey the signal and end
+// with one of the codes.
+func start(t *testing.T, run *exec.Cmd, end syscall.Signal, codes ...int) {
 	t.Helper()
 	var lock sync.Mutex
 	var said bytes.Buffer
@@ -212,13 +225,17 @@ func start(t *testing.T, run *exec.Cmd, end syscall.Signal) {
 		}
 	}()
 	t.Cleanup(func() {
-		_ = syscall.Kill(-run.Process.Pid, end)
+		_ = run.Process.Signal(end)
 		waited := make(chan error, 1)
 		go func() { waited <- run.Wait() }()
 		select {
-		case <-waited:
-		case <-time.After(20 * time.Second):
-			_ = syscall.Kill(-run.Process.Pid, syscall.SIGKILL)
+		case err := <-waited:
+			if !slices.Contains(codes, run.ProcessState.ExitCode()) {
+				t.Errorf("%s ended with %v, not with a code of %v", filepath.Base(run.Path), err, codes)
+			}
+		case <-time.After(30 * time.Second):
+			_ = run.Process.Kill()
+			t.Errorf("%s does not end on %v", filepath.Base(run.Path), end)
 		}
 		reader.Close()
 		if t.Failed() {

@@ -473,7 +473,7 @@ impl fmt::Display for Hold {
             Self::NoDemand => "demand has not been watched for long enough",
             Self::NoMix => "no request has been seen yet",
             Self::Unbounded => "the latency model's predictions carry no bound",
-            Self::NoModel => "no latency model is known",
+            Self::NoModel => "no endpoint picker has told of a latency model yet (it learns one where its configuration has a predicted-latency-producer)",
             Self::AwaitingCapacity => "the capacity has not been computed yet",
             Self::NoPicker => "no endpoint picker tells of demand",
             Self::Silent => "every endpoint picker is silent",

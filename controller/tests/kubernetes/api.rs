@@ -142,6 +142,10 @@ async fn answer(State(api): State<Arc<Api>>, method: Method, uri: Uri, body: Byt
     let query = uri.query().unwrap_or_default();
     match rest {
         [] if uri.path() == "/apis/apps/v1" => axum::Json(discovery()).into_response(),
+        ["subjectaccessreviews"] if method == Method::POST => {
+            axum::Json(json!({"metadata": {}, "spec": {}, "status": {"allowed": true}}))
+                .into_response()
+        }
         [plural] if PLURALS.contains(plural) => collection(&api, plural, "", query),
         ["namespaces", namespace, plural] if PLURALS.contains(plural) && method == Method::POST => {
             create(&api, plural, namespace, &body)
@@ -205,7 +209,7 @@ fn one(api: &Api, method: &Method, key: Key, sub: &[&str], body: &[u8]) -> Respo
             "kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {"name": key.2, "namespace": key.1},
             "spec": {"replicas": known["spec"]["replicas"]},
-            "status": {"replicas": known["status"]["replicas"], "selector": "app=llama"},
+            "status": {"replicas": known["status"]["replicas"], "selector": format!("app={}", key.2)},
         }))
         .into_response(),
         _ => refuse(StatusCode::NOT_FOUND, "NotFound"),

@@ -5,17 +5,15 @@ mod api;
 mod picker;
 mod world;
 
-use std::time::Duration;
-
-use controller::published::{Answer, Posted};
+use controller::published::Answer;
 use controller_core::model::ModelKey;
 
-use crate::world::{Replica, World, until};
+use crate::world::{MODEL, Replica, World, desired, until};
 
 fn key() -> ModelKey {
     ModelKey {
         namespace: "ns".into(),
-        model: "llama".into(),
+        model: MODEL.into(),
     }
 }
 
@@ -26,19 +24,13 @@ fn answer(replica: &Replica) -> Result<u32, String> {
     desired(&posted, now)
 }
 
-fn desired(posted: &Posted, now: Duration) -> Result<u32, String> {
-    let models = &posted.published().models;
-    let model = models.first().ok_or("nothing is published")?;
-    posted
-        .answer(model, now)
-        .map_err(|error| error.to_string())?;
-    Ok(model.variants[0].desired)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demand_of_all_pickers_becomes_replicas_and_a_silent_one_takes_none_away() {
     let world = World::new().await;
-    let (a, b) = (world.picker("a").await, world.picker("b").await);
+    let (a, b) = (
+        world.picker(MODEL, "a").await,
+        world.picker(MODEL, "b").await,
+    );
     a.rate(1.0);
     b.rate(1.0);
     let replica = world.replica("c-0").await;
@@ -46,7 +38,7 @@ async fn demand_of_all_pickers_becomes_replicas_and_a_silent_one_takes_none_away
     let why = replica.running.journal.explain(&key()).unwrap();
     assert_eq!(
         (why.snapshots.len(), why.snapshots[0].from.as_str()),
-        (1, "epp-a")
+        (1, "llama-epp-a")
     );
     assert!(
         why.notes[0].contains("as the endpoint pickers report it"),
@@ -70,7 +62,7 @@ async fn demand_of_all_pickers_becomes_replicas_and_a_silent_one_takes_none_away
         let silent = why
             .and_then(|why| why.decision)
             .map(|decision| decision.silent);
-        silent.is_some_and(|silent| silent.iter().any(|one| one.id == "uid-b"))
+        silent.is_some_and(|silent| silent.iter().any(|one| one.id == "uid-llama-epp-b"))
     })
     .await;
     let held = replica.running.board.latest().published().models[0].variants[0].desired;
@@ -79,12 +71,12 @@ async fn demand_of_all_pickers_becomes_replicas_and_a_silent_one_takes_none_away
     assert!(
         notes
             .iter()
-            .any(|note| note.starts_with("endpoint picker epp-b: no answer")),
+            .any(|note| note.starts_with("endpoint picker llama-epp-b: no answer")),
         "{notes:?}"
     );
 
     // Its pod is gone: its share with it.
-    world.api.delete("pods", "ns", "epp-b");
+    world.api.delete("pods", "ns", "llama-epp-b");
     until("nobody is silent", || {
         let why = replica.running.journal.explain(&key());
         let silent = why
@@ -99,7 +91,7 @@ async fn demand_of_all_pickers_becomes_replicas_and_a_silent_one_takes_none_away
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nonsense_is_silence_and_is_named() {
     let world = World::new().await;
-    let picker = world.picker("a").await;
+    let picker = world.picker(MODEL, "a").await;
     picker.schema(99);
     let replica = world.replica("c-0").await;
     until("the reason is shown", || {
@@ -107,7 +99,7 @@ async fn nonsense_is_silence_and_is_named() {
         let notes = why.map(|why| why.notes).unwrap_or_default();
         notes
             .iter()
-            .any(|note| note.starts_with("endpoint picker epp-a: schema 99"))
+            .any(|note| note.starts_with("endpoint picker llama-epp-a: schema 99"))
     })
     .await;
     let model = replica.running.board.latest().published().models[0].clone();
@@ -122,7 +114,7 @@ async fn nonsense_is_silence_and_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_answer_as_the_leader_does_and_go_on_when_it_is_killed() {
     let world = World::new().await;
-    let picker = world.picker("a").await;
+    let picker = world.picker(MODEL, "a").await;
     picker.rate(200.0);
     let leader = world.replica_apart("c-0");
     until("a leader that decides", || {
@@ -165,7 +157,7 @@ async fn followers_answer_as_the_leader_does_and_go_on_when_it_is_killed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_controller_goes_on_from_what_is_kept() {
     let world = World::new().await;
-    let picker = world.picker("a").await;
+    let picker = world.picker(MODEL, "a").await;
     picker.rate(200.0);
     let first = world.replica("c-0").await;
     until("many replicas", || {
@@ -199,7 +191,7 @@ async fn a_restarted_controller_goes_on_from_what_is_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_api_server_decisions_go_on_until_the_lease_runs_out_and_come_back() {
     let world = World::new().await;
-    let picker = world.picker("a").await;
+    let picker = world.picker(MODEL, "a").await;
     picker.rate(200.0);
     let replica = world.replica("c-0").await;
     until("many replicas", || {

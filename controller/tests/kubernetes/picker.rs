@@ -24,6 +24,7 @@ use std::sync::Mutex;
 
 pub(crate) struct Picker {
     name: String,
+    pool: String,
     token: String,
     clock: Clock,
     models: Arc<(Vec<u8>, ClassModel)>,
@@ -49,6 +50,7 @@ impl Drop for Picker {
 impl Picker {
     pub(crate) async fn serve(
         name: &str,
+        pool: &str,
         token: &str,
         authority: &CertificateAuthority,
         models: Arc<(Vec<u8>, ClassModel)>,
@@ -56,6 +58,7 @@ impl Picker {
         let (clock, shutdown) = (Clock::start(), Shutdown::new());
         let picker = Arc::new(Self {
             name: name.to_owned(),
+            pool: pool.to_owned(),
             token: format!("Bearer {token}"),
             clock,
             models,
@@ -66,7 +69,7 @@ impl Picker {
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let tls = ServerTls::issued(authority, &["pool-epp.ns.svc".to_owned()], clock).unwrap();
+        let tls = ServerTls::issued(authority, &[format!("{pool}-epp.ns.svc")], clock).unwrap();
         let router = Router::new()
             .route(admin::DEMAND, get(demand))
             .route(admin::MODEL, get(model))
@@ -139,7 +142,7 @@ impl Picker {
             ready: true,
             pool: PoolName {
                 namespace: "ns".into(),
-                name: "pool".into(),
+                name: self.pool.clone(),
             },
             totals: DemandTotals { bands: vec![band] },
             queued: QueueDepth::default(),

@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use controller::kubernetes::pickers::TrustOptions;
 use controller::kubernetes::run::{self, KubernetesOptions, Running, TIMING};
-use controller::published::Board;
+use controller::published::{Board, Posted};
 use kube::{Client, Config};
 use kubernetes::client::Identity;
 use predictor::snapshot::{ClassModel, ModelSet, encode};
 use predictor::{Features, Learner, LearnerConfig, Observation, Target};
 use runtime::tls::CertificateAuthority;
 use runtime::{Clock, Metrics, Shutdown, Tasks};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::picker::Picker;
+
+/// The model that there is from the start.
+pub(crate) const MODEL: &str = "llama";
 
 const TOKEN: &str = "a-token";
 /// Nothing here takes longer, however slow the machine.
@@ -42,6 +45,16 @@ pub(crate) async fn until(what: &str, mut happens: impl FnMut() -> bool) {
     }
 }
 
+/// What the metrics APIs would say of the first model: replicas wanted, or why not.
+pub(crate) fn desired(posted: &Posted, now: Duration) -> Result<u32, String> {
+    let models = &posted.published().models;
+    let model = models.first().ok_or("nothing is published")?;
+    posted
+        .answer(model, now)
+        .map_err(|error| error.to_string())?;
+    Ok(model.variants[0].desired)
+}
+
 impl World {
     pub(crate) async fn new() -> Self {
         runtime::tls::install_provider();
@@ -57,59 +70,56 @@ impl World {
             folder,
             models: Arc::new(learned()),
         };
-        world.deploy();
+        world.deploy(MODEL);
         world
     }
 
-    /// One annotated Deployment with one pod that serves.
-    fn deploy(&self) {
+    /// One annotated Deployment with one pod that serves; its pool has the model's name.
+    pub(crate) fn deploy(&self, model: &str) {
         self.api.put(
             "deployments",
             json!({
                 "apiVersion": "apps/v1",
                 "kind": "Deployment",
                 "metadata": {
-                    "name": "llama", "namespace": "ns", "uid": "uid-llama", "generation": 1,
+                    "name": model, "namespace": "ns", "uid": format!("uid-{model}"), "generation": 1,
                     "annotations": {
-                        "headroom.dev/model": "llama",
+                        "headroom.dev/model": model,
                         "headroom.dev/mode": "publish",
-                        "headroom.dev/pool": "pool",
+                        "headroom.dev/pool": model,
                         "headroom.dev/startup-seconds": "6",
                         "headroom.dev/max-replicas": "10",
                     },
                 },
-                "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "llama"}},
-                         "template": {"metadata": {"labels": {"app": "llama"}}}},
+                "spec": {"replicas": 1, "selector": {"matchLabels": {"app": model}},
+                         "template": {"metadata": {"labels": {"app": model}}}},
                 "status": {"replicas": 1},
             }),
         );
-        self.api.put(
-            "pods",
-            json!({
-                "metadata": {"name": "llama-0", "namespace": "ns", "uid": "uid-llama-0",
-                    "labels": {"app": "llama"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
-                "spec": {"nodeName": "n", "containers": []},
-                "status": {"phase": "Running", "podIP": "127.0.0.1",
-                    "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:06Z"}]},
-            }),
-        );
+        self.pod(&format!("{model}-0"), &json!({"app": model}), &json!([]));
     }
 
-    /// A picker of the pool, with its pod.
-    pub(crate) async fn picker(&self, name: &str) -> Arc<Picker> {
-        let (picker, port) =
-            Picker::serve(name, TOKEN, &self.authority, Arc::clone(&self.models)).await;
+    /// A picker of the model's pool, with its pod.
+    pub(crate) async fn picker(&self, model: &str, name: &str) -> Arc<Picker> {
+        let name = format!("{model}-epp-{name}");
+        let models = Arc::clone(&self.models);
+        let (picker, port) = Picker::serve(&name, model, TOKEN, &self.authority, models).await;
+        let ports = json!([{"name": "epp", "ports": [{"name": "admin", "containerPort": port}]}]);
+        self.pod(&name, &json!({"headroom.dev/pool": model}), &ports);
+        picker
+    }
+
+    fn pod(&self, name: &str, labels: &Value, containers: &Value) {
         self.api.put(
             "pods",
             json!({
-                "metadata": {"name": format!("epp-{name}"), "namespace": "ns", "uid": format!("uid-{name}"),
-                    "labels": {"headroom.dev/pool": "pool"}, "creationTimestamp": "2026-01-01T00:00:00Z"},
-                "spec": {"nodeName": "n", "containers": [{"name": "epp", "ports": [{"name": "admin", "containerPort": port}]}]},
+                "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"),
+                    "labels": labels, "creationTimestamp": "2026-01-01T00:00:00Z"},
+                "spec": {"nodeName": "n", "containers": containers},
                 "status": {"phase": "Running", "podIP": "127.0.0.1",
                     "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:06Z"}]},
             }),
         );
-        picker
     }
 
     fn options(&self, pod: &str) -> KubernetesOptions {
@@ -211,7 +221,7 @@ pub(crate) struct Apart {
 
 impl Apart {
     pub(crate) fn desired(&self) -> Result<u32, String> {
-        crate::desired(&self.board.latest(), self.board.clock().now())
+        desired(&self.board.latest(), self.board.clock().now())
     }
 
     /// Ends it as SIGKILL does: its sockets are closed, nothing else is done.

@@ -39,6 +39,28 @@ fn files_equal_the_configurations_that_need_none() {
     );
 }
 
+/// The chart writes the default out, for users to see and change.
+#[test]
+fn the_chart_brings_headrooms_default() {
+    #[derive(serde::Deserialize)]
+    struct Values {
+        #[serde(rename = "poolDefaults")]
+        pool: Pool,
+    }
+    #[derive(serde::Deserialize)]
+    struct Pool {
+        epp: Picker,
+    }
+    #[derive(serde::Deserialize)]
+    struct Picker {
+        config: String,
+    }
+    let text = include_str!("../../../deploy/charts/headroom/values.yaml");
+    let values: Values = serde_saphyr::from_str(text).unwrap();
+    let config = Config::from_yaml(&values.pool.epp.config).unwrap();
+    assert_eq!(config, Config::headroom_default());
+}
+
 #[test]
 fn all_presets_share_their_queue() {
     let presets = [

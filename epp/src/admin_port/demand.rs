@@ -60,6 +60,9 @@ impl Picker {
 }
 
 fn classes(hub: &Hub, models: &Encoded) -> Vec<ClassReport> {
+    if !hub.learns() {
+        return Vec::new();
+    }
     let reports = hub.trainer.reports();
     let class = |class: &Arc<str>, report: &Report| ClassReport {
         class: class.to_string(),

@@ -201,6 +201,16 @@ impl Hub {
         self.rules.load().default_slo
     }
 
+    /// Whether latencies are learned: the configuration has a predicted-latency-producer.
+    pub fn learns(&self) -> bool {
+        self.state
+            .lock()
+            .director
+            .config()
+            .predicted_latency
+            .is_some()
+    }
+
     /// Engines may have told their block size since: prompts of streams to come are cut accordingly.
     pub fn refresh_hashing(&self) {
         let hashing = self.state.lock().director.prefix_hashing();

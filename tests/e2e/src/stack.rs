@@ -41,7 +41,7 @@ pools:
   model: {MODEL}
   modelServers: {{matchLabels: {{app: {POOL}}}}}
   slo: {{ttftMs: 2000, tpotMs: 100, percentile: 90}}
-  proxy: {{enabled: true, replicas: 1, resolvers: [{{address: {}, port: {}}}]}}
+  proxy: {{enabled: true, replicas: 1, failOpen: false, resolvers: [{{address: {}, port: {}}}]}}
 "#,
             dns.ip(),
             dns.port()

@@ -24,11 +24,14 @@ async fn one_server(values: &str) -> Stack {
 
 /// A step up and back: the count follows both ways, nothing is lost, the SLO share holds, and the explanation tells
 /// the count that is there.
-async fn step(stack: &Stack) {
-    let mut load = stack.load(900, 60).await;
+async fn step(stack: &Stack, hpa: Option<&str>) {
+    let mut load = stack.load(200, 60).await;
     // Something to learn from.
-    let calm = watched(stack, &mut load, POOL, 2.0, Duration::from_secs(30)).await;
-    let peak = watched(stack, &mut load, POOL, 16.0, Duration::from_secs(60)).await;
+    let calm = watched(stack, &mut load, POOL, 6.0, Duration::from_secs(60)).await;
+    if let Some(hpa) = hpa {
+        stack.hpa_active(hpa).await;
+    }
+    let peak = watched(stack, &mut load, POOL, 40.0, Duration::from_secs(60)).await;
     let explained = stack.explain();
     let there = stack.replicas(POOL).await;
     let ebb = watched(stack, &mut load, POOL, 1.0, Duration::from_secs(20)).await;
@@ -56,21 +59,19 @@ async fn step(stack: &Stack) {
 async fn by_the_external_metric() {
     let stack = one_server("").await;
     stack.apply_example("hpa-external.yaml").await;
-    stack.hpa_active(POOL).await;
-    step(&stack).await;
+    step(&stack, Some(POOL)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_the_custom_metric_of_the_pool() {
     let stack = one_server("").await;
     stack.apply_example("hpa-object.yaml").await;
-    stack.hpa_active(POOL).await;
-    step(&stack).await;
+    step(&stack, Some(POOL)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_the_controller_itself() {
     let stack = one_server("controller: {directMode: true}\n").await;
     stack.apply_example("modelscaler-direct.yaml").await;
-    step(&stack).await;
+    step(&stack, None).await;
 }
