@@ -9,6 +9,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -20,12 +22,14 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// What a pod finds around it: a name server that knows one name, and behind it an API server that allows nothing.
+// What a pod finds around it: a name server that knows one name, and behind it an API server that allows nothing but
+// making the Secret without which no controller starts.
 const (
 	apiName    = "kubernetes.default.svc"
 	apiAddress = "127.0.0.2"
 	nameServer = "127.0.0.3"
 	token      = "token-of-the-pod"
+	secrets    = "/api/v1/namespaces/headroom/secrets"
 )
 
 type apiServer struct {
@@ -57,10 +61,22 @@ func serveAPI(t *testing.T) apiServer {
 			}
 		}
 		answer.Header().Set("Content-Type", "application/json")
-		answer.WriteHeader(http.StatusForbidden)
-		_, _ = answer.Write([]byte(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","message":"nothing is allowed here","code":403}`))
+		switch request.Method + " " + request.URL.Path {
+		case "GET " + secrets + "/headroom-controller-ca":
+			refuse(answer, http.StatusNotFound, "NotFound")
+		case "POST " + secrets:
+			answer.WriteHeader(http.StatusCreated)
+			_, _ = io.Copy(answer, request.Body)
+		default:
+			refuse(answer, http.StatusForbidden, "Forbidden")
+		}
 	}))
 	return server
+}
+
+func refuse(answer http.ResponseWriter, code int, reason string) {
+	answer.WriteHeader(code)
+	fmt.Fprintf(answer, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"message":"nothing is allowed here","code":%d}`, reason, code)
 }
 
 // certificate fills in the rest of a template and has it signed by the issuer, or by itself where there is none.

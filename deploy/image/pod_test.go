@@ -24,10 +24,14 @@ type object struct {
 }
 
 type podSpec struct {
-	SecurityContext struct{ RunAsUser, RunAsGroup uint32 }
-	Containers      []struct {
-		Args []string
-		Env  []struct {
+	SecurityContext struct {
+		RunAsNonRoot          bool
+		RunAsUser, RunAsGroup uint32
+	}
+	Containers []struct {
+		SecurityContext struct{ ReadOnlyRootFilesystem bool }
+		Args            []string
+		Env             []struct {
 			Name      string
 			ValueFrom struct{ FieldRef struct{ FieldPath string } }
 		}
@@ -98,6 +102,9 @@ func podOf(t *testing.T, objects []object, namespace, deployment string, server 
 	t.Helper()
 	spec := find(t, objects, "Deployment", namespace, deployment).Spec.Template.Spec
 	container := spec.Containers[0]
+	if !spec.SecurityContext.RunAsNonRoot || spec.SecurityContext.RunAsUser == 0 || !container.SecurityContext.ReadOnlyRootFilesystem {
+		t.Errorf("%s does not ask for a user that is not root and a read-only root", deployment)
+	}
 	one := pod{root: imageRoot(t), uid: spec.SecurityContext.RunAsUser, gid: spec.SecurityContext.RunAsGroup, args: container.Args}
 	fields := map[string]string{"metadata.name": deployment + "-0", "metadata.namespace": namespace, "status.podIP": podIP}
 	for _, variable := range container.Env {

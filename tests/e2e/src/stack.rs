@@ -103,6 +103,18 @@ pools:
         Load::new(self.proxy().await, shape)
     }
 
+    /// Serves until every picker has learned what the controller sizes by.
+    ///
+    /// # Panics
+    /// When a request is lost.
+    pub async fn learn(&self) {
+        let mut load = self.load(200, 60).await;
+        load.at_rate(8.0, Duration::from_secs(45)).await;
+        let outcomes = load.finish().await;
+        let lost = load::lost(&outcomes);
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+
     /// Waits until the HPA acts on its metric.
     pub async fn hpa_active(&self, name: &str) {
         until(&format!("HPA {name} to read its metric"), async || {

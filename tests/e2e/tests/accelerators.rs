@@ -37,9 +37,9 @@ async fn a_full_accelerator_pool_moves_the_need_to_the_other() {
     ];
     let stack = Stack::start(shape, &servers, "").await;
     stack.apply_example("two-accelerators.yaml").await;
-    let mut load = stack.load(900, 60).await;
-    load.at_rate(2.0, Duration::from_secs(30)).await;
-    load.at_rate(24.0, Duration::from_secs(90)).await;
+    stack.learn().await;
+    let mut load = stack.load(400, 60).await;
+    load.at_rate(40.0, Duration::from_secs(60)).await;
     within(
         Duration::from_secs(60),
         "replicas on the other accelerator",
@@ -51,15 +51,14 @@ async fn a_full_accelerator_pool_moves_the_need_to_the_other() {
     .await;
     let explained = stack.explain();
     eprintln!("{explained:#}");
-    let reasons = explained["variants"]
+    let why = explained["variants"]
         .as_array()
         .unwrap()
         .iter()
-        .flat_map(|variant| variant["reasons"].as_array().cloned().unwrap_or_default())
-        .chain(explained["reasons"].as_array().cloned().unwrap_or_default());
-    let told = reasons
+        .flat_map(|variant| variant["why"].as_array().cloned().unwrap_or_default());
+    let told = why
         .map(|reason: Value| reason.to_string())
-        .any(|reason| reason.contains("ending"));
+        .any(|reason| reason.contains("pending"));
     assert!(told, "no reason tells of the pending pods");
     let outcomes = load.finish().await;
     assert!(lost(&outcomes).is_empty(), "{:?}", lost(&outcomes));

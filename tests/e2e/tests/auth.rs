@@ -37,6 +37,7 @@ fn anonymous() -> reqwest::ClientBuilder {
 async fn everybody_gets_exactly_the_status_that_is_right() {
     let stack = Stack::start(cluster::Shape::default(), &[Servers::new(POOL, MODEL)], "").await;
     stack.apply_example("hpa-external.yaml").await;
+    stack.learn().await;
     stack.hpa_active(POOL).await;
     let (_, address) = stack
         .component("controller")

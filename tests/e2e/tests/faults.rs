@@ -58,6 +58,7 @@ async fn rollout(stack: &Stack, deployment: &str) {
 async fn a_rolling_restart_of_each_component_loses_no_request() {
     let stack = stack().await;
     stack.apply_example("hpa-external.yaml").await;
+    stack.learn().await;
     stack.hpa_active(POOL).await;
     let mut load = stack.load(200, 60).await;
     for deployment in ["llama-epp", "headroom-controller", POOL] {
@@ -144,7 +145,7 @@ async fn states(address: &str) -> Vec<String> {
     let page = response.text().await.unwrap_or_default();
     let lines = page
         .lines()
-        .filter(|line| line.starts_with("headroom_predictor_state{") && line.ends_with(" 1"));
+        .filter(|line| line.starts_with("headroom_predictor_state{") && line.ends_with(" 1.0"));
     lines.map(str::to_owned).collect()
 }
 
@@ -152,6 +153,7 @@ async fn states(address: &str) -> Vec<String> {
 async fn a_follower_answers_without_a_gap_when_the_leader_is_killed() {
     let stack = stack().await;
     stack.apply_example("hpa-external.yaml").await;
+    stack.learn().await;
     stack.hpa_active(POOL).await;
     let lease = stack
         .get("coordination.k8s.io/v1/Lease", "headroom-controller")
@@ -233,9 +235,10 @@ fn reader() -> String {
 async fn away(component: &str) {
     let stack = stack().await;
     stack.apply_example("hpa-external.yaml").await;
+    stack.learn().await;
     stack.hpa_active(POOL).await;
     let mut load = stack.load(400, 60).await;
-    load.at_rate(6.0, Duration::from_secs(30)).await;
+    load.at_rate(6.0, Duration::from_secs(5)).await;
     let before = stack.replicas(POOL).await;
     stack.cluster.run(&["stop", component, "--signal", "KILL"]);
     load.at_rate(6.0, Duration::from_secs(20)).await;
@@ -254,7 +257,7 @@ async fn away(component: &str) {
     assert_eq!(before, after, "the count changed because data was missing");
     load.at_rate(6.0, Duration::from_secs(10)).await;
     stack.hpa_active(POOL).await;
-    load.at_rate(24.0, Duration::from_secs(45)).await;
+    load.at_rate(40.0, Duration::from_secs(45)).await;
     let risen = stack.replicas(POOL).await;
     let outcomes = load.finish().await;
     eprintln!(

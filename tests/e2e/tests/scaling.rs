@@ -12,6 +12,7 @@ use e2e::load::{attainment, lost};
 use e2e::servers::Servers;
 use e2e::stack::{POOL, watched};
 use e2e::{Stack, cluster, within};
+use serde_json::Value;
 
 /// Time to first token that the pool's annotations ask for.
 const TTFT: Duration = Duration::from_secs(2);
@@ -25,34 +26,47 @@ async fn one_server(values: &str) -> Stack {
 /// A step up and back: the count follows both ways, nothing is lost, the SLO share holds, and the explanation tells
 /// the count that is there.
 async fn step(stack: &Stack, hpa: Option<&str>) {
-    let mut load = stack.load(200, 60).await;
+    let mut load = stack.load(400, 60).await;
     // Something to learn from.
     let calm = watched(stack, &mut load, POOL, 6.0, Duration::from_secs(60)).await;
     if let Some(hpa) = hpa {
         stack.hpa_active(hpa).await;
     }
-    let peak = watched(stack, &mut load, POOL, 40.0, Duration::from_secs(60)).await;
+    let peak = watched(stack, &mut load, POOL, 30.0, Duration::from_secs(60)).await;
     let explained = stack.explain();
     let there = stack.replicas(POOL).await;
     let ebb = watched(stack, &mut load, POOL, 1.0, Duration::from_secs(20)).await;
     let outcomes = load.finish().await;
     let share = attainment(&outcomes, TTFT);
     eprintln!(
-        "calm {calm:?}\npeak {peak:?}\nebb {ebb:?}\n{} requests, {:.1} % within the objective, {} not served\n{explained:#}",
+        "calm {calm:?}\npeak {peak:?}\nebb {ebb:?}\n{} requests, {:.1} % within the objective, {} not served\n{}",
         outcomes.len(),
         100.0 * share,
-        lost(&outcomes).len()
+        lost(&outcomes).len(),
+        told(&explained).join("\n"),
     );
     assert!(lost(&outcomes).is_empty(), "{:?}", lost(&outcomes));
     let (before, highest) = (calm[calm.len() - 1], *peak.iter().max().unwrap());
     assert!(highest > before, "{before} -> {highest}");
     assert!(share >= 0.9, "{share}");
-    let wanted = explained["variants"][0]["replicas"].as_i64();
-    assert_eq!(wanted, Some(there), "the explanation and the HPA differ");
+    let wanted = explained["variants"][0]["wanted"].as_i64();
+    assert_eq!(wanted, Some(there), "the explanation and the count differ");
+    for made in peak.iter().filter(|count| **count != before) {
+        let said = format!("→ {made}: ");
+        let explains = told(&explained).iter().any(|change| change.contains(&said));
+        assert!(explains, "{made} is not explained");
+    }
     within(Duration::from_secs(180), "scale-down to one", async || {
         (stack.replicas(POOL).await == 1).then_some(())
     })
     .await;
+}
+
+/// What the explanation says of changes, a sentence each.
+fn told(explained: &Value) -> Vec<&str> {
+    let changes = explained["changes"].as_array().into_iter().flatten();
+    let why = changes.flat_map(|change| change["why"].as_array().into_iter().flatten());
+    why.filter_map(Value::as_str).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,6 +24,7 @@ async fn held_requests_wake_the_pool_and_are_all_served() {
     let stack = Stack::start(cluster::Shape::default(), &[servers], "").await;
     assert_eq!(stack.replicas(POOL).await, 2);
     stack.apply_example("scale-to-zero.yaml").await;
+    stack.learn().await;
     let mut waits = Vec::new();
     for run in 0..RUNS {
         within(
