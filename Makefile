@@ -24,9 +24,9 @@ test: $(ENVOY) ## unit, property, golden and process tests, through real Envoy
 	$(CARGO) test --workspace --no-fail-fast
 
 e2e: $(ENVOY) $(HELM) $(TOOLS)/cluster/cluster ## end to end on the test cluster: real control plane, HPA, Envoy; E2E_TESTS="scaling faults"
-	$(CARGO) build --release --bin headroom
+	$(CARGO) build --bin headroom
 	$(CARGO) test -p e2e $(foreach test,$(E2E_TESTS),--test $(test)) --no-run
-	HEADROOM_CLUSTER=$(abspath $(TOOLS)/cluster/cluster) HEADROOM_HELM=$(abspath $(HELM)) HEADROOM_BIN=$(abspath target/release/headroom) \
+	HEADROOM_CLUSTER=$(abspath $(TOOLS)/cluster/cluster) HEADROOM_HELM=$(abspath $(HELM)) HEADROOM_BIN=$(abspath target/debug/headroom) \
 	  tests/e2e/network.sh $(CARGO) test --offline -p e2e $(foreach test,$(E2E_TESTS),--test $(test)) -- --nocapture --test-threads 1
 
 crds: ## write the CustomResourceDefinitions from their types

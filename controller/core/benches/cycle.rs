@@ -4,9 +4,10 @@
 //! 5,000 pods, every model with latency models of production size (forests trained on 20,000 rows), and prints:
 //!
 //! - one capacity: the mean time to compute one;
-//! - a steady cycle: one in which a twentieth of the models has another mix than before;
+//! - a steady cycle: requests like those before arrive for every model, and a twentieth of the variants changes, four
+//!   fifths of them with their model's mix, the others with their latency model;
 //! - all changed: every model has another mix and another latency model at once. Cycles go on until every capacity is
-//!   computed; the longest, their number and the oldest capacity counted by meanwhile are printed;
+//!   computed; the longest, their number and the age of the oldest capacity counted by meanwhile are printed;
 //! - memory: what the controller keeps of one model, and what its latency models take, as the growth of the resident set.
 
 #![allow(clippy::print_stdout, clippy::disallowed_methods, clippy::unwrap_used)]
@@ -35,7 +36,12 @@ const VARIANTS: usize = 10;
 const PODS: u32 = 5_000;
 const ROWS: usize = 20_000;
 /// Capacities that one cycle may compute: what `headroom controller` allows itself.
-const COMPUTATIONS: usize = 250;
+const COMPUTATIONS: usize = 64;
+/// Requests that arrive for one model per cycle, and requests that a mix is made of.
+const ARRIVALS: usize = 60;
+const WINDOW: usize = 4_096;
+/// Cycles until everything is computed and has been looked at again.
+const SETTLING: usize = 45;
 /// Latency models trained; the models of the roster take turns in using them.
 const TRAINED: usize = 4;
 
@@ -133,9 +139,8 @@ impl Latency for Versioned {
 }
 
 /// Requests of one model: `scale` makes prompts and answers longer.
-fn samples(seed: u64, scale: f32) -> Arc<Samples> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let shape = |_| {
+fn shapes(random: &mut StdRng, scale: f32, count: usize) -> impl Iterator<Item = Shape> {
+    let shape = move |_| {
         let input = scale * random.random_range(100.0..6_000.0_f32);
         Shape {
             priority: random.random_range(0..2),
@@ -146,15 +151,45 @@ fn samples(seed: u64, scale: f32) -> Arc<Samples> {
             },
         }
     };
-    Arc::new((0..4_096).map(shape).collect())
+    (0..count).map(shape)
+}
+
+/// What one model's endpoint pickers tell.
+struct Traffic {
+    random: StdRng,
+    scale: f32,
+    samples: Samples,
+}
+
+impl Traffic {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let samples = shapes(&mut random, 1.0, WINDOW).collect();
+        Self {
+            random,
+            scale: 1.0,
+            samples,
+        }
+    }
+
+    fn arrive(&mut self, count: usize) {
+        let arrived = shapes(&mut self.random, self.scale, count);
+        arrived.for_each(|shape| self.samples.push(shape));
+    }
+
+    /// Everything that counts is of another mix.
+    fn change(&mut self, scale: f32) {
+        self.scale = scale;
+        self.arrive(WINDOW);
+    }
 }
 
 /// The cluster as the roster sees it.
 struct Cluster {
     now: u64,
-    /// By model: its latency models, one per variant, and its requests.
+    /// By model: its latency models, one per variant, and what arrives.
     models: Vec<Vec<Arc<Versioned>>>,
-    samples: Vec<Arc<Samples>>,
+    traffic: Vec<Traffic>,
 }
 
 impl Cluster {
@@ -187,7 +222,7 @@ impl Cluster {
                 demand: MergedDemand {
                     bands: vec![band(1, 40), band(0, 20)],
                     heard: 2,
-                    samples: Arc::clone(&self.samples[model]),
+                    samples: Arc::new(self.traffic[model].samples.clone()),
                     ..MergedDemand::default()
                 },
                 variants: (0..VARIANTS).map(variant).collect(),
@@ -220,7 +255,7 @@ fn main() {
         ))
     };
 
-    let mix = samples(1, 1.0).mix(|priority| priority == 1);
+    let mix = Traffic::new(1).samples.mix(|priority| priority == 1);
     let terms = Terms::new(slo(1_500.0, 60.0), &Behavior::default());
     const REPEATS: u32 = 50;
     let (one, begun) = (model(0), Instant::now());
@@ -238,7 +273,7 @@ fn main() {
         models: (0..MODELS)
             .map(|m| (0..VARIANTS).map(|v| model(m + v)).collect())
             .collect(),
-        samples: (0..MODELS as u64).map(|seed| samples(seed, 1.0)).collect(),
+        traffic: (0..MODELS as u64).map(Traffic::new).collect(),
     };
     let inputs = resident_mb();
     let policies: Vec<ModelPolicy> = (0..MODELS).map(policy).collect();
@@ -248,6 +283,8 @@ fn main() {
         .for_each(|policy| roster.set(policy.clone()));
     let mut cycle = |cluster: &mut Cluster| {
         cluster.now += 1;
+        let traffic = cluster.traffic.iter_mut();
+        traffic.for_each(|traffic| traffic.arrive(ARRIVALS));
         let signals = cluster.signals(&policies);
         let begun = Instant::now();
         let cycle = roster.cycle(signals);
@@ -255,7 +292,7 @@ fn main() {
     };
 
     // From a cold start until everything is computed and has been looked at again.
-    for _ in 0..30 {
+    for _ in 0..SETTLING {
         cycle(&mut cluster);
     }
     let kept = (resident_mb() - inputs) / MODELS as f64;
@@ -264,13 +301,19 @@ fn main() {
         inputs - before
     );
 
+    // Versions that no latency model has had yet.
+    let mut version = MODELS + VARIANTS;
     let mut steady = Vec::new();
-    for round in 0..40_u64 {
-        // A twentieth of the models, and so of the variants, per cycle.
-        for changed in 0..(MODELS as u64).div_ceil(20) {
-            let model = (round * 3 + changed) % MODELS as u64;
-            let scale = 1.0 + 0.2 * ((round % 5) as f32);
-            cluster.samples[model as usize] = samples(round * 100 + model, scale);
+    for round in 0..60 {
+        // Far apart in the order of the roster, so that no cycle finds the changes of several.
+        for changed in 0..MODELS / 25 {
+            let scale = 1.0 + 0.2 * ((round % 4) as f32);
+            cluster.traffic[(2 * round + changed) * 21 % MODELS].change(scale);
+        }
+        let refitted = &mut cluster.models[(2 * round + 11) * 21 % MODELS];
+        for latency in refitted.iter_mut().take(VARIANTS / 2) {
+            *latency = model(version);
+            version += 1;
         }
         let (took, cycle) = cycle(&mut cluster);
         steady.push((took, cycle.computed, oldest(&cycle.decisions)));
@@ -283,19 +326,21 @@ fn main() {
         .max()
         .unwrap();
     println!(
-        "steady cycle, a twentieth changed: p50 {:.0} ms, worst {:.0} ms (at most {most} capacities computed)",
+        "steady cycle, a twentieth changed: p50 {:.0} ms ({} capacities computed), p90 {:.0} ms, worst {:.0} ms (at most {most} computed)",
         at(0.5).0.as_secs_f64() * 1e3,
+        at(0.5).1,
+        at(0.9).0.as_secs_f64() * 1e3,
         at(1.0).0.as_secs_f64() * 1e3,
     );
 
-    for _ in 0..30 {
+    for _ in 0..SETTLING {
         cycle(&mut cluster);
     }
-    let renewed = |index: usize| model(index + 1_001);
-    for model in 0..MODELS {
-        cluster.samples[model] = samples(9_000 + model as u64, 0.6);
-        for (variant, latency) in cluster.models[model].iter_mut().enumerate() {
-            *latency = renewed(model + variant);
+    for (models, traffic) in cluster.models.iter_mut().zip(&mut cluster.traffic) {
+        traffic.change(0.6);
+        for latency in models {
+            *latency = model(version);
+            version += 1;
         }
     }
     let (mut worst, mut cycles, mut age, mut computed) = (Duration::ZERO, 0, Duration::ZERO, 0);
@@ -304,7 +349,7 @@ fn main() {
         let due = oldest(&cycle.decisions);
         (worst, age, computed) = (worst.max(took), age.max(due), computed + cycle.computed);
         cycles += 1;
-        if (cycle.computed == 0 && due.is_zero()) || cycles == 60 {
+        if (cycle.computed == 0 && due.is_zero()) || cycles == 120 {
             break;
         }
     }

@@ -22,7 +22,7 @@ use crate::mix::Mix;
 use crate::policy::{Behavior, SloTargets};
 use attainment::Attainment;
 pub use operating::Operating;
-use operating::{Limits, Replica};
+use operating::{Limits, Replica, Settled};
 
 /// What stops a replica from taking more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,8 +119,9 @@ impl Terms {
 const MAX_DOUBLINGS: u32 = 40;
 /// Relative width at which the bisection stops.
 const TOLERANCE: f64 = 0.01;
-/// The search starts where a request is alone this share of the time.
-const START_OCCUPANCY: f64 = 0.05;
+/// The search starts where, were there no interference, this many requests would be on a replica: fewer than nearly
+/// every replica carries, since what is below costs a few halvings and what is far above as many doublings.
+const START_OCCUPANCY: f64 = 3.2;
 
 /// Capacity of one replica for `mix`, or `None` when the mix is empty or the model's predictions carry no bound (not
 /// finite, or no latency at all): unknown is not unbounded.
@@ -144,7 +145,7 @@ pub fn capacity(
     let mut replica = Replica::new(model, mix, limits);
     let idle = replica.idle()?;
     let mut attainment = Attainment::new(model, mix);
-    let reachable = attainment.shares(&idle, &terms.slo)?;
+    let reachable = attainment.shares(&idle.operating, &terms.slo)?;
     let percentile = f64::from(terms.slo.percentile);
     let infeasible = reachable.ttft < percentile || reachable.tpot < percentile;
     if infeasible {
@@ -197,15 +198,15 @@ struct Found {
 /// The highest rate at which the replica settles and `misses` names nothing.
 fn search(
     replica: &mut Replica<'_>,
-    idle: Operating,
+    idle: Settled,
     mut misses: impl FnMut(&Operating) -> Option<Binding>,
 ) -> Option<Found> {
     let mut low = idle;
     // A state reached at a lower rate lies below the one sought: the iteration may start there.
-    let mut attempt = |replica: &mut Replica<'_>, from: &Operating, rate: f64| {
-        let operating = replica.settle(rate, from)?;
-        match misses(&operating) {
-            None => Ok(operating),
+    let mut attempt = |replica: &mut Replica<'_>, from: &Settled, rate: f64| {
+        let settled = replica.settle(rate, from)?;
+        match misses(&settled.operating) {
+            None => Ok(settled),
             Some(binding) => Err(binding),
         }
     };
@@ -213,7 +214,7 @@ fn search(
     let mut doublings = 0;
     let (mut high, mut binding) = loop {
         match attempt(replica, &low, rate) {
-            Ok(operating) => low = operating,
+            Ok(settled) => low = settled,
             Err(binding) => break (rate, binding),
         }
         doublings += 1;
@@ -225,15 +226,16 @@ fn search(
     // Even a rate below the start may be too much; then the answer lies between zero and the start, and is found to
     // the same relative width after a few more halvings.
     let mut halvings = 0;
-    while high - low.rate > TOLERANCE * high && halvings < MAX_DOUBLINGS {
+    while high - low.operating.rate > TOLERANCE * high && halvings < MAX_DOUBLINGS {
         halvings += 1;
-        match attempt(replica, &low, (low.rate + high) / 2.0) {
-            Ok(operating) => low = operating,
-            Err(reason) => (high, binding) = ((low.rate + high) / 2.0, reason),
+        let middle = (low.operating.rate + high) / 2.0;
+        match attempt(replica, &low, middle) {
+            Ok(settled) => low = settled,
+            Err(reason) => (high, binding) = (middle, reason),
         }
     }
-    (low.rate > 0.0).then_some(Found {
-        operating: low,
+    (low.operating.rate > 0.0).then_some(Found {
+        operating: low.operating,
         binding,
     })
 }

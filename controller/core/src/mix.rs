@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Most strata a mix is reduced to. Their number is the cost of a capacity computation.
-pub const MAX_STRATA: usize = 16;
+/// Most strata a mix is reduced to. Their number is the cost of a capacity computation; with these, what one step of it
+/// asks of the latency model is one batch of its forests (27 of 32 rows), and the shares within an objective are two
+/// (60 of 64).
+pub const MAX_STRATA: usize = 12;
 
 /// One request as the mix sees it, in tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -109,7 +109,7 @@ pools:
     /// When a request is lost.
     pub async fn learn(&self) {
         let mut load = self.load(200, 60).await;
-        load.at_rate(8.0, Duration::from_secs(45)).await;
+        load.at_rate(12.0, Duration::from_secs(20)).await;
         let outcomes = load.finish().await;
         let lost = load::lost(&outcomes);
         assert!(lost.is_empty(), "{lost:?}");

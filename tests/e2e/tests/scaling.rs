@@ -26,16 +26,16 @@ async fn one_server(values: &str) -> Stack {
 /// A step up and back: the count follows both ways, nothing is lost, the SLO share holds, and the explanation tells
 /// the count that is there.
 async fn step(stack: &Stack, hpa: Option<&str>) {
-    let mut load = stack.load(400, 60).await;
-    // Something to learn from.
-    let calm = watched(stack, &mut load, POOL, 6.0, Duration::from_secs(60)).await;
+    stack.learn().await;
     if let Some(hpa) = hpa {
         stack.hpa_active(hpa).await;
     }
-    let peak = watched(stack, &mut load, POOL, 30.0, Duration::from_secs(60)).await;
+    let mut load = stack.load(400, 60).await;
+    let calm = watched(stack, &mut load, POOL, 6.0, Duration::from_secs(20)).await;
+    let peak = watched(stack, &mut load, POOL, 30.0, Duration::from_secs(45)).await;
     let explained = stack.explain();
     let there = stack.replicas(POOL).await;
-    let ebb = watched(stack, &mut load, POOL, 1.0, Duration::from_secs(20)).await;
+    let ebb = watched(stack, &mut load, POOL, 1.0, Duration::from_secs(10)).await;
     let outcomes = load.finish().await;
     let share = attainment(&outcomes, TTFT);
     eprintln!(

@@ -75,9 +75,9 @@ impl<'a> Attainment<'a> {
     }
 
     fn quantile(&self, percentile: f64, of: impl Fn(&Part) -> &Quantiles) -> f64 {
-        // Latencies of interest span 10 µs to three hours; 40 halvings of the logarithm are far below a percent.
+        // Latencies of interest span 10 µs to three hours; 20 halvings of the logarithm are far below a percent.
         let (mut low, mut high) = (1e-2_f64.ln(), 1e7_f64.ln());
-        for _ in 0..40 {
+        for _ in 0..20 {
             let middle = (low + high) / 2.0;
             let share: f64 = self
                 .parts

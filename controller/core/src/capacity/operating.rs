@@ -75,6 +75,7 @@ pub(super) struct Replica<'a> {
     mean: Stratum,
     idle_tpot_ms: f64,
     idle_ttft_ms: f64,
+    mean_uncached: f64,
     rows: Vec<Features>,
     predictions: Vec<Prediction>,
 }
@@ -96,26 +97,25 @@ impl<'a> Replica<'a> {
             mean,
             idle_tpot_ms: 0.0,
             idle_ttft_ms: 0.0,
+            mean_uncached: mix.mean(|stratum| f64::from(stratum.uncached())),
             rows: Vec::new(),
             predictions: Vec::new(),
         }
     }
 
     /// The state without load; `None` when the model has no finite answer even there.
-    pub(super) fn idle(&mut self) -> Option<Operating> {
-        let step = self.step(0.0, &Operating::default());
-        if !(step.tpot_ms.is_finite()
-            && step.alone_ms.is_finite()
-            && step.next.service_ms.is_finite())
-        {
+    pub(super) fn idle(&mut self) -> Option<Settled> {
+        let sums = self.sums(&Operating::default());
+        if !(sums.tpot.is_finite() && sums.alone.is_finite() && sums.service.is_finite()) {
             return None;
         }
-        (self.idle_tpot_ms, self.idle_ttft_ms) = (step.tpot_ms, step.alone_ms);
-        Some(Operating {
+        (self.idle_tpot_ms, self.idle_ttft_ms) = (sums.tpot, sums.alone);
+        let operating = Operating {
             kv_utilization: self.limits.kv_tokens.map(|_| 0.0),
-            service_ms: step.next.service_ms,
+            service_ms: sums.service,
             ..Operating::default()
-        })
+        };
+        Some(Settled { operating, sums })
     }
 
     /// Time one request of the mix takes alone, in seconds; `None` when the model says none. After [`Self::idle`].
@@ -140,10 +140,16 @@ impl<'a> Replica<'a> {
     /// learned model is not quite: its calibration changes from regime to regime, so that two states can send each
     /// other back and forth. What an iterate has reached is therefore not given up again: the iteration ends in a state
     /// that the rate does not push any higher, the fixed point or, by as much as the model contradicts itself, above it.
-    pub(super) fn settle(&mut self, rate: f64, start: &Operating) -> Result<Operating, Binding> {
-        let mut now = *start;
-        for _ in 0..MAX_ITERATIONS {
-            let next = self.step(rate, &now).next;
+    ///
+    /// What the model says of `start` was asked when that was found: the first step is free.
+    pub(super) fn settle(&mut self, rate: f64, start: &Settled) -> Result<Settled, Binding> {
+        let mut now = start.operating;
+        let mut sums = start.sums;
+        for iteration in 0..MAX_ITERATIONS {
+            if iteration > 0 {
+                sums = self.sums(&now);
+            }
+            let next = self.state(rate, &sums);
             if let Some(binding) = self.exceeded(&next) {
                 return Err(binding);
             }
@@ -159,7 +165,10 @@ impl<'a> Replica<'a> {
                 ..next
             };
             if settled {
-                return Ok(now);
+                return Ok(Settled {
+                    operating: now,
+                    sums,
+                });
             }
         }
         Err(Binding::Utilization)
@@ -185,11 +194,10 @@ impl<'a> Replica<'a> {
             .then_some(Binding::KvCache)
     }
 
-    /// One application of the map: what `rate` puts on a replica in state `now`.
-    fn step(&mut self, rate: f64, now: &Operating) -> Step {
-        let per_ms = rate / 1000.0;
+    /// What the model says of requests of the mix on a replica in state `now`.
+    fn sums(&mut self, now: &Operating) -> Sums {
         let strata = self.mix.strata();
-        let mean_uncached = self.mix.mean(|stratum| f64::from(stratum.uncached()));
+        let mean_uncached = self.mean_uncached;
         let empty = Stratum {
             input: 1.0,
             cached: 0.0,
@@ -230,10 +238,13 @@ impl<'a> Replica<'a> {
             let service = (alone - ttft(0)).max(per_waiting_token * uncached);
             sums.add(stratum, alone, service, tpot(3 + strata.len() + index));
         }
-        self.state(per_ms, rate, mean_uncached, &sums)
+        sums
     }
 
-    fn state(&self, per_ms: f64, rate: f64, mean_uncached: f64, sums: &Sums) -> Step {
+    /// What `rate` puts on a replica in a state of which the model says `sums`: with those, one application of the map.
+    fn state(&self, rate: f64, sums: &Sums) -> Operating {
+        let per_ms = rate / 1000.0;
+        let mean_uncached = self.mean_uncached;
         let prefill = per_ms * sums.service;
         let wait_ms = if prefill < 1.0 {
             per_ms * sums.service_squared / (2.0 * (1.0 - prefill))
@@ -248,7 +259,7 @@ impl<'a> Replica<'a> {
         } else {
             0.0
         };
-        let next = Operating {
+        Operating {
             rate,
             decoding: per_ms * sums.decoding,
             resident_tokens,
@@ -263,23 +274,20 @@ impl<'a> Replica<'a> {
                 .limits
                 .kv_tokens
                 .map(|kv| (resident_tokens + per_ms * sums.input_service) / kv),
-        };
-        Step {
-            next,
-            tpot_ms: sums.tpot,
-            alone_ms: sums.alone,
         }
     }
 }
 
-struct Step {
-    next: Operating,
-    tpot_ms: f64,
-    alone_ms: f64,
+/// A state that a rate settles in, and what the model says of it (of the last state before it, less than [`SETTLED`]
+/// away).
+#[derive(Clone, Copy)]
+pub(super) struct Settled {
+    pub(super) operating: Operating,
+    sums: Sums,
 }
 
 /// Means over the mix.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Sums {
     alone: f64,
     uncached_alone: f64,

@@ -225,9 +225,13 @@ impl ModelController {
                 Some((_, mix)) => mix.clone(),
                 None => {
                     let own = samples.mix(|priority| self.policy.class_of(priority) == index);
-                    // A class that nothing was served of yet is taken to look like the others.
-                    let whole = whole.get_or_insert_with(|| samples.mix(|_| true));
-                    let mix = if own.is_empty() { whole.clone() } else { own };
+                    let mix = if own.is_empty() {
+                        // A class that nothing was served of yet is taken to look like the others.
+                        let whole = whole.get_or_insert_with(|| samples.mix(|_| true));
+                        whole.clone()
+                    } else {
+                        own
+                    };
                     state.mix = Some((version, mix.clone()));
                     mix
                 }
