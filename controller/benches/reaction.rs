@@ -7,8 +7,8 @@
 //!
 //! - `llm_offered_tokens_per_second` has risen by a fifth: polling, a cycle, publishing;
 //! - `llm_desired_replicas` has risen: the same, where a fraction of the step suffices for another replica;
-//! - it has risen to where it stays: the step fills the window that demand is measured over (three seconds for
-//!   replicas that start in six).
+//! - nine tenths of the step are in `llm_offered_tokens_per_second`: the step fills the window that demand is measured
+//!   over (three seconds for replicas that start in six).
 
 #![allow(
     clippy::print_stdout,
@@ -52,17 +52,20 @@ const AFTER: f64 = 150.0;
 const BETWEEN: Duration = Duration::from_millis(730);
 /// Demand is steady for so long before the first step.
 const WARM_UP: Duration = Duration::from_secs(10);
-/// How long a model is watched after its step, and how often it is asked for.
-const WATCHED: Duration = Duration::from_secs(8);
+/// How long a model is watched after its step at most, and how often it is asked for.
+const PATIENCE: Duration = Duration::from_secs(30);
 const EVERY: Duration = Duration::from_millis(20);
 /// What the HPA-visible value must take at most.
 const BAR: Duration = Duration::from_secs(2);
 
+/// What is read off a reaction.
+type Part = fn(&Reaction) -> Duration;
+
 /// Time from a step to what it changed.
 struct Reaction {
     offered: Duration,
-    first: Duration,
-    settled: Duration,
+    desired: Duration,
+    whole: Duration,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -125,26 +128,29 @@ async fn react(
 ) -> Result<Reaction> {
     let ask = |metric: &'static str| value(sender.clone(), metric, &model);
     let tokens = ask(OFFERED_TOKENS.canonical).await?;
-    let mut highest = ask(DESIRED_REPLICAS.canonical).await?;
-    let (mut offered, mut first, mut settled) = (None, None, Duration::ZERO);
+    let replicas = ask(DESIRED_REPLICAS.canonical).await?;
+    let all = tokens * (1.0 + 0.9 * (AFTER / BEFORE - 1.0));
+    let (mut offered, mut desired, mut whole) = (None, None, None);
     pickers.iter().for_each(|picker| picker.rate(AFTER));
     let stepped = clock.now();
     let since = || clock.now().saturating_sub(stepped);
-    while since() < WATCHED {
-        if offered.is_none() && ask(OFFERED_TOKENS.canonical).await? > 1.2 * tokens {
-            offered = Some(since());
+    while since() < PATIENCE && (desired.is_none() || whole.is_none()) {
+        let seen = ask(OFFERED_TOKENS.canonical).await?;
+        if seen > 1.2 * tokens {
+            offered.get_or_insert_with(since);
         }
-        let desired = ask(DESIRED_REPLICAS.canonical).await?;
-        if desired > highest {
-            (highest, settled) = (desired, since());
-            first.get_or_insert(settled);
+        if seen > all {
+            whole.get_or_insert_with(since);
+        }
+        if ask(DESIRED_REPLICAS.canonical).await? > replicas {
+            desired.get_or_insert_with(since);
         }
         tokio::time::sleep(EVERY).await;
     }
     Ok(Reaction {
         offered: offered.context("the demand did not rise")?,
-        first: first.context("no replica more was wanted")?,
-        settled,
+        desired: desired.context("no replica more was wanted")?,
+        whole: whole.context("the demand did not rise by the whole step")?,
     })
 }
 
@@ -168,10 +174,10 @@ fn report(reactions: &[Reaction]) -> Result<()> {
         2.0 * AFTER,
         BAR.as_secs()
     );
-    let rows: [(&str, fn(&Reaction) -> Duration); 3] = [
+    let rows: [(&str, Part); 3] = [
         ("offered tokens up by a fifth", |one| one.offered),
-        ("more replicas wanted", |one| one.first),
-        ("all replicas wanted", |one| one.settled),
+        ("more replicas wanted", |one| one.desired),
+        ("nine tenths of the step seen", |one| one.whole),
     ];
     for (what, of) in rows {
         let mut seconds = Histogram::<u64>::new(3)?;

@@ -111,7 +111,7 @@ impl Held {
         let pickers: Vec<PickerPod> = keys.iter().flat_map(pickers).collect();
         let mut gathering = Gathering::new();
         gathering.expect(EPOCH, &wanted, &pickers);
-        let mut roster = Roster::new(64);
+        let mut roster = Roster::new(56);
         for key in &keys {
             roster.set(policy(key, variants));
         }

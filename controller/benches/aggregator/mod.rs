@@ -19,10 +19,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// The name in the aggregator's certificate.
-pub const FRONT_PROXY: &str = "front-proxy-client";
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 
 /// The ConfigMap that tells servers behind the aggregator whom to believe.
-pub fn trust(front_proxy: &CertificateAuthority) -> Value {
+pub(crate) fn trust(front_proxy: &CertificateAuthority) -> Value {
     json!({
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system", "resourceVersion": "1"},
         "data": {
@@ -36,7 +36,7 @@ pub fn trust(front_proxy: &CertificateAuthority) -> Value {
 
 /// Connects to the server of the metrics APIs at `address`, whose certificate is of `name` and vouched for by `roots`
 /// (PEM).
-pub async fn connect(
+pub(crate) async fn connect(
     address: SocketAddr,
     name: &str,
     roots: &str,
@@ -66,7 +66,7 @@ pub async fn connect(
 }
 
 /// The one item of the list at `path`.
-pub async fn item(mut sender: SendRequest<Body>, path: &str) -> Result<Value> {
+pub(crate) async fn item(mut sender: SendRequest<Body>, path: &str) -> Result<Value> {
     let request = Request::get(format!("https://localhost{path}"))
         .header("accept", "application/json, */*")
         .header(

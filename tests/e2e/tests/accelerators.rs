@@ -33,11 +33,16 @@ async fn a_full_accelerator_pool_moves_the_need_to_the_other() {
     };
     let servers = [
         variant("llama-l40s", "L40S", 1),
-        variant("llama-h100", "H100", 0),
+        variant("llama-h100", "H100", 1),
     ];
     let stack = Stack::start(shape, &servers, "").await;
     stack.apply_example("two-accelerators.yaml").await;
     stack.learn().await;
+    let idle = Duration::from_secs(120);
+    within(idle, "the dearer variant to go to zero", async || {
+        (stack.replicas("llama-h100").await == 0).then_some(())
+    })
+    .await;
     let mut load = stack.load(400, 60).await;
     load.at_rate(40.0, Duration::from_secs(60)).await;
     within(

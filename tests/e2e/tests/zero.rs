@@ -17,6 +17,8 @@ use e2e::{Stack, cluster, until, within};
 const STARTUP: Duration = Duration::from_secs(2);
 const SYNC: Duration = Duration::from_secs(2);
 const RUNS: usize = 10;
+/// As many servers as the example allows.
+const MOST: i64 = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn held_requests_wake_the_pool_and_are_all_served() {
@@ -39,12 +41,18 @@ async fn held_requests_wake_the_pool_and_are_all_served() {
             },
         )
         .await;
-        let mut load = stack.load(200, 20).await;
+        let mut load = stack.load(400, 20).await;
         load.send();
-        load.at_rate(20.0, Duration::from_secs(5)).await;
-        let most = until("more than one server", async || {
+        // Once to as many as there may be; that it wakes at all is seen sooner.
+        let (rate, time, wanted) = if run == 0 {
+            (40.0, 8, MOST)
+        } else {
+            (20.0, 3, 1)
+        };
+        load.at_rate(rate, Duration::from_secs(time)).await;
+        let count = until("servers", async || {
             let count = stack.replicas(POOL).await;
-            (count >= 1).then_some(count)
+            (count >= wanted).then_some(count)
         })
         .await;
         let outcomes = load.finish().await;
@@ -55,7 +63,7 @@ async fn held_requests_wake_the_pool_and_are_all_served() {
         );
         let first = outcomes[0].first.expect("a first token");
         eprintln!(
-            "run {run}: first token of the first held request after {first:?}, {most} replicas"
+            "run {run}: first token of the first held request after {first:?}, {count} replicas"
         );
         waits.push(first);
     }

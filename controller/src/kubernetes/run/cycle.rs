@@ -29,7 +29,7 @@ use crate::kubernetes::status::Report;
 use crate::published::{Board, Published, PublishedModel};
 
 /// Capacities computed in one cycle: what is beyond waits for the next, its age told.
-const COMPUTATIONS: usize = 64;
+const COMPUTATIONS: usize = 56;
 
 /// Everything that lives from one cycle to the next.
 pub struct Cycle {
