@@ -160,6 +160,7 @@ fn variant(model: usize, place: usize, sequence: u64) -> PublishedVariant {
         scaler: None,
         desired: (sequence % 7) as u32 + 1,
         current: 3,
+        ready: Some(3),
         capacity: Some(2.5),
         lower: None,
         upper: None,

@@ -287,6 +287,7 @@ fn published(now: Duration, decisions: &[ModelDecision]) -> Published {
         )),
         desired: one.replicas,
         current: one.previous,
+        ready: Some(one.previous),
         capacity: one.requests_per_second,
         lower: Some(one.lower),
         upper: Some(one.upper),

@@ -93,6 +93,9 @@ pub struct PublishedVariant {
     pub desired: u32,
     /// Replicas that the target has now.
     pub current: u32,
+    /// Those of them that are ready; `None` while not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<u32>,
     /// What one replica holds, requests per second; `None` while not known. Splits the model's offered load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<f64>,

@@ -38,6 +38,7 @@ fn model(namespace: &str, name: &str, variants: &[(&str, u32)]) -> PublishedMode
                 scaler: None,
                 desired: *desired,
                 current: 2,
+                ready: Some(2),
                 capacity: None,
                 lower: None,
                 upper: None,

@@ -335,6 +335,7 @@ fn catalog(models: &[ModelSpec]) -> Catalog {
             scaler: None,
             desired: 0,
             current: 0,
+            ready: None,
             capacity: None,
             lower: None,
             upper: None,

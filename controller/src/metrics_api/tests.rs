@@ -31,6 +31,7 @@ fn variant(name: &str, role: Role, [desired, current]: [u32; 2]) -> PublishedVar
         scaler: None,
         desired,
         current,
+        ready: Some(current),
         capacity: None,
         lower: None,
         upper: None,

@@ -114,7 +114,7 @@ impl Series {
         let (model, variant) = self.find(published)?;
         match metric {
             Metric::DesiredReplicas => Some(f64::from(variant.desired)),
-            Metric::DesiredRatio => Some(ratio(variant)),
+            Metric::DesiredRatio => ratio(variant),
             Metric::SloPressure => model.slo_pressure,
             Metric::OfferedTokens => Some(model.offered_tokens_per_second? * self.share),
             Metric::QueueSeconds => model.queue_seconds,
@@ -144,8 +144,24 @@ pub fn together(metric: Metric, series: &[&Series], published: &Published) -> Op
     }
 }
 
-fn ratio(variant: &PublishedVariant) -> f64 {
-    f64::from(variant.desired) / f64::from(variant.current.max(1))
+/// What an HPA with a `Value` target has to be told to arrive at the wanted count. It multiplies the ready pods by the
+/// ratio and rounds up, and reads three decimals: hence the ready pods, and the greatest such number that is not too many.
+/// `None` while none of the replicas is ready: whatever is said, the HPA would remove all but one.
+fn ratio(variant: &PublishedVariant) -> Option<f64> {
+    let PublishedVariant {
+        desired, current, ..
+    } = *variant;
+    if desired == current {
+        return Some(1.0);
+    }
+    if current == 0 {
+        return Some(f64::from(desired));
+    }
+    let ready = variant.ready.filter(|&ready| ready > 0)?;
+    let (desired, ready) = (f64::from(desired), f64::from(ready));
+    let thousandths = (1000.0 * desired / ready).floor();
+    let over = (thousandths / 1000.0 * ready).ceil() > desired;
+    Some((thousandths - f64::from(u8::from(over))) / 1000.0)
 }
 
 /// The series of one publication, by namespace.

@@ -132,6 +132,7 @@ fn a_publication_survives_its_way_to_a_follower() {
         )),
         desired: 3,
         current: 2,
+        ready: Some(2),
         capacity: Some(1.5),
         lower: None,
         upper: Some(4),

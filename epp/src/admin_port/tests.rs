@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::admin_port::gate::Open;
+use crate::extproc::hub::tests::hub_of;
 use axum::body::{Body, to_bytes};
 use axum::http::Request as HttpRequest;
+use epp_core::Config;
 use epp_core::report::PoolName;
 use futures::future::BoxFuture;
 use tower::ServiceExt as _;
@@ -23,7 +25,7 @@ impl Gate for Says {
 }
 
 fn pages() -> Arc<Pages> {
-    let hub = Arc::new(crate::extproc::hub::tests::hub());
+    let hub = Arc::new(hub_of(Config::headroom_default()));
     let (_, ready) = watch::channel(true);
     Arc::new(Pages {
         offered: Offered::new(&hub),

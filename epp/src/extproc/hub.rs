@@ -375,7 +375,11 @@ pub(crate) mod tests {
 
     /// A hub with one endpoint that takes one request at a time.
     pub(crate) fn hub() -> Hub {
-        let director = Director::new(Config::llmd_default().with_max_concurrency(1), 1);
+        hub_of(Config::llmd_default())
+    }
+
+    pub(crate) fn hub_of(config: Config) -> Hub {
+        let director = Director::new(config.with_max_concurrency(1), 1);
         let clock = Clock::start();
         let rules = Rules {
             objectives: Objectives::default(),

@@ -16,12 +16,18 @@ pub(super) struct Activity {
 
 impl Activity {
     /// Notes the requests `offered` since the beginning of time, and those `present` (queued or in flight) now. Returns
-    /// whether any has arrived or is present.
-    pub(super) fn observe(&mut self, now: Duration, offered: u64, present: u64) -> bool {
+    /// whether any has arrived or is present. Where a part of them is `unknown`, no time counts as idle.
+    pub(super) fn observe(
+        &mut self,
+        now: Duration,
+        offered: u64,
+        present: u64,
+        unknown: bool,
+    ) -> bool {
         let arrived = self.offered.is_some_and(|before| offered > before);
         let active = arrived || present > 0;
         // What has happened before the first look is unknown: the time without demand begins with it.
-        if active || self.last.is_none() {
+        if active || unknown || self.last.is_none() {
             self.last = Some(Nanos(now));
         }
         self.offered = Some(offered);
@@ -48,16 +54,19 @@ mod tests {
         let mut activity = Activity::default();
         let seconds = Duration::from_secs;
         assert!(
-            !activity.observe(seconds(5), 100, 0),
+            !activity.observe(seconds(5), 100, 0, false),
             "what came before is unknown"
         );
         assert_eq!(activity.idle(seconds(9)).as_secs(), 4);
         assert!(
-            activity.observe(seconds(10), 101, 0),
+            activity.observe(seconds(10), 101, 0, false),
             "an arrival, whatever becomes of it"
         );
-        assert!(activity.observe(seconds(20), 101, 1), "a long answer");
-        assert!(!activity.observe(seconds(30), 101, 0));
+        assert!(
+            activity.observe(seconds(20), 101, 1, false),
+            "a long answer"
+        );
+        assert!(!activity.observe(seconds(30), 101, 0, false));
         assert_eq!(activity.idle(seconds(30)).as_secs(), 10);
     }
 }

@@ -268,8 +268,9 @@ impl ModelController {
                 .iter()
                 .map(|class| class.totals.offered.requests);
             let present = waiting.requests.saturating_add(seen.in_flight);
-            self.activity
-                .observe(now, offered.fold(0, u64::saturating_add), present)
+            let offered = offered.fold(0, u64::saturating_add);
+            let unknown = !seen.silent.is_empty();
+            self.activity.observe(now, offered, present, unknown)
         };
         let zero = self.zero(&seen);
         let view = View {
@@ -484,6 +485,11 @@ impl ModelController {
         let mut guarded = Vec::new();
         let mut counts = Vec::new();
         for (index, wanted) in wanted.iter_mut().enumerate() {
+            if !seen.silent.is_empty() {
+                // Too little is seen, and the guard shall not remember it as the need: else its time is over the moment a
+                // silent picker's pod is gone.
+                wanted.count = wanted.count.max(previous[index]);
+            }
             let (count, by) = self.guarded(now, index, previous[index], wanted, zero);
             if let Some(stuck) = stuck[index] {
                 wanted.reasons.push(Reason::Pending {

@@ -296,14 +296,13 @@ impl Gathering {
     /// The pods of model `key` that are engines now; what others counted stays counted.
     pub fn engines(&mut self, key: &ModelKey, pods: &BTreeSet<String>) {
         if let Some(model) = self.models.get_mut(key) {
-            let ledger = &mut model.engine_ledger;
-            model.engines.retain(|pod, _| {
-                let there = pods.contains(pod);
-                if !there {
-                    ledger.gone(pod);
+            model.engines.retain(|pod, _| pods.contains(pod));
+            // Those too that another process counted and this one has never seen.
+            for id in model.engine_ledger.ids() {
+                if !pods.contains(&id) {
+                    model.engine_ledger.gone(&id);
                 }
-                there
-            });
+            }
         }
     }
 

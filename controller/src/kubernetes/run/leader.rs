@@ -101,7 +101,8 @@ impl Leader {
             match worked.await {
                 Ok((this, after)) => (self, standing) = (this, after),
                 Err(error) => {
-                    tracing::error!(%error, "the control loop ended: nothing is decided any more, the counts stay as they are");
+                    tracing::error!(%error, "the control loop ended: this replica gives up, so that another one leads");
+                    shutdown.stop();
                     return;
                 }
             }

@@ -23,9 +23,8 @@ pub(super) fn publish(
         Err(reason) => (Answer::Cold { reason }, None),
     };
     let variants = spec.variants.iter().enumerate().map(|(index, place)| {
-        let current = views.get(index).and_then(|view| view.asked).unwrap_or(0);
         let decided = decided.and_then(|decision| decision.variant(&place.name));
-        variant(spec, index, place, current, decided)
+        variant(spec, index, place, views.get(index), decided)
     });
     PublishedModel {
         namespace: spec.key.namespace.clone(),
@@ -47,9 +46,10 @@ fn variant(
     spec: &ModelSpec,
     index: usize,
     place: &VariantSpec,
-    current: u32,
+    view: Option<&VariantView>,
     decided: Option<&VariantDecision>,
 ) -> PublishedVariant {
+    let current = view.and_then(|view| view.asked).unwrap_or(0);
     let policy = spec.policy.variants.get(index);
     PublishedVariant {
         name: place.name.clone(),
@@ -59,6 +59,7 @@ fn variant(
         scaler: place.scaler.clone(),
         desired: decided.map_or(current, |one| one.replicas),
         current,
+        ready: view.map(|view| view.replicas.ready),
         capacity: decided.and_then(|one| one.requests_per_second),
         lower: decided.map(|one| one.lower),
         upper: decided.map(|one| one.upper),

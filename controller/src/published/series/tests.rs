@@ -10,6 +10,7 @@ fn variant(name: &str, role: Role, desired: u32, current: u32) -> PublishedVaria
         scaler: None,
         desired,
         current,
+        ready: Some(current),
         capacity: None,
         lower: None,
         upper: None,
@@ -91,6 +92,7 @@ fn a_target_without_replicas_has_the_wanted_count_as_its_ratio() {
         vec![
             variant("zero", Role::Both, 3, 0),
             variant("two", Role::Both, 3, 2),
+            variant("same", Role::Both, 4, 4),
         ],
     )]);
     let values: Vec<Option<f64>> = catalog
@@ -98,7 +100,31 @@ fn a_target_without_replicas_has_the_wanted_count_as_its_ratio() {
         .iter()
         .map(|one| one.value(Metric::DesiredRatio, &published))
         .collect();
-    assert_eq!(values, [Some(3.0), Some(1.5)]);
+    assert_eq!(values, [Some(3.0), Some(1.5), Some(1.0)]);
+}
+
+#[test]
+fn an_hpa_that_multiplies_ready_pods_by_the_ratio_arrives_at_the_wanted_count() {
+    for (desired, current, ready) in [
+        (5, 4, 1),
+        (5, 3, 3),
+        (11, 10, 10),
+        (7, 10, 9),
+        (1, 200, 150),
+    ] {
+        let mut one = variant("v", Role::Both, desired, current);
+        one.ready = Some(ready);
+        let told = ratio(&one).unwrap();
+        let read = (told * 1000.0).round() / 1000.0;
+        assert_eq!(
+            (read * f64::from(ready)).ceil(),
+            f64::from(desired),
+            "{told}"
+        );
+    }
+    let mut starting = variant("v", Role::Both, 5, 4);
+    starting.ready = Some(0);
+    assert_eq!(ratio(&starting), None, "it would remove all but one");
 }
 
 #[test]
