@@ -14,7 +14,7 @@ export HEADROOM_ENVOY := $(abspath $(ENVOY))
 .PHONY: help demo test e2e crds manifests lint audit bench bench-epp bench-controller docs tools fmt clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 demo: $(ENVOY) ## the whole loop on this machine: live through Envoy, then an hour replayed; DEMO_ARGS="--trace FILE --seed 7"
 	$(CARGO) build --release --bin headroom
@@ -25,8 +25,10 @@ test: $(ENVOY) ## unit, property, golden and process tests, through real Envoy
 
 e2e: $(ENVOY) $(HELM) $(TOOLS)/cluster/cluster ## end to end on the test cluster: real control plane, HPA, Envoy; E2E_TESTS="scaling faults"
 	$(CARGO) build --bin headroom
+	$(CARGO) test -p crds --test cluster --no-run
 	$(CARGO) test -p e2e $(foreach test,$(E2E_TESTS),--test $(test)) --no-run
-	HEADROOM_CLUSTER=$(abspath $(TOOLS)/cluster/cluster) HEADROOM_HELM=$(abspath $(HELM)) HEADROOM_BIN=$(abspath target/debug/headroom) \
+	HEADROOM_CLUSTER=$(abspath $(CLUSTER)) tests/e2e/network.sh $(CARGO) test --offline -p crds --test cluster -- --ignored
+	HEADROOM_CLUSTER=$(abspath $(CLUSTER)) HEADROOM_HELM=$(abspath $(HELM)) HEADROOM_BIN=$(abspath target/debug/headroom) \
 	  tests/e2e/network.sh $(CARGO) test --offline -p e2e $(foreach test,$(E2E_TESTS),--test $(test)) -- --nocapture --test-threads 1
 
 crds: ## write the CustomResourceDefinitions from their types

@@ -344,7 +344,8 @@ impl Handle {
         let leadership = cluster.leader_election.then(|| {
             Elector::stand(
                 cluster.client.clone(),
-                cluster.candidate(),
+                cluster.candidate(self.hub.clock.unix_ms()),
+                std::future::ready(()),
                 self.hub.clock,
                 self.shutdown.clone(),
                 &self.tasks,

@@ -69,6 +69,12 @@ impl Identity {
         }
     }
 
+    /// Name of the process, started at `unix_ms`, among those that stand for election. One that restarts in its pod is
+    /// another candidate: it has forgotten what it led by, and must not go on leading.
+    pub fn candidate(&self, unix_ms: u64) -> String {
+        format!("{}{SEPARATOR}{unix_ms:x}", self.holder())
+    }
+
     /// A name that no other process has: the pod's, else the host's with this process's id.
     pub fn holder(&self) -> String {
         if let Some(pod) = &self.pod {
@@ -77,6 +83,14 @@ impl Identity {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into());
         format!("{host}-{}", std::process::id())
     }
+}
+
+/// No pod's name has it.
+const SEPARATOR: char = '_';
+
+/// The pod of a [`Identity::candidate`].
+pub fn pod_of(candidate: &str) -> &str {
+    candidate.split(SEPARATOR).next().unwrap_or(candidate)
 }
 
 #[cfg(test)]
@@ -95,6 +109,8 @@ mod tests {
         assert_eq!(identity.namespace.as_deref(), Some("serving"));
         assert_eq!(identity.pod_ip, "fd00::1".parse().ok());
         assert_eq!(identity.holder(), "epp-0");
+        assert_eq!(pod_of(&identity.candidate(1_700_000_000_000)), "epp-0");
+        assert_ne!(identity.candidate(1), identity.candidate(2));
         let alone = Identity::read(|name| (name == "POD_IP").then(|| "nowhere".into()));
         assert_eq!(alone, Identity::default());
         assert_ne!(alone.holder(), "");

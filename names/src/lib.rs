@@ -369,6 +369,9 @@ pub mod metric {
         pub const ANSWER_SECONDS: &str = "metrics_api_answer_seconds";
     }
 
+    /// When a process started, unix seconds: what the Prometheus clients of Python and Go export.
+    pub const PROCESS_START: &str = "process_start_time_seconds";
+
     /// vLLM's names, read from engines and written by the simulator.
     pub mod vllm {
         /// Requests in the running batch.

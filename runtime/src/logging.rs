@@ -63,8 +63,13 @@ pub fn init(options: &LogOptions) -> Result<(), LogError> {
     installed.map_err(|_| LogError::AlreadySet)
 }
 
+/// The Kubernetes client logs every failed request as an error, also those that are tried again: who asked for one tells
+/// what it means. Named in the filter it speaks.
+const REPEATED_ELSEWHERE: &str = "kube_client::client::builder=off";
+
 fn parse_filter(filter: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(filter).map_err(|error| LogError::Filter {
+    let whole = format!("{REPEATED_ELSEWHERE},{filter}");
+    EnvFilter::try_new(whole).map_err(|error| LogError::Filter {
         filter: filter.to_owned(),
         problem: error.to_string(),
     })

@@ -14,7 +14,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("simulator-core", &["names"]),
     ("simulator", &["simulator-core", "names", "runtime"]),
     ("epp-core", &["predictor", "names"]),
-    ("epp", &["epp-core", "predictor", "names", "runtime"]),
+    (
+        "epp",
+        &[
+            "epp-core",
+            "predictor",
+            "crds",
+            "kubernetes",
+            "names",
+            "runtime",
+        ],
+    ),
     (
         "controller-core",
         &["predictor", "epp-core", "simulator-core", "names"],
@@ -25,10 +35,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "controller-core",
             "epp-core",
             "predictor",
+            "crds",
+            "kubernetes",
             "names",
             "runtime",
         ],
     ),
+    ("crds", &["names"]),
+    ("kubernetes", &["crds", "names", "runtime"]),
     ("runtime", &["names"]),
 ];
 

@@ -74,6 +74,9 @@ pub(super) struct ClusterArgs {
     /// Token shown to Prometheus.
     #[arg(long, value_name = "FILE", requires = "prometheus_url")]
     prometheus_token_file: Option<PathBuf>,
+    /// Seconds that Prometheus takes rates over: at least four times its scrape interval.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=900), value_name = "SECONDS", requires = "prometheus_url")]
+    prometheus_window_seconds: u64,
     /// Port at which engines show their metrics, for pools that nobody else tells of.
     #[arg(long, default_value_t = 8000)]
     engine_port: u16,
@@ -159,6 +162,7 @@ fn options(args: &Args) -> KubernetesOptions {
             url,
             ca_file: cluster.prometheus_ca_file.clone(),
             token_file: cluster.prometheus_token_file.clone(),
+            window: Duration::from_secs(cluster.prometheus_window_seconds),
         }),
         engine_port: cluster.engine_port,
         freshness: Duration::from_secs(cluster.freshness_seconds),

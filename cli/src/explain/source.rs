@@ -7,6 +7,7 @@ use controller::kubernetes::explain::Explanation;
 use http::Request;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
+use kubernetes::client::pod_of;
 use reqwest::Url;
 
 use crate::home;
@@ -57,7 +58,7 @@ impl Controller {
         let holder = found
             .and_then(|lease| lease.spec?.holder_identity)
             .filter(|holder| !holder.is_empty());
-        let Some(pod) = holder else {
+        let Some(pod) = holder.map(|holder| pod_of(&holder).to_owned()) else {
             let what =
                 format!("no controller leads in namespace {namespace}: nobody holds Lease {lease}");
             let advice = "see that its pods run, name another namespace with --controller-namespace, or give an address with --controller";

@@ -220,6 +220,7 @@ impl Cluster {
             let signals = ModelSignals {
                 now: Duration::from_secs(self.now),
                 demand: MergedDemand {
+                    ledger: 0,
                     bands: vec![band(1, 40), band(0, 20)],
                     heard: 2,
                     samples: Arc::new(self.traffic[model].samples.clone()),

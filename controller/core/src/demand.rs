@@ -121,6 +121,12 @@ impl Meter {
                 .is_sorted_by_key(|(_, totals)| totals.offered.requests)
     }
 
+    /// Forgets what was seen: the next totals are of another ledger.
+    pub fn restart(&mut self) {
+        self.samples.clear();
+        self.latest = None;
+    }
+
     /// Takes the totals as of `now`. Totals or time that went back mean a new ledger: what was known is dropped.
     pub fn observe(&mut self, now: Duration, totals: Totals) {
         if self

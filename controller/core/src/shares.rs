@@ -151,6 +151,8 @@ impl FromIterator<Shape> for Samples {
 /// The demand on all pickers at one instant.
 #[derive(Clone, Debug, Default)]
 pub struct MergedDemand {
+    /// Which ledger the totals are of: those of different ledgers cannot be compared.
+    pub ledger: u8,
     /// By priority, highest first. The totals never decrease from one instant to the next.
     pub bands: Vec<Band>,
     /// Requests on the replicas.
@@ -368,6 +370,7 @@ impl Shares {
             band.priority = priority;
         }
         MergedDemand {
+            ledger: 0,
             bands: bands.into_values().rev().collect(),
             in_flight,
             heard,

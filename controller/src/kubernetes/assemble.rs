@@ -236,7 +236,10 @@ fn limit(policy: &mut VariantPolicy, hpa: &Hpa) -> Option<Finding> {
         // Wrong in itself: that is for its validation to say.
         return None;
     }
-    let (min, max) = (policy.min.max(hpa.min), policy.max.min(hpa.max));
+    // KEDA scales from and to zero by itself: its HPA never asks for less than one.
+    let keda = hpa.scaled_object.is_some() && hpa.min == 1;
+    let floor = if keda { 0 } else { hpa.min };
+    let (min, max) = (policy.min.max(floor), policy.max.min(hpa.max));
     if min <= max {
         (policy.min, policy.max) = (min, max);
         return None;

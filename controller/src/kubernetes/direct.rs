@@ -39,6 +39,8 @@ pub struct Hand {
     held: Option<u32>,
     /// When something was written last.
     written: Option<Duration>,
+    /// What a write asked for of which no answer came: it may have been carried out.
+    attempted: Option<u32>,
     /// Somebody else's count, and until when it is left alone.
     edited: Option<(u32, Duration)>,
 }
@@ -81,16 +83,22 @@ impl Hand {
             }
             (self.edited, self.held) = (None, None);
         }
-        if self.held.is_some_and(|held| held != found) {
+        let ours = self.held.is_none_or(|held| held == found) || self.attempted == Some(found);
+        if !ours {
             self.edited = Some((found, now + BACK_OFF));
             return Step::Nothing;
         }
         Step::Write(wanted)
     }
 
+    /// The count is about to be written: whether it was may never be told.
+    pub fn writes(&mut self, count: u32) {
+        self.attempted = Some(count);
+    }
+
     /// The count was written.
     pub fn wrote(&mut self, now: Duration, count: u32) {
-        (self.held, self.written) = (Some(count), Some(now));
+        (self.held, self.written, self.attempted) = (Some(count), Some(now), None);
     }
 
     /// Somebody else's count that is left alone, and for how long yet.
@@ -204,18 +212,26 @@ struct Hands {
 impl Hands {
     async fn run(mut self, mut orders: watch::Receiver<Arc<Vec<Order>>>) {
         while orders.changed().await.is_ok() {
-            let newest = Arc::clone(&orders.borrow_and_update());
-            self.carry_out(&newest).await;
+            orders.mark_unchanged();
+            self.carry_out(&orders).await;
         }
     }
 
-    async fn carry_out(&mut self, orders: &[Order]) {
+    async fn carry_out(&mut self, newest: &watch::Receiver<Arc<Vec<Order>>>) {
+        let orders = Arc::clone(&newest.borrow());
         let mut before = std::mem::take(&mut self.hands);
         let now = self.clock.now();
-        let (client, kinds) = (&self.client, &self.kinds);
+        let api = Scales {
+            client: &self.client,
+            kinds: &self.kinds,
+            newest,
+        };
         let each = orders.iter().map(|order| {
-            let hand = before.remove(&order.target).unwrap_or_default();
-            async move { (order, handle(client, kinds, now, order, hand).await) }
+            let mut hand = before.remove(&order.target).unwrap_or_default();
+            async move {
+                api.handle(now, order, &mut hand).await;
+                (order, hand)
+            }
         });
         let each: Vec<_> = each.collect();
         let handled: Vec<(&Order, Hand)> = futures::stream::iter(each)
@@ -234,68 +250,82 @@ impl Hands {
     }
 }
 
-async fn handle(
-    client: &Client,
-    kinds: &Kinds,
-    now: Duration,
-    order: &Order,
-    mut hand: Hand,
-) -> Hand {
-    if !hand.looks(now, order.seen, order.wanted) {
-        return hand;
-    }
-    let KindState::Known { resource, .. } = kinds.state(order.target.group(), order.target.kind())
-    else {
-        return hand;
-    };
-    let done = tokio::time::timeout(TIMEOUT, resize(client, &resource, now, order, hand.clone()));
-    match done.await {
-        Ok(Ok(after)) => after,
-        // Somebody was quicker: what they did is seen next time.
-        Ok(Err(kube::Error::Api(status))) if status.code == 409 => hand,
-        Ok(Err(error)) => {
-            let target = order.target.name();
-            tracing::warn!(%error, target, wanted = order.wanted, "the count could not be written");
-            hand
-        }
-        Err(_) => {
-            tracing::warn!(
-                target = order.target.name(),
-                "the API server did not answer in time"
-            );
-            hand
-        }
-    }
+/// The scale subresources, and the orders that hold by now.
+#[derive(Clone, Copy)]
+struct Scales<'a> {
+    client: &'a Client,
+    kinds: &'a Kinds,
+    newest: &'a watch::Receiver<Arc<Vec<Order>>>,
 }
 
-async fn resize(
-    client: &Client,
-    resource: &ApiResource,
-    now: Duration,
-    order: &Order,
-    mut hand: Hand,
-) -> Result<Hand, kube::Error> {
-    let name = order.target.name();
-    let api: Api<DynamicObject> =
-        Api::namespaced_with(client.clone(), order.target.namespace(), resource);
-    let mut scale: Scale = api.get_scale(name).await?;
-    let found = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
-    let found = super::hpas::count(found);
-    let Step::Write(count) = hand.step(now, found, order.wanted) else {
-        return Ok(hand);
-    };
-    scale.spec = Some(ScaleSpec {
-        replicas: Some(i32::try_from(count).unwrap_or(i32::MAX)),
-    });
-    scale.status = None;
-    let ours = PostParams {
-        field_manager: Some(names::kubernetes::FIELD_MANAGER.to_owned()),
-        ..PostParams::default()
-    };
-    api.replace_scale(name, &ours, &scale).await?;
-    tracing::info!(target = name, from = found, to = count, "scaled");
-    hand.wrote(now, count);
-    Ok(hand)
+impl Scales<'_> {
+    async fn handle(self, now: Duration, order: &Order, hand: &mut Hand) {
+        if !hand.looks(now, order.seen, order.wanted) {
+            return;
+        }
+        let target = &order.target;
+        let KindState::Known { resource, .. } = self.kinds.state(target.group(), target.kind())
+        else {
+            return;
+        };
+        let done = tokio::time::timeout(TIMEOUT, self.resize(&resource, now, order, hand));
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                if let kube::Error::Api(status) = &error {
+                    // Refused is not written. By a conflict somebody was quicker: what they did is seen next time.
+                    hand.attempted = None;
+                    if status.code == 409 {
+                        return;
+                    }
+                }
+                let target = target.name();
+                tracing::warn!(%error, target, wanted = order.wanted, "the count could not be written");
+            }
+            Err(_) => {
+                tracing::warn!(
+                    target = target.name(),
+                    "the API server did not answer in time"
+                );
+            }
+        }
+    }
+
+    async fn resize(
+        self,
+        resource: &ApiResource,
+        now: Duration,
+        order: &Order,
+        hand: &mut Hand,
+    ) -> Result<(), kube::Error> {
+        let name = order.target.name();
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), order.target.namespace(), resource);
+        let mut scale: Scale = api.get_scale(name).await?;
+        let found = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
+        let found = super::hpas::count(found);
+        let Step::Write(count) = hand.step(now, found, order.wanted) else {
+            return Ok(());
+        };
+        // Reading may have taken as long as another replica needs to begin to lead.
+        let holds = |newest: &Order| newest.target == order.target && newest.wanted == count;
+        if !self.newest.borrow().iter().any(holds) {
+            return Ok(());
+        }
+        scale.spec = Some(ScaleSpec {
+            replicas: Some(i32::try_from(count).unwrap_or(i32::MAX)),
+        });
+        scale.status = None;
+        let ours = PostParams {
+            field_manager: Some(names::kubernetes::FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        hand.writes(count);
+        api.replace_scale(name, &ours, &scale).await?;
+        tracing::info!(target = name, from = found, to = count, "scaled");
+        hand.wrote(now, count);
+        Ok(())
+    }
 }
 
 fn edit(order: &Order, (count, left): (u32, Duration)) -> Finding {

@@ -215,6 +215,7 @@ fn autoscaler(
 ) -> Option<ExplainedAutoscaler> {
     let (object, found) = (place.scaler.clone()?, place.hpa.as_ref()?);
     let makes = match (found.follows(), decided, view.asked) {
+        _ if found.paused => None,
         (Some(reading), Some(decided), Some(asked)) => {
             made(found, reading, decided.replicas, asked, view.replicas.ready)
         }
@@ -222,6 +223,10 @@ fn autoscaler(
     };
     let name = format!("{} {}", object.kind, object.name);
     let says = match (makes, decided, view.asked) {
+        _ if found.paused => format!(
+            "{name} is paused: it leaves alone what somebody else has set to zero; give {} a replica, and it goes on",
+            place.target.name
+        ),
         (Some(makes), Some(decided), Some(asked))
             if makes == asked && decided.replicas != asked =>
         {

@@ -41,6 +41,8 @@ pub struct Hpa {
     pub reads: Vec<Reading>,
     /// Made by KEDA for a ScaledObject of this name.
     pub scaled_object: Option<Box<str>>,
+    /// It says that it leaves its target alone, because somebody else has set that to zero.
+    pub paused: bool,
 }
 
 /// How an HPA reads one of our metrics.
@@ -83,6 +85,12 @@ pub enum Target {
 impl Hpa {
     /// Keeps of an HPA what matters here.
     pub fn trim(hpa: HorizontalPodAutoscaler) -> Option<Self> {
+        let conditions = hpa.status.and_then(|status| status.conditions);
+        let paused = conditions.unwrap_or_default().iter().any(|condition| {
+            condition.type_ == "ScalingActive"
+                && condition.status == "False"
+                && condition.reason.as_deref() == Some("ScalingDisabled")
+        });
         let spec = hpa.spec.unwrap_or_default();
         let annotations = hpa.metadata.annotations.clone().unwrap_or_default();
         let scaled_object = hpa.metadata.labels.as_ref().and_then(|labels| {
@@ -103,6 +111,7 @@ impl Hpa {
                 .filter_map(reading)
                 .collect(),
             scaled_object,
+            paused,
         })
     }
 
@@ -282,6 +291,22 @@ mod tests {
                 down: 0.05
             }
         );
+    }
+
+    #[test]
+    fn one_that_leaves_its_target_alone_is_paused() {
+        let says = |reason: &str| {
+            let hpa = json!({
+                "metadata": {"name": "llama", "namespace": "chat", "uid": "u1"},
+                "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "llama"}, "maxReplicas": 8},
+                "status": {"desiredReplicas": 0, "conditions": [
+                    {"type": "ScalingActive", "status": "False", "reason": reason},
+                ]},
+            });
+            Hpa::trim(serde_json::from_value(hpa).unwrap()).unwrap().paused
+        };
+        assert!(says("ScalingDisabled"));
+        assert!(!says("FailedGetExternalMetric"), "it would act if it could");
     }
 
     #[test]

@@ -26,6 +26,8 @@ const ALWAYS: [(&str, &str); 4] = [
 const MAX_KINDS: usize = 32;
 /// A kind that the cluster does not have is looked for again after this long.
 const RETRY: Duration = Duration::from_secs(30);
+/// Discovery that did not answer is asked again after this long.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What is known of a kind.
 #[derive(Clone, Debug)]
@@ -167,14 +169,19 @@ impl Kinds {
     /// Asks discovery until the kind is there, then passes its changes on.
     async fn look(self, key: GroupKind, kind: GroupVersionKind) {
         let found = loop {
-            match discovery::pinned_kind(&self.shared.client, &kind).await {
+            let pause = match discovery::pinned_kind(&self.shared.client, &kind).await {
                 Ok(found) => break found,
-                Err(error) if absent(&error) => self.set(&key, KindState::Absent),
+                Err(error) if absent(&error) => {
+                    self.set(&key, KindState::Absent);
+                    RETRY
+                }
+                // Nothing is decided before this is known.
                 Err(error) => {
                     tracing::warn!(%error, kind = kind.kind, "discovery does not answer");
+                    SOON
                 }
-            }
-            tokio::time::sleep(RETRY).await;
+            };
+            tokio::time::sleep(pause).await;
         };
         let (resource, capabilities) = found;
         let scalable = capabilities.scope == Scope::Namespaced

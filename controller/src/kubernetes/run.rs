@@ -131,7 +131,8 @@ pub async fn start(
     )
     .await?;
     let followers_at = local(&followers, (options.host, options.followers_port).into());
-    let leadership = ground.elect(followers_at.port());
+    let (ready, readiness) = watch::channel(false);
+    let leadership = ground.elect(followers_at.port(), readiness);
     let (states, _) = watch::channel(Arc::new(States::new()));
     ground.follow(&authority, &board, &states, &leadership);
     let lead = Lead {
@@ -140,7 +141,7 @@ pub async fn start(
         leadership: leadership.clone(),
         shutdown: shutdown.clone(),
     };
-    let tls = server(&authority.borrow(), clock)?;
+    let tls = server(authority.clone(), clock, tasks)?;
     tls.watch(shutdown.clone(), tasks);
     let limits = ServeOptions::default();
     serve::https(
@@ -158,6 +159,7 @@ pub async fn start(
         &shown,
         &states,
         &leadership,
+        ready,
         authority,
     );
     let authenticator = Authenticator::start(ground.client.clone(), clock, shutdown.clone(), tasks);
@@ -211,19 +213,30 @@ impl Ground<'_> {
         Ok((serving.with_client_auth(ClientAuth::Asked)?, own.authority))
     }
 
-    fn elect(&self, followers_port: u16) -> watch::Receiver<Leadership> {
+    /// Stands for election once `ready` says that this replica could lead.
+    fn elect(
+        &self,
+        followers_port: u16,
+        mut ready: watch::Receiver<bool>,
+    ) -> watch::Receiver<Leadership> {
         let options = self.options;
         let ip = options.identity.pod_ip.unwrap_or(options.host);
         let candidate = Candidate {
             namespace: options.namespace.clone(),
             name: options.lease.clone(),
-            identity: options.identity.holder(),
+            identity: options.identity.candidate(self.clock.unix_ms()),
             address: Some(SocketAddr::new(ip, followers_port).to_string()),
             timing: options.timing,
         };
         Elector::stand(
             self.client.clone(),
             candidate,
+            async move {
+                // Nobody to say so any more: the process ends.
+                if ready.wait_for(|ready| *ready).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            },
             self.clock,
             self.shutdown.clone(),
             self.tasks,
@@ -255,6 +268,7 @@ impl Ground<'_> {
         shown: &ControllerMetrics,
         states: &watch::Sender<Arc<States>>,
         leadership: &watch::Receiver<Leadership>,
+        ready: watch::Sender<bool>,
         authority: watch::Receiver<CertificateAuthority>,
     ) {
         let options = self.options;
@@ -295,6 +309,7 @@ impl Ground<'_> {
             ),
             gathering: Arc::clone(&sources.gathering),
             leadership: leadership.clone(),
+            ready,
             board: board.clone(),
             writers,
             services,
@@ -303,7 +318,7 @@ impl Ground<'_> {
             states: states.clone(),
             keeper: keeper(),
             clock: self.clock,
-            now: sources.now,
+            now: sources.now.clone(),
         };
         self.tasks.spawn(leader.run(self.shutdown.clone()));
         let written = shown.clone();

@@ -105,12 +105,12 @@ impl Source {
 }
 
 impl Cluster {
-    /// The Lease that pickers of this pool stand for, named as llm-d's picker names it.
-    pub fn candidate(&self) -> Candidate {
+    /// The Lease that pickers of this pool stand for, named as llm-d's picker names it; this one started at `unix_ms`.
+    pub fn candidate(&self, unix_ms: u64) -> Candidate {
         Candidate {
             namespace: self.namespace.clone(),
             name: format!("epp-{}-{}.llm-d.ai", self.namespace, self.source.name()),
-            identity: self.identity.holder(),
+            identity: self.identity.candidate(unix_ms),
             address: None,
             timing: Timing::default(),
         }

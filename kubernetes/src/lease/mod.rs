@@ -67,6 +67,7 @@ impl Elector {
     pub fn stand(
         client: Client,
         candidate: Candidate,
+        ready: impl Future<Output = ()> + Send + 'static,
         clock: Clock,
         shutdown: Shutdown,
         tasks: &Tasks,
@@ -85,13 +86,17 @@ impl Elector {
             lease: None,
             told,
         };
-        tasks.spawn(elector.run(shutdown));
+        tasks.spawn(elector.run(ready, shutdown));
         leadership
     }
 
-    async fn run(mut self, shutdown: Shutdown) {
+    async fn run(mut self, ready: impl Future<Output = ()>, shutdown: Shutdown) {
+        let standing = async {
+            ready.await;
+            self.campaign().await;
+        };
         tokio::select! {
-            () = self.campaign() => {}
+            () = standing => {}
             () = shutdown.draining() => {}
         }
         self.release().await;

@@ -62,7 +62,14 @@ fn contender(identity: &str, clock: Clock) -> Contender {
         address: Some(format!("{identity}:9443")),
         timing: Timing::default(),
     };
-    let leadership = Elector::stand(client, candidate, clock, shutdown.clone(), &tasks);
+    let leadership = Elector::stand(
+        client,
+        candidate,
+        std::future::ready(()),
+        clock,
+        shutdown.clone(),
+        &tasks,
+    );
     Contender {
         server,
         leadership,

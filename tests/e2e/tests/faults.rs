@@ -219,7 +219,7 @@ async fn a_follower_answers_without_a_gap_when_the_leader_is_killed() {
 }
 
 fn leader_pod(holder: &str) -> String {
-    holder.split('/').next_back().unwrap_or(holder).to_owned()
+    kubernetes::client::pod_of(holder).to_owned()
 }
 
 /// Lets the controller's own account read the metrics, as the HPA may.
@@ -257,11 +257,16 @@ async fn away(component: &str) {
     assert_eq!(before, after, "the count changed because data was missing");
     load.at_rate(6.0, Duration::from_secs(10)).await;
     stack.hpa_active(POOL).await;
-    load.at_rate(40.0, Duration::from_secs(45)).await;
-    let risen = stack.replicas(POOL).await;
+    let (rise, mut risen) = (load.elapsed(), after);
+    while risen <= after && load.elapsed() < rise + Duration::from_secs(120) {
+        load.at_rate(40.0, Duration::from_secs(1)).await;
+        risen = stack.replicas(POOL).await;
+    }
+    let took = load.elapsed() - rise;
     let outcomes = load.finish().await;
     eprintln!(
-        "{component} away: {before} -> {after} -> {risen}, {} requests",
+        "{component} away: {before} -> {after} -> {risen} ({:.0?} after the rise), {} requests",
+        took,
         outcomes.len()
     );
     assert!(lost(&outcomes).is_empty(), "{:?}", lost(&outcomes));

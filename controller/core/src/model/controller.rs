@@ -36,6 +36,8 @@ pub struct ModelController {
     /// The variants of each leg, in the order in which they are filled.
     pub(super) legs: Vec<Vec<usize>>,
     pub(super) activity: Activity,
+    /// The ledger that demand was metered from last.
+    pub(super) ledger: Option<u8>,
     /// When a decision last rested on what was the case.
     pub(super) supported: Option<Duration>,
 }
@@ -88,6 +90,7 @@ impl ModelController {
             variants: Vec::new(),
             legs: Vec::new(),
             activity: Activity::default(),
+            ledger: None,
             supported: None,
         };
         let windows = Windows::of(controller.startup());
@@ -171,6 +174,7 @@ impl ModelController {
             leg.sort_by_key(|&index| place(&by_cost, index));
         }
         (self.activity, self.supported) = (other.activity, other.supported);
+        self.ledger = other.ledger;
     }
 
     /// Decides how many replicas of each variant are wanted now. Call about once a second.
@@ -197,6 +201,7 @@ impl ModelController {
             variants,
         } = signals;
         let MergedDemand {
+            ledger,
             bands,
             in_flight,
             heard,
@@ -204,6 +209,17 @@ impl ModelController {
             arrears,
             samples,
         } = demand;
+        if heard > 0
+            && self
+                .ledger
+                .replace(ledger)
+                .is_some_and(|before| before != ledger)
+        {
+            // Another source counts from elsewhere on: the difference is no traffic.
+            for state in &mut self.classes {
+                state.meter.restart();
+            }
+        }
         for late in arrears {
             let class = self.policy.class_of(late.priority);
             if let Some(state) = self.classes.get_mut(class) {

@@ -35,6 +35,8 @@ pub struct SavedState {
     /// Names of the variants, leg after leg, in the order in which they are filled.
     order: Vec<String>,
     activity: Activity,
+    #[serde(default)]
+    ledger: Option<u8>,
     supported: Option<Nanos>,
 }
 
@@ -169,6 +171,7 @@ impl ModelController {
                 .collect(),
             order: self.legs.iter().flatten().filter_map(names).collect(),
             activity: self.activity,
+            ledger: self.ledger,
             supported: self.supported.map(Nanos),
         }
     }
@@ -200,6 +203,7 @@ impl ModelController {
         };
         before.legs = vec![saved.order.iter().filter_map(index).collect()];
         before.activity = saved.activity;
+        before.ledger = saved.ledger;
         before.supported = saved.supported.map(|time| time.0);
         self.adopt(&before);
         Ok(())

@@ -63,6 +63,7 @@ fn signals(now: u64, rate: u64, input: f32, ready: u32, engine: Engine) -> Model
     ModelSignals {
         now: Duration::from_secs(now),
         demand: MergedDemand {
+            ledger: 0,
             bands: vec![band],
             heard: 1,
             samples: Arc::new(samples),

@@ -352,6 +352,20 @@ fn an_hpas_limits_narrow_a_model_scalers() {
 }
 
 #[test]
+fn kedas_hpa_does_not_keep_a_variant_from_zero() {
+    let floor = |keda: bool, min: u32| {
+        let mut hpa = Hpa::clone(&hpa("h", "llama", json!({}), json!({"minReplicas": min})));
+        hpa.scaled_object = keda.then(|| "llama".into());
+        let mut policy = scaler(json!({"mode": "publish"})).policy().variants[0].clone();
+        policy.min = 0;
+        assert_eq!(limit(&mut policy, &hpa), None);
+        policy.min
+    };
+    assert_eq!((floor(true, 1), floor(false, 1)), (0, 1));
+    assert_eq!(floor(true, 2), 2, "asked for");
+}
+
+#[test]
 fn annotated_limits_narrow_the_hpas_too() {
     let annotations = json!({"headroom.dev/model": "llama", "headroom.dev/max-replicas": "5"});
     let inputs = Inputs {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use controller_core::model::ModelKey;
-use controller_core::shares::MergedDemand;
+use controller_core::shares::{MergedDemand, Silent};
 use epp_core::report::DemandReport;
 use predictor::snapshot::ClassModel;
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,8 @@ pub struct Gathering {
     models: BTreeMap<ModelKey, Elsewhere>,
     /// The pool of each picker that is polled.
     pickers: BTreeMap<String, PoolKey>,
-    crowded: u64,
+    /// Pickers of each pool that are too many to be polled.
+    crowded: BTreeMap<PoolKey, u64>,
     ready: bool,
 }
 
@@ -124,7 +125,7 @@ impl Gathering {
             pools: BTreeMap::new(),
             models: BTreeMap::new(),
             pickers: BTreeMap::new(),
-            crowded: 0,
+            crowded: BTreeMap::new(),
             ready: false,
         }
     }
@@ -168,7 +169,7 @@ impl Gathering {
     fn assign(&mut self, now: Duration, pods: &[&PickerPod]) -> Vec<PickerPod> {
         let mut polled = Vec::new();
         let mut present: BTreeMap<String, PoolKey> = BTreeMap::new();
-        self.crowded = 0;
+        self.crowded.clear();
         for pod in pods {
             let key = PoolKey {
                 namespace: pod.namespace.clone(),
@@ -179,7 +180,7 @@ impl Gathering {
             };
             let room = present.len() < MAX_PICKERS;
             if !room || pool.expect(now, &pod.uid, &pod.name).is_err() {
-                self.crowded += 1;
+                *self.crowded.entry(key).or_default() += 1;
                 continue;
             }
             present.insert(pod.uid.clone(), key);
@@ -196,7 +197,7 @@ impl Gathering {
 
     /// Pickers that are one too many to be counted.
     pub fn crowded(&self) -> u64 {
-        self.crowded
+        self.crowded.values().sum()
     }
 
     fn pool_of_picker(&mut self, uid: &str) -> Option<(&PoolKey, &mut Pool)> {
@@ -363,7 +364,17 @@ impl Gathering {
         let merged: BTreeMap<PoolKey, MergedDemand> = self
             .pools
             .iter_mut()
-            .map(|(key, pool)| (key.clone(), pool.ledger.demand(now)))
+            .map(|(key, pool)| {
+                let mut demand = pool.ledger.demand(now);
+                // Their share is as unknown as that of one that does not answer.
+                demand
+                    .silent
+                    .extend(self.crowded.get(key).map(|count| Silent {
+                        id: format!("{count} endpoint pickers more than {MAX_PICKERS}"),
+                        unheard: Duration::ZERO,
+                    }));
+                (key.clone(), demand)
+            })
             .collect();
         let mut on_pool: BTreeMap<PoolKey, Vec<ModelKey>> = BTreeMap::new();
         let mut known = BTreeMap::new();
@@ -384,6 +395,7 @@ impl Gathering {
                 None => state,
             };
             one.pool.clone_from(&model.pool);
+            one.demand.ledger = one.source as u8;
             known.insert(key.clone(), one);
         }
         for models in on_pool.values().filter(|models| models.len() > 1) {
@@ -423,9 +435,11 @@ fn elsewhere(now: Duration, model: &mut Elsewhere) -> Known {
         let _ = model
             .prometheus_ledger
             .accept(now, Source::Prometheus.name(), report);
+        let mut demand = model.prometheus_ledger.demand(now);
+        demand.silent.extend(model.prometheus.missing(now));
         return Known {
             source: Source::Prometheus,
-            demand: model.prometheus_ledger.demand(now),
+            demand,
             ..Known::default()
         };
     }

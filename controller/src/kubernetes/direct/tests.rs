@@ -45,6 +45,19 @@ fn somebodys_edit_is_left_alone_for_ten_minutes() {
 }
 
 #[test]
+fn a_write_whose_answer_was_lost_is_no_edit() {
+    let mut hand = Hand::default();
+    hand.wrote(SECOND, 3);
+    assert_eq!(hand.step(5 * SECOND, 3, 5), Step::Write(5));
+    hand.writes(5);
+    // It was carried out; by now more is wanted.
+    assert_eq!(hand.step(8 * SECOND, 5, 6), Step::Write(6));
+    assert_eq!(hand.edited(8 * SECOND), None);
+    hand.wrote(8 * SECOND, 6);
+    assert_eq!(hand.step(12 * SECOND, 5, 6), Step::Nothing, "this one is");
+}
+
+#[test]
 fn an_edit_that_agrees_with_the_decision_is_no_edit() {
     let mut hand = Hand::default();
     hand.wrote(SECOND, 3);
@@ -152,6 +165,24 @@ mod shell {
         (hands, server)
     }
 
+    fn told(orders: &[Order]) -> watch::Receiver<Arc<Vec<Order>>> {
+        watch::channel(Arc::new(orders.to_vec())).1
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_back_while_the_count_is_read_is_not_written() {
+        let (mut hands, mut server) = hands();
+        let (orders, newest) = watch::channel(Arc::new(orders(&[direct(3)])));
+        let played = async {
+            let read = server.next().await.unwrap();
+            orders.send_replace(Arc::default());
+            read.reply(&scale(2)).await;
+        };
+        tokio::join!(hands.carry_out(&newest), played);
+        drop(hands);
+        assert!(server.next().await.is_none(), "another request came");
+    }
+
     #[tokio::test]
     async fn the_count_is_written_with_the_version_that_was_read() {
         let (mut hands, mut server) = hands();
@@ -167,13 +198,14 @@ mod shell {
             write.reply(&scale(3)).await;
             body
         };
-        let (_, body) = tokio::join!(hands.carry_out(&orders), played);
+        let newest = told(&orders);
+        let (_, body) = tokio::join!(hands.carry_out(&newest), played);
         assert_eq!(body["spec"]["replicas"], 3);
         assert_eq!(body["metadata"]["resourceVersion"], "41");
         // Right as it is: nothing is asked.
         let mut right = orders.clone();
         right[0].seen = Some(3);
-        hands.carry_out(&right).await;
+        hands.carry_out(&told(&right)).await;
     }
 
     #[tokio::test]
@@ -184,7 +216,8 @@ mod shell {
             server.next().await.unwrap().reply(&scale(2)).await;
             server.next().await.unwrap().fail(409, "Conflict").await;
         };
-        tokio::join!(hands.carry_out(&orders), conflict);
+        let newest = told(&orders);
+        tokio::join!(hands.carry_out(&newest), conflict);
         assert_eq!(hands.hands[&orders[0].target], Hand::default());
         hands
             .hands
@@ -194,7 +227,7 @@ mod shell {
         tokio::time::pause();
         tokio::time::advance(3 * SECOND).await;
         let edited = async { server.next().await.unwrap().reply(&scale(2)).await };
-        tokio::join!(hands.carry_out(&orders), edited);
+        tokio::join!(hands.carry_out(&newest), edited);
         let model = orders[0].model.clone();
         assert_eq!(hands.edits.lock()[&model][0].reason, "ManualEdit");
     }

@@ -1,6 +1,6 @@
 //! The few values wanted from an engine's metrics page, vLLM's or SGLang's, in one pass.
 
-use names::metric::{sglang, vllm};
+use names::metric::{PROCESS_START, sglang, vllm};
 
 /// What a page said. Series of one name (ranks of one server, adapters) are summed. What it did not say is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Page {
     pub output_tokens: Option<f64>,
     /// Tokens that the KV cache holds.
     pub kv_tokens: Option<f64>,
+    /// When the engine's process started, unix seconds.
+    pub started: Option<f64>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,7 +45,13 @@ pub fn parse(page: &str) -> Option<Page> {
             read(&mut found, line);
         }
     }
-    (found != Page::default()).then_some(found)
+    if found == Page::default() {
+        return None;
+    }
+    found.started = page
+        .lines()
+        .find_map(|line| number(line.strip_prefix(PROCESS_START)?));
+    Some(found)
 }
 
 fn wanted(name: &str) -> Option<Wanted> {
@@ -151,6 +159,7 @@ vllm:prefix_cache_hits_total{model_name="llama"} 300000
 vllm:request_success_total{finished_reason="stop",model_name="a}b"} 900
 vllm:request_success_total{finished_reason="length",model_name="llama"} 100
 vllm:request_success_created{finished_reason="length"} 1.7e9
+process_start_time_seconds 1.7e+09
 "#;
 
     #[test]
@@ -163,6 +172,7 @@ vllm:request_success_created{finished_reason="length"} 1.7e9
             cached_tokens: Some(3e5),
             output_tokens: Some(5e4),
             kv_tokens: Some(16_000.0),
+            started: Some(1.7e9),
         };
         assert_eq!(parse(VLLM), Some(page));
     }
@@ -184,7 +194,10 @@ vllm:request_success_created{finished_reason="length"} 1.7e9
             ..Page::default()
         };
         assert_eq!(parse(text), Some(expected));
-        assert_eq!(parse("go_goroutines 7\n"), None);
+        assert_eq!(
+            parse("go_goroutines 7\nprocess_start_time_seconds 1\n"),
+            None
+        );
     }
 
     proptest! {

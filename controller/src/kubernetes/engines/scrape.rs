@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller_core::model::ModelKey;
+use controller_core::shares::MAX_PICKERS;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use runtime::Shutdown;
@@ -22,8 +23,9 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const MAX_PAGE: usize = 4 << 20;
 /// Engines asked at a time.
 const CONCURRENCY: usize = 16;
-/// Engines of one model that are asked; of more, the demand would be a part and look like the whole.
-const MAX_ENGINES: usize = 512;
+/// Engines of one model that are asked: as many as are added up. Of more, the demand would be a part and look like the
+/// whole.
+const MAX_ENGINES: usize = MAX_PICKERS;
 /// Where engines show their metrics.
 const PATH: &str = "/metrics";
 
@@ -171,7 +173,7 @@ mod tests {
         let scraper = Scraper {
             engines: Box::new(move |_| vec![engine.clone()]),
             gathering: Arc::clone(&gathering),
-            now,
+            now: now.clone(),
         };
         let shutdown = Shutdown::new();
         let task = tokio::spawn(scraper.run(shutdown.clone()));

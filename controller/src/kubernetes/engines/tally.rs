@@ -14,7 +14,9 @@ use super::page::Page;
 /// Cumulative arrivals of one engine, its restarts told apart.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    incarnation: u64,
+    /// Tells the engine's runs apart, also those of which an earlier tally told: when the process started where the page
+    /// says so, else when it was first seen, nanoseconds.
+    incarnation: Option<u64>,
     /// Since when this incarnation is watched, once one was seen to begin.
     begun: Option<Duration>,
     served: Option<f64>,
@@ -28,13 +30,21 @@ impl Tally {
     pub fn observe(&mut self, now: Duration, page: Page) -> Option<Report> {
         let served = page.served?;
         let (waiting, running) = (page.waiting?, page.running?);
-        if self.served.is_some_and(|before| served < before) {
+        let first_seen = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let started = page.started.map(|started| (started * 1e9) as u64);
+        let restarted = match (self.incarnation, started) {
+            (Some(before), Some(started)) => before != started,
+            _ => self.served.is_some_and(|before| served < before),
+        };
+        if restarted {
             *self = Self {
-                incarnation: self.incarnation + 1,
                 begun: Some(now),
                 ..Self::default()
             };
         }
+        let incarnation = *self
+            .incarnation
+            .get_or_insert(started.unwrap_or(first_seen));
         let answered = self.served.is_some_and(|before| served > before);
         self.served = Some(served);
         // A request whose client left goes out of what the engine holds without being served: the sum may shrink,
@@ -68,7 +78,7 @@ impl Tally {
         let mix_from = self.shapes;
         self.shapes += u64::from(shape.is_some());
         Some(Report {
-            incarnation: self.incarnation,
+            incarnation,
             // An engine that was there before us has counted for who knows how long.
             uptime: self
                 .begun
@@ -110,6 +120,7 @@ mod tests {
             cached_tokens: Some(served * 25.0),
             output_tokens: Some(served * 10.0),
             kv_tokens: Some(1000.0),
+            started: None,
         }
     }
 
@@ -142,16 +153,43 @@ mod tests {
         let mut tally = Tally::default();
         let _ = tally.observe(at(0), page(10.0, 5.0, 0.0));
         let report = tally.observe(at(1), page(10.0, 0.0, 0.0)).unwrap();
-        assert_eq!((offered(&report), report.incarnation), (15, 0));
+        assert_eq!(offered(&report), 15);
     }
 
     #[test]
     fn a_restarted_engine_counts_anew() {
         let mut tally = Tally::default();
-        let _ = tally.observe(at(0), page(10.0, 5.0, 0.0));
+        let before = tally.observe(at(0), page(10.0, 5.0, 0.0)).unwrap();
         let report = tally.observe(at(1), page(1.0, 0.0, 1.0)).unwrap();
-        assert_eq!((offered(&report), report.incarnation), (2, 1));
-        assert_eq!(report.uptime, at(0));
+        assert_eq!((offered(&report), report.uptime), (2, at(0)));
+        assert_ne!(report.incarnation, before.incarnation);
+    }
+
+    #[test]
+    fn an_engine_that_was_out_of_sight_is_told_from_one_that_restarted() {
+        let started = |started, served| Page {
+            started: Some(started),
+            ..page(served, 0.0, 0.0)
+        };
+        let run = |page| Tally::default().observe(at(0), page).unwrap().incarnation;
+        assert_eq!(run(started(1.5, 10.0)), run(started(1.5, 12.0)));
+        assert_ne!(run(started(1.5, 10.0)), run(started(2.5, 12.0)));
+        let mut tally = Tally::default();
+        let _ = tally.observe(at(0), started(1.5, 10.0));
+        let report = tally.observe(at(1), started(2.5, 12.0)).unwrap();
+        assert_eq!(
+            offered(&report),
+            12,
+            "it served more than before within a second"
+        );
+        // Where no page tells, one that comes back is taken as new, and counts from what it shows first.
+        let first = Tally::default()
+            .observe(at(0), page(10.0, 0.0, 0.0))
+            .unwrap();
+        let again = Tally::default()
+            .observe(at(9), page(3.0, 0.0, 0.0))
+            .unwrap();
+        assert_ne!(first.incarnation, again.incarnation);
     }
 
     #[test]

@@ -53,6 +53,18 @@ fn a_ratio_is_multiplied_with_the_ready_pods() {
 }
 
 #[test]
+fn an_hpa_that_is_paused_makes_nothing_of_it() {
+    let mut paused = crate::kubernetes::hpas::Hpa::clone(&hpa("h", "h100", json!({}), correct()));
+    paused.paused = true;
+    let mut report = report(vec![variant("h100", 0, 2)]);
+    Arc::make_mut(&mut report.spec).variants[0].hpa = Some(Arc::new(paused));
+    let explained = explain(&report, 1_000, Vec::new());
+    let autoscaler = explained.variants[0].autoscaler.clone().unwrap();
+    assert_eq!(autoscaler.makes, None);
+    assert!(autoscaler.says.contains("is paused"), "{}", autoscaler.says);
+}
+
+#[test]
 fn an_hpa_that_reads_nothing_has_no_say() {
     let blind = with(json!({}), 2, 3);
     assert_eq!(blind.makes, None);

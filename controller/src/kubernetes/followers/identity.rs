@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use runtime::Clock;
 use runtime::tls::{CertificateAuthority, ClientAuth, ServerTls, TlsError};
+use runtime::{Clock, Tasks};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::watch;
 
 /// The one name that every replica's certificate carries: which replica it is, the Lease tells.
 pub(super) const NAME: &str = names::kubernetes::CONTROLLER;
@@ -25,14 +26,35 @@ pub enum IdentityError {
     Pem(#[from] rustls::pki_types::pem::Error),
 }
 
-/// The leader's side: clients without a certificate from `authority` are not let in.
+/// The leader's side: clients without a certificate from the authority are not let in. It follows the authority until
+/// that is not told any more.
 ///
 /// # Errors
 /// [`IdentityError`].
-pub fn server(authority: &CertificateAuthority, clock: Clock) -> Result<ServerTls, IdentityError> {
-    let issued = ServerTls::issued(authority, &[NAME.to_owned()], clock)?;
-    let roots = authority.client_roots()?;
-    Ok(issued.with_client_auth(ClientAuth::Required(roots))?)
+pub fn server(
+    mut authority: watch::Receiver<CertificateAuthority>,
+    clock: Clock,
+    tasks: &Tasks,
+) -> Result<ServerTls, IdentityError> {
+    let (issued, roots) = {
+        let authority = authority.borrow_and_update();
+        let issued = ServerTls::issued(&authority, &[NAME.to_owned()], clock)?;
+        (issued, authority.client_roots()?)
+    };
+    let tls = issued.with_client_auth(ClientAuth::Required(roots.clone()))?;
+    let serving = tls.clone();
+    tasks.spawn(async move {
+        while authority.changed().await.is_ok() {
+            let next = authority.borrow_and_update().clone();
+            let renewed = roots
+                .replace(&next.bundle())
+                .and_then(|()| serving.issue_from(&next));
+            if let Err(error) = renewed {
+                tracing::error!(%error, "replicas do not know each other by the new authority");
+            }
+        }
+    });
+    Ok(tls)
 }
 
 /// A follower's side, with a certificate issued at `now_ms`.

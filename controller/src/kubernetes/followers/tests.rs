@@ -43,7 +43,8 @@ async fn lead(authority: &CertificateAuthority) -> Leading {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let tls = server(authority, clock).unwrap();
+    let (_, authority) = watch::channel(authority.clone());
+    let tls = server(authority, clock, &Tasks::new()).unwrap();
     let options = ServeOptions::default();
     serve::https(
         listener,

@@ -1,6 +1,7 @@
 //! Polls one picker until told to end: its demand twice a second, its models when better ones are offered.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use epp_core::report::DemandReport;
@@ -58,31 +59,49 @@ pub struct Poller {
     pub now: Now,
 }
 
-/// Time on the epoch that demand is counted on: unix time that never goes back.
-#[derive(Clone, Copy, Debug)]
+/// Time on the epoch that demand is counted on: unix time that never goes back. Clones agree.
+#[derive(Clone, Debug)]
 pub struct Now {
     clock: Clock,
-    offset: Duration,
+    /// Nanoseconds between the clock's start and the epoch.
+    offset: Arc<AtomicU64>,
 }
+
+/// Clocks of two nodes are taken to differ by no more than this.
+const SKEW: Duration = Duration::from_secs(60);
 
 impl Now {
     /// Begins at the wall time of this moment, and goes on with `clock`.
     pub fn new(clock: Clock) -> Self {
+        let offset = Duration::from_millis(clock.unix_ms()).saturating_sub(clock.now());
         Self {
             clock,
-            offset: Duration::from_millis(clock.unix_ms()).saturating_sub(clock.now()),
+            offset: Arc::new(AtomicU64::new(nanos(offset))),
+        }
+    }
+
+    /// Goes on from `at`, which another replica's clock has shown, if that is later: what it remembers lies in the past
+    /// then. A time that no clock of a cluster in order could have shown is not followed.
+    pub fn catch_up(&self, at: Duration) {
+        if at <= self.get() + SKEW {
+            let offset = nanos(at.saturating_sub(self.clock.now()));
+            self.offset.fetch_max(offset, Ordering::Relaxed);
         }
     }
 
     /// Time since the Unix epoch.
     pub fn get(&self) -> Duration {
-        self.offset + self.clock.now()
+        Duration::from_nanos(self.offset.load(Ordering::Relaxed)) + self.clock.now()
     }
 
     /// The same, in milliseconds.
     pub fn unix_ms(&self) -> u64 {
         u64::try_from(self.get().as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A connection is made anew after this long, with files that may have been rotated meanwhile.

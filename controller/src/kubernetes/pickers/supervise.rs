@@ -131,7 +131,7 @@ impl Supervisor {
             trust: Arc::clone(&self.trust),
             pin,
             gathering: Arc::clone(&self.gathering),
-            now: self.now,
+            now: self.now.clone(),
         };
         tasks.spawn(poller.run(running.shutdown.clone()));
         running

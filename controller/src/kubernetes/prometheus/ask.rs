@@ -10,7 +10,7 @@ use reqwest::Certificate;
 use reqwest::header::AUTHORIZATION;
 use serde::Deserialize;
 
-use super::query::{Answers, Element, Question, Subject};
+use super::query::{Answers, Element, Question, Subject, WINDOW};
 
 /// One answer takes no longer than this.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -20,7 +20,7 @@ const MAX_ANSWER: usize = 4 << 20;
 const SUBJECTS: usize = 50;
 
 /// Where Prometheus is and how it is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrometheusOptions {
     /// `http://host:port` or `https://…`, with a path where a proxy wants one.
     pub url: String,
@@ -28,6 +28,20 @@ pub struct PrometheusOptions {
     pub ca_file: Option<PathBuf>,
     /// A bearer token, read anew for every round, so that it may rotate.
     pub token_file: Option<PathBuf>,
+    /// Rates are taken over this long: at least four times the scrape interval.
+    pub window: Duration,
+}
+
+impl PrometheusOptions {
+    /// Of the server at `url`, verified by the system's certificates, over the usual window.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            ca_file: None,
+            token_file: None,
+            window: WINDOW,
+        }
+    }
 }
 
 /// Why Prometheus cannot be asked, or did not answer.
@@ -137,7 +151,7 @@ impl Prometheus {
         let mut answers = Answers::new();
         for some in subjects.chunks(SUBJECTS) {
             for question in Question::ALL {
-                if let Some(text) = question.text(some) {
+                if let Some(text) = question.text(some, self.options.window) {
                     let elements = self.answer(&text, token.as_deref()).await?;
                     answers.entry(question).or_default().extend(elements);
                 }

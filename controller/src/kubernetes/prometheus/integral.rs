@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use controller_core::mix::Sample;
-use controller_core::shares::{Band, Report, Shape};
+use controller_core::shares::{Band, Report, Shape, Silent};
 use controller_core::signals::{Backlog, Totals, Volume};
 
 use super::query::Picture;
@@ -19,6 +19,8 @@ pub struct Integral {
     prompt_tokens: f64,
     handled: f64,
     shapes: u64,
+    /// Since when pickers are missing.
+    missing_since: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,7 @@ impl Integral {
     /// Takes a new picture.
     pub fn observe(&mut self, now: Duration, picture: Picture) {
         self.advance(now);
+        self.missing_since = (picture.missing > 0).then(|| self.missing_since.unwrap_or(now));
         self.last = Some(Known {
             picture,
             since: now,
@@ -82,6 +85,16 @@ impl Integral {
             in_flight: picture.running.round() as u64,
             mix_from,
             mix: shape.into_iter().collect(),
+        })
+    }
+
+    /// The pickers whose share is not in the last picture.
+    pub fn missing(&self, now: Duration) -> Option<Silent> {
+        let count = self.last?.picture.missing;
+        let since = self.missing_since?;
+        Some(Silent {
+            id: format!("{count} endpoint pickers that Prometheus does not scrape any more"),
+            unheard: now.saturating_sub(since),
         })
     }
 
@@ -143,6 +156,22 @@ mod tests {
         let report = integral.report(at(25)).unwrap();
         assert_eq!(report.bands[0].queued.prompt_tokens, 500);
         assert_eq!(report.mix[0].sample.input, 100.0);
+    }
+
+    #[test]
+    fn a_missing_picker_is_named_until_it_is_back() {
+        let mut integral = Integral::default();
+        let picture = |missing| Picture {
+            missing,
+            ..Picture::default()
+        };
+        integral.observe(at(0), picture(1));
+        integral.observe(at(5), picture(2));
+        let silent = integral.missing(at(6)).unwrap();
+        assert!(silent.id.starts_with("2 endpoint pickers"), "{}", silent.id);
+        assert_eq!(silent.unheard, at(6));
+        integral.observe(at(10), picture(0));
+        assert_eq!(integral.missing(at(11)), None);
     }
 
     #[test]

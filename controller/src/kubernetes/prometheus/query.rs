@@ -6,27 +6,35 @@
 //! both. It is put there by Prometheus's own service discovery.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::time::Duration;
 
 use names::Name;
 use names::metric::epp;
 
-/// Rates are taken over this many seconds: four scrapes at the usual 15 s.
-pub const WINDOW_SECONDS: u64 = 60;
+/// Rates are taken over this long by default: four scrapes at the usual 15 s.
+pub const WINDOW: Duration = Duration::from_secs(60);
+/// A picker that was scraped within so many seconds and is not now is missing.
+const MISSED_SECONDS: u64 = 300;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Question {
-    /// Whether a picker of the pool is scraped at all.
+    /// Pickers of the pool that are scraped.
     Alive,
+    /// The most that were lately.
+    Lately,
     /// Requests/s that flow control ended in any way, per pool.
     Ended,
+    /// Counters that [`Question::Ended`] is the rate of.
+    EndedCounters,
     /// Requests in the queue, per pool.
     Queued,
     /// Growth of the queue, requests/s, per pool.
     QueueGrowth,
     /// Requests/s that were handled, per model.
     Requests,
+    /// Counters that [`Question::Requests`] is the rate of.
+    RequestCounters,
     /// Requests on the endpoints, per model.
     Running,
     /// Prompt tokens/s, per model.
@@ -43,12 +51,15 @@ pub enum Question {
 
 impl Question {
     /// Every question.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Alive,
+        Self::Lately,
         Self::Ended,
+        Self::EndedCounters,
         Self::Queued,
         Self::QueueGrowth,
         Self::Requests,
+        Self::RequestCounters,
         Self::Running,
         Self::PromptTokens,
         Self::PromptCount,
@@ -59,10 +70,10 @@ impl Question {
 
     fn metric(self) -> Name {
         match self {
-            Self::Alive => epp::READY_ENDPOINTS,
-            Self::Ended => epp::FLOW_REQUESTS,
+            Self::Alive | Self::Lately => epp::READY_ENDPOINTS,
+            Self::Ended | Self::EndedCounters => epp::FLOW_REQUESTS,
             Self::Queued | Self::QueueGrowth => epp::QUEUE_SIZE,
-            Self::Requests => epp::REQUESTS,
+            Self::Requests | Self::RequestCounters => epp::REQUESTS,
             Self::Running => epp::RUNNING,
             Self::PromptTokens => epp::INPUT_TOKENS_SUM,
             Self::PromptCount => epp::INPUT_TOKENS_COUNT,
@@ -75,31 +86,51 @@ impl Question {
     /// The label that tells pools or models apart.
     fn subject_label(self) -> &'static str {
         match self {
-            Self::Alive => "name",
-            Self::Ended | Self::Queued | Self::QueueGrowth => "inference_pool",
+            Self::Alive | Self::Lately => "name",
+            Self::Ended | Self::EndedCounters | Self::Queued | Self::QueueGrowth => {
+                "inference_pool"
+            }
             _ => "target_model_name",
         }
     }
 
     /// Whether the subject is a pool (else a model).
     fn by_pool(self) -> bool {
-        matches!(
-            self,
-            Self::Alive | Self::Ended | Self::Queued | Self::QueueGrowth
-        )
+        self.subject_label() != "target_model_name"
     }
 
-    fn function(self) -> Option<&'static str> {
+    /// What is asked of each series, over `window` where it takes time.
+    fn of_series(self, series: &str, window: Duration) -> String {
+        let seconds = window.as_secs();
         match self {
-            Self::Alive | Self::Queued | Self::Running => None,
+            Self::Alive
+            | Self::Lately
+            | Self::Queued
+            | Self::Running
+            | Self::EndedCounters
+            | Self::RequestCounters => series.to_owned(),
             // A gauge: its slope, not the rate of a counter.
-            Self::QueueGrowth => Some("deriv"),
-            _ => Some("rate"),
+            Self::QueueGrowth => format!("deriv({series}[{seconds}s])"),
+            _ => format!("rate({series}[{seconds}s])"),
         }
     }
 
-    /// The question about `subjects`, in PromQL; `None` when none of them has what it asks for.
-    pub fn text(self, subjects: &[Subject]) -> Option<String> {
+    /// One number for each subject, of all its series.
+    fn together(self, series: &str) -> String {
+        let label = self.subject_label();
+        match self {
+            Self::Alive | Self::EndedCounters | Self::RequestCounters => {
+                format!("count by (namespace, {label}) ({series})")
+            }
+            Self::Lately => format!(
+                "max_over_time(count by (namespace, {label}) ({series})[{MISSED_SECONDS}s:15s])"
+            ),
+            _ => format!("sum by (namespace, {label}) ({series})"),
+        }
+    }
+
+    /// The question about `subjects`, in PromQL, over `window`; `None` when none of them has what it asks for.
+    pub fn text(self, subjects: &[Subject], window: Duration) -> Option<String> {
         let namespaces: BTreeSet<&str> = subjects
             .iter()
             .map(|subject| subject.namespace.as_str())
@@ -113,19 +144,14 @@ impl Question {
         }
         let (namespaces, wanted) = (one_of(&namespaces), one_of(&wanted));
         let label = self.subject_label();
-        let mut text = String::new();
-        for name in self.metric().all() {
-            if !text.is_empty() {
-                text.push_str(" or ");
-            }
-            let _ = write!(text, "sum by (namespace, {label}) (");
-            let selector = format!("{name}{{namespace=~\"{namespaces}\",{label}=~\"{wanted}\"}}");
-            let _ = match self.function() {
-                Some(function) => write!(text, "{function}({selector}[{WINDOW_SECONDS}s])"),
-                None => write!(text, "{selector}"),
-            };
-            text.push(')');
-        }
+        let metric = self.metric();
+        let each = metric.all().map(|name| {
+            let series = format!("{name}{{namespace=~\"{namespaces}\",{label}=~\"{wanted}\"}}");
+            self.of_series(&series, window)
+        });
+        // A picker that writes the new name and the old one is counted once, and beside one that writes the old one only.
+        let series: Vec<String> = each.collect();
+        let text = self.together(&series.join(" or on (namespace, pod, instance) "));
         Some(text)
     }
 
@@ -202,9 +228,12 @@ pub struct Picture {
     pub cached: Option<f64>,
     /// Mean output, tokens.
     pub output: Option<f64>,
+    /// Pickers that were scraped lately and are not now.
+    pub missing: u64,
 }
 
-/// What `answers` say of `subject`; `None` when Prometheus knows no picker of it: that is unknown, not idle.
+/// What `answers` say of `subject`; `None` when Prometheus knows no picker of it, or not yet how fast its counters grow:
+/// that is unknown, not idle.
 pub fn picture(answers: &Answers, subject: &Subject) -> Option<Picture> {
     let value = |question: Question| {
         let wanted = question.subject(subject)?;
@@ -217,8 +246,14 @@ pub fn picture(answers: &Answers, subject: &Subject) -> Option<Picture> {
                 .then_some(element.value)
         })
     };
-    let (ended, requests) = (value(Question::Ended), value(Question::Requests));
-    if value(Question::Alive).is_none() && ended.is_none() && requests.is_none() {
+    let alive = value(Question::Alive);
+    let ended = rate(value(Question::Ended), value(Question::EndedCounters))?;
+    let requests = rate(value(Question::Requests), value(Question::RequestCounters))?;
+    let queued = value(Question::Queued).unwrap_or(0.0).max(0.0);
+    let running = value(Question::Running).unwrap_or(0.0).max(0.0);
+    // Counters begin to exist with the first request: without any, a picker that is scraped is idle, unless it holds some.
+    let idle = alive.is_some() && queued + running == 0.0;
+    if ended.or(requests).is_none() && !idle {
         return None;
     }
     // What flow control ended, in any way, and what its queue gained, is what arrived. Where flow control is off,
@@ -235,12 +270,22 @@ pub fn picture(answers: &Answers, subject: &Subject) -> Option<Picture> {
     Some(Picture {
         offered: offered.max(0.0),
         handled: requests,
-        queued: value(Question::Queued).unwrap_or(0.0).max(0.0),
-        running: value(Question::Running).unwrap_or(0.0).max(0.0),
+        queued,
+        running,
         prompt: mean(Question::PromptTokens, Question::PromptCount),
         cached: mean(Question::CachedTokens, Question::PromptCount),
         output: mean(Question::OutputTokens, Question::OutputCount),
+        missing: (value(Question::Lately).unwrap_or(0.0) - alive.unwrap_or(0.0)).max(0.0) as u64,
     })
+}
+
+/// A rate as it was told: `Some(None)` where nothing is counted, `None` where `counters` exist and no rate does, since
+/// they were scraped once only.
+fn rate(told: Option<f64>, counters: Option<f64>) -> Option<Option<f64>> {
+    match (told, counters) {
+        (None, Some(_)) => None,
+        _ => Some(told),
+    }
 }
 
 #[cfg(test)]
@@ -279,7 +324,7 @@ mod tests {
         let subjects = [subject(), other];
         let texts: Vec<String> = Question::ALL
             .iter()
-            .filter_map(|question| question.text(&subjects))
+            .filter_map(|question| question.text(&subjects, WINDOW))
             .collect();
         let golden = include_str!("../../../tests/golden/prometheus_queries.txt");
         assert_eq!(texts.join("\n"), golden.trim_end());
@@ -291,8 +336,11 @@ mod tests {
             pool: None,
             ..subject()
         };
-        assert_eq!(Question::Queued.text(std::slice::from_ref(&without)), None);
-        assert!(Question::Requests.text(&[without]).is_some());
+        assert_eq!(
+            Question::Queued.text(std::slice::from_ref(&without), WINDOW),
+            None
+        );
+        assert!(Question::Requests.text(&[without], WINDOW).is_some());
     }
 
     #[test]
@@ -333,6 +381,33 @@ mod tests {
             [(Question::Alive, vec![element(("name", "llama-pool"), 0.0)])].into();
         assert_eq!(picture(&answers, &subject()), Some(Picture::default()));
         assert_eq!(picture(&Answers::new(), &subject()), None);
+    }
+
+    #[test]
+    fn counters_without_a_rate_are_not_idle() {
+        let alive = (Question::Alive, vec![element(("name", "llama-pool"), 2.0)]);
+        // Scraped once since the picker started, or less often than the window is long.
+        for (counters, of) in [
+            (Question::EndedCounters, POOL),
+            (Question::RequestCounters, MODEL),
+            (Question::Running, MODEL),
+        ] {
+            let answers: Answers = [alive.clone(), (counters, vec![element(of, 3.0)])].into();
+            assert_eq!(picture(&answers, &subject()), None, "{counters:?}");
+        }
+    }
+
+    #[test]
+    fn a_picker_that_is_not_scraped_any_more_is_missing() {
+        let answers: Answers = [
+            (Question::Alive, vec![element(("name", "llama-pool"), 2.0)]),
+            (Question::Lately, vec![element(("name", "llama-pool"), 3.0)]),
+            (Question::Requests, vec![element(MODEL, 7.0)]),
+            (Question::RequestCounters, vec![element(MODEL, 2.0)]),
+        ]
+        .into();
+        let picture = picture(&answers, &subject()).unwrap();
+        assert_eq!((picture.offered, picture.missing), (7.0, 1));
     }
 
     #[test]

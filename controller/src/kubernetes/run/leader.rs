@@ -46,6 +46,8 @@ pub struct Leader {
     pub gathering: Arc<parking_lot::Mutex<Gathering>>,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// Told once this replica could lead.
+    pub ready: watch::Sender<bool>,
     /// Where decisions are published.
     pub board: Board,
     /// Writers, one for each of what the cycle follows.
@@ -85,7 +87,11 @@ impl Leader {
                 () = shutdown.draining() => break,
                 _ = ticks.tick() => {}
             }
-            let leads = self.leadership.borrow().leader && self.ready();
+            let ready = self.ready();
+            if ready {
+                self.ready.send_replace(true);
+            }
+            let leads = self.leadership.borrow().leader && ready;
             if leads && !standing.leads && !self.take_over(&mut standing).await {
                 continue;
             }
@@ -139,6 +145,9 @@ impl Leader {
                     }
                 }
             }
+        }
+        if let Some(at) = newest(&states) {
+            self.now.catch_up(at);
         }
         tracing::info!(
             models = states.len(),
@@ -223,8 +232,12 @@ impl Leader {
     }
 }
 
+/// When the newest of `states` was saved; `None` = there is none.
+fn newest(states: &States) -> Option<Duration> {
+    states.values().map(|kept| kept.decisions.at()).max()
+}
+
 /// Age of the newest of `states`; `None` = there is none.
 fn age(states: &States, now: Duration) -> Option<Duration> {
-    let newest = states.values().map(|kept| kept.decisions.at()).max()?;
-    Some(now.saturating_sub(newest))
+    Some(now.saturating_sub(newest(states)?))
 }

@@ -13,9 +13,9 @@ use crate::kubernetes::prometheus::PrometheusOptions;
 /// Followers answer with what the leader published up to ten seconds ago: within that time a leader that died must be
 /// succeeded and its successor have published. Hence a shorter lease than client-go's fifteen seconds.
 pub const TIMING: Timing = Timing {
-    lease: Duration::from_secs(6),
-    renew_deadline: Duration::from_secs(4),
-    retry: Duration::from_secs(1),
+    lease: Duration::from_secs(5),
+    renew_deadline: Duration::from_millis(3500),
+    retry: Duration::from_millis(700),
 };
 
 /// Where the token of the pod's ServiceAccount is.

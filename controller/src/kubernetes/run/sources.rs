@@ -62,7 +62,7 @@ impl Sources {
             wanted: wanted(sources.followed.clone()),
             gathering: Arc::clone(&sources.gathering),
             trust: Arc::new(options.trust.clone()),
-            now: sources.now,
+            now: sources.now.clone(),
         };
         let (shutdown, tasks) = (ground.shutdown.clone(), ground.tasks.clone());
         ground.tasks.spawn(supervisor.run(shutdown, tasks));
@@ -75,7 +75,7 @@ impl Sources {
             let rounds = Rounds {
                 prometheus,
                 gathering: Arc::clone(&sources.gathering),
-                now: sources.now,
+                now: sources.now.clone(),
             };
             ground.tasks.spawn(rounds.run(ground.shutdown.clone()));
         }
@@ -83,7 +83,7 @@ impl Sources {
         let scraper = Scraper {
             engines: Box::new(move |key| engines(&followed, key, port)),
             gathering: Arc::clone(&sources.gathering),
-            now: sources.now,
+            now: sources.now.clone(),
         };
         ground.tasks.spawn(scraper.run(ground.shutdown.clone()));
         Ok(sources)

@@ -145,6 +145,7 @@ impl Cluster {
         ModelSignals {
             now: Duration::from_secs(self.now),
             demand: MergedDemand {
+                ledger: 0,
                 bands: self.offered.iter().rev().map(band).collect(),
                 in_flight: self.in_flight,
                 heard: self.heard,

@@ -84,9 +84,8 @@ async fn a_model_is_asked_about_and_its_picture_read() {
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, "first\n").unwrap();
     let prometheus = prometheus(PrometheusOptions {
-        url,
-        ca_file: None,
         token_file: Some(token_file.clone()),
+        ..PrometheusOptions::new(url)
     });
     let answers = prometheus.ask(&[subject()]).await.unwrap();
     let picture = picture(&answers, &subject()).unwrap();
@@ -107,10 +106,7 @@ async fn a_refusal_says_what_prometheus_said() {
         ..Asked::default()
     };
     let url = serve(asked).await;
-    let prometheus = prometheus(PrometheusOptions {
-        url,
-        ..PrometheusOptions::default()
-    });
+    let prometheus = prometheus(PrometheusOptions::new(url));
     let error = prometheus.ask(&[subject()]).await.unwrap_err();
     assert!(error.to_string().ends_with("parse error: no"), "{error}");
 }
@@ -119,9 +115,8 @@ async fn a_refusal_says_what_prometheus_said() {
 async fn what_cannot_be_used_is_named() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let error = Prometheus::new(PrometheusOptions {
-        url: "http://there".into(),
         ca_file: Some("/nowhere/ca.pem".into()),
-        token_file: None,
+        ..PrometheusOptions::new("http://there")
     })
     .unwrap_err();
     assert!(
@@ -130,10 +125,7 @@ async fn what_cannot_be_used_is_named() {
             .starts_with("--prometheus-ca-file /nowhere/ca.pem"),
         "{error}"
     );
-    let gone = prometheus(PrometheusOptions {
-        url: "http://127.0.0.1:9".into(),
-        ..PrometheusOptions::default()
-    });
+    let gone = prometheus(PrometheusOptions::new("http://127.0.0.1:9"));
     let error = gone.ask(&[subject()]).await.unwrap_err();
     assert!(
         matches!(error, PrometheusError::Unreachable { .. }),

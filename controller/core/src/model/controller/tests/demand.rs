@@ -164,6 +164,34 @@ fn late_counts_are_no_burst() {
 }
 
 #[test]
+fn another_source_of_demand_is_no_burst() {
+    let mut cluster = one(1, 4);
+    cluster.seconds(60, 12);
+    let before = cluster.pools[0].existing();
+    let mut most = 0;
+    for second in 0..60 {
+        cluster.now += 1;
+        *cluster.offered.get_mut(&0).unwrap() += 12;
+        let mut signals = cluster.signals();
+        signals.demand.ledger = 1;
+        for band in &mut signals.demand.bands {
+            // It has counted since long before the first one did.
+            band.totals.offered.requests += 1_000_000;
+        }
+        let decision = cluster.controller.tick(signals);
+        let offered = decision.classes[0]
+            .demand
+            .map(|demand| demand.offered.requests);
+        assert!(
+            offered.is_none_or(|rate| rate < 15.0),
+            "second {second}: {decision}"
+        );
+        most = most.max(decision.variants[0].replicas);
+    }
+    assert_eq!(most, before);
+}
+
+#[test]
 fn replicas_changed_by_hand_neither_stop_nor_mislead_it() {
     let mut cluster = one(1, 3);
     let settled = counts(&cluster.seconds(60, 12));
