@@ -303,7 +303,9 @@ mod tests {
                     {"type": "ScalingActive", "status": "False", "reason": reason},
                 ]},
             });
-            Hpa::trim(serde_json::from_value(hpa).unwrap()).unwrap().paused
+            Hpa::trim(serde_json::from_value(hpa).unwrap())
+                .unwrap()
+                .paused
         };
         assert!(says("ScalingDisabled"));
         assert!(!says("FailedGetExternalMetric"), "it would act if it could");

@@ -54,7 +54,7 @@ fn a_ratio_is_multiplied_with_the_ready_pods() {
 
 #[test]
 fn an_hpa_that_is_paused_makes_nothing_of_it() {
-    let mut paused = crate::kubernetes::hpas::Hpa::clone(&hpa("h", "h100", json!({}), correct()));
+    let mut paused = Hpa::clone(&hpa("h", "h100", json!({}), correct()));
     paused.paused = true;
     let mut report = report(vec![variant("h100", 0, 2)]);
     Arc::make_mut(&mut report.spec).variants[0].hpa = Some(Arc::new(paused));
