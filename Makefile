@@ -6,7 +6,8 @@ ENVOY := $(TOOLS)/envoy/envoy
 EPBENCH := $(TOOLS)/epbench
 HELM := $(TOOLS)/helm
 DEMO_ARGS ?=
-E2E_TESTS ?= manifests scaling zero accelerators auth faults migrate
+ALL_E2E_TESTS := manifests scaling zero accelerators auth faults migrate
+E2E_TESTS ?= $(ALL_E2E_TESTS)
 
 export HEADROOM_ENVOY := $(abspath $(ENVOY))
 
@@ -40,6 +41,7 @@ manifests: $(HELM) ## render the Kustomize base from the Helm chart
 lint: ## rustfmt, clippy and rustdoc, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p e2e $(foreach test,$(ALL_E2E_TESTS),--test $(test)) -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 fmt: ## format the code

@@ -231,6 +231,7 @@ fn options(args: Args, cluster: Option<Cluster>, clock: Clock) -> Result<Options
         refresh_metrics_interval: limits.refresh_metrics_interval,
         drain_timeout: limits.drain_timeout,
         max_request_bytes: limits.max_request_bytes,
+        max_arriving_bytes: u64::try_from(limits.max_arriving_bytes).unwrap_or(u64::MAX),
         grpc_max_recv_msg_size: limits.grpc_max_recv_msg_size,
         inject_usage: !behaviour.disable_usage_injection,
         emit_endpoint_scores: behaviour.emit_endpoint_scores,

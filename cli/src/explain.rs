@@ -1,7 +1,6 @@
 //! `headroom explain`: why a model has the replicas it has.
 
 mod page;
-mod source;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use runtime::Clock;
 
-use self::source::Controller;
+use crate::leader::Controller;
 use crate::story::Trouble;
 
 /// Time between two looks of `--watch`.

@@ -8,6 +8,7 @@ mod doctor;
 mod epp;
 mod explain;
 mod home;
+mod leader;
 mod predictor;
 mod simulate;
 mod story;

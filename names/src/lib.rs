@@ -190,6 +190,8 @@ pub mod label {
     );
     /// On endpoint picker pods: the pool they pick for. How the controller finds them.
     pub const POOL: &str = "headroom.dev/pool";
+    /// On everything of ours: `headroom`.
+    pub const NAME: &str = "app.kubernetes.io/name";
     /// On endpoint picker pods: `epp`; on the controller's: `controller`.
     pub const COMPONENT: &str = "app.kubernetes.io/component";
     /// On a HorizontalPodAutoscaler that KEDA made: its ScaledObject.

@@ -98,16 +98,16 @@ async fn serve(
         }
     });
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            break;
-        };
         let accepted = tokio::select! {
             () = &mut noticed => break,
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                let permit = Arc::clone(&room).acquire_owned().await.ok();
+                (permit, listener.accept().await)
+            } => accepted,
         };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
+        let (permit, stream, from) = match accepted {
+            (permit, Ok((stream, from))) => (permit, stream, from),
+            (_, Err(error)) => {
                 tracing::warn!(%error, "cannot accept connections");
                 tokio::time::sleep(AFTER_ERROR).await;
                 continue;

@@ -1,16 +1,18 @@
 //! What the facts mean, link by link.
 
 use controller::kubernetes::apiservice::{foreign, name_of};
+use controller::kubernetes::explain::Explanation;
 use controller::kubernetes::models::{Finding, Topic};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 
-use super::facts::{ConditionFact, Facts, LeaseFact, PodFact, Right, ValueFact};
+use super::facts::{ConditionFact, Facts, Known, LeaseFact, PodFact, Right, ValueFact};
 use super::{Check, Outcome};
 
 const API: &str = "metrics API";
 const RIGHTS: &str = "access rights";
 const CONTROLLER: &str = "controller";
 const PICKERS: &str = "endpoint pickers";
+const DEMAND: &str = "demand";
 const MODELS: &str = "models";
 const VALUES: &str = "values";
 /// A value older than this is refused by the controller; one that an HPA gets all the same is told of.
@@ -24,9 +26,73 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     checks.extend(rights(facts));
     checks.extend(controller(facts));
     checks.extend(pickers(facts));
+    checks.extend(demand(facts));
     checks.extend(models(facts));
     checks.extend(values(facts));
     checks
+}
+
+/// Whether the controller hears of every model's demand, from whom, and what it says of those that it does not hear.
+fn demand(facts: &Facts) -> Vec<Check> {
+    let judged = |(model, said): &(String, Known<Explanation>)| {
+        let explanation = match said {
+            Ok(explanation) => explanation,
+            Err(why) => {
+                return Check::new(DEMAND, Outcome::Unknown, format!("what the controller hears of {model}"))
+                    .by(why)
+                    .advice("a model is known some seconds after it is asked for; see that a controller leads, and that you may get pods/proxy in its namespace");
+            }
+        };
+        let decision = explanation.decision.as_ref();
+        let silent: Vec<String> = decision
+            .into_iter()
+            .flat_map(|decision| &decision.silent)
+            .map(|one| format!("{} unheard for {} s", one.id, one.unheard.as_secs()))
+            .collect();
+        let (source, troubles) = match explanation.notes.split_first() {
+            Some((source, rest)) => (source.as_str(), rest),
+            None => ("nothing tells the demand", &[][..]),
+        };
+        let troubles: Vec<String> = troubles
+            .iter()
+            .filter(|note| note.starts_with("endpoint picker"))
+            .cloned()
+            .chain(silent)
+            .collect();
+        if !troubles.is_empty() {
+            return Check::wrong(DEMAND, format!("the controller does not hear all endpoint pickers of {model}: nothing is taken away for it"))
+                .by(troubles.join("; "))
+                .advice("see that the picker serves its admin port, that a NetworkPolicy lets the controller in, and that --epp-ca-file and --epp-token-file are those that the picker was given");
+        }
+        if source.starts_with("nothing tells") {
+            return Check::wrong(DEMAND, format!("nothing tells the demand of {model}"))
+                .by(source)
+                .advice("label the pods of `headroom epp` with the pool, or give the controller --prometheus-url");
+        }
+        Check::good(DEMAND, format!("{model}: {source}"))
+    };
+    facts.explained.iter().map(judged).collect()
+}
+
+/// Whether an HPA reads decisions by itself, so that it hangs on our APIServices.
+fn read_by_hpas(facts: &Facts) -> bool {
+    let Ok(asked) = &facts.asked else { return true };
+    let variants = asked.models.iter().flat_map(|spec| &spec.variants);
+    variants
+        .filter_map(|variant| variant.hpa.as_ref())
+        .any(|hpa| hpa.scaled_object.is_none() && !hpa.reads.is_empty())
+}
+
+/// One of our APIServices leads nowhere, or to somebody else: wrong only for those who read it.
+fn not_ours(facts: &Facts, what: String) -> Check {
+    if read_by_hpas(facts) {
+        Check::wrong(API, what)
+    } else {
+        Check::note(
+            API,
+            what + ", and no HorizontalPodAutoscaler reads Headroom's metrics",
+        )
+    }
 }
 
 fn api(facts: &Facts) -> Vec<Check> {
@@ -37,7 +103,7 @@ fn api(facts: &Facts) -> Vec<Check> {
             let name = name_of(group, version);
             match found {
                 Err(why) => Check::unknown(API, format!("APIService {name}"), why),
-                Ok(None) => Check::wrong(API, format!("APIService {name} does not exist"))
+                Ok(None) => not_ours(facts, format!("APIService {name} does not exist"))
                     .by("the API server answers 404")
                     .advice("install it with the chart (controller.metricsAPI), or let KEDA ask Headroom with an external-push trigger"),
                 Ok(Some(found)) => api_service(facts, &name, found),
@@ -63,7 +129,7 @@ fn api(facts: &Facts) -> Vec<Check> {
 fn api_service(facts: &Facts, name: &str, found: &APIService) -> Check {
     let service = &facts.service;
     if let Some(owner) = foreign(found, service) {
-        return Check::wrong(API, format!("APIService {name} belongs to {owner}"))
+        return not_ours(facts, format!("APIService {name} belongs to {owner}"))
             .by(format!("expected Service {}/{}", service.namespace, service.name))
             .advice("HorizontalPodAutoscalers cannot read Headroom's metrics there: remove that provider if nothing needs it, or let KEDA ask Headroom with an external-push trigger; where Headroom is installed under another name, say --controller-namespace and --service");
     }

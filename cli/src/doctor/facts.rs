@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use controller::kubernetes::apiservice::Service;
+use controller::kubernetes::explain::Explanation;
 use controller::kubernetes::models::{Snapshot, Source};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 
@@ -34,6 +35,8 @@ pub(super) struct Facts {
     pub(super) pickers: Known<Vec<(String, PodFact)>>,
     /// What is asked for, with what stands in its way.
     pub(super) asked: Known<Snapshot>,
+    /// What the leading controller says of each of them, by namespace and model.
+    pub(super) explained: Vec<(String, Known<Explanation>)>,
     /// Conditions of the ModelScalers that are not as they should be, and of the HPAs that read our metrics.
     pub(super) conditions: Vec<ConditionFact>,
     /// Every value that an HPA asks for, asked for the same way.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use controller::kubernetes::apiservice::{SERVED, Service, name_of};
 use controller::kubernetes::assemble::{Assembler, Inputs};
+use controller::kubernetes::explain::Explanation;
 use controller::kubernetes::hpas::Hpa;
-use controller::kubernetes::models::Source;
+use controller::kubernetes::models::{Snapshot, Source};
 use controller::kubernetes::pools::Pool;
 use controller::kubernetes::scalers::Scaler;
 use controller::kubernetes::workloads::Workload;
@@ -28,11 +29,15 @@ use serde::de::DeserializeOwned;
 
 use super::facts::{ConditionFact, Facts, Known, LeaseFact, PodFact, Right};
 use super::values;
+use crate::leader::Controller;
 
 /// The account of the HPA controller.
 const HPA: (&str, &str) = ("kube-system", "horizontal-pod-autoscaler");
 /// Where aggregated API servers learn whom to trust.
 const AUTHENTICATION: (&str, &str) = ("kube-system", "extension-apiserver-authentication");
+
+/// Models that the controller is asked about.
+const EXPLAINED: usize = 100;
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -90,6 +95,10 @@ pub(super) async fn facts(client: Client, scope: &Scope, clock: Clock) -> kube::
         };
         Ok(Assembler::default().assemble(&inputs, true))
     });
+    let explained = match &asked {
+        Ok(asked) => cluster.explained(home, asked).await,
+        Err(_) => Vec::new(),
+    };
     Ok(Facts {
         now_ms: clock.unix_ms(),
         version: number(&version.major).zip(number(&version.minor)),
@@ -106,6 +115,7 @@ pub(super) async fn facts(client: Client, scope: &Scope, clock: Clock) -> kube::
         pools: pool_names.map_err(Clone::clone),
         pickers: cluster.pickers().await,
         asked,
+        explained,
         conditions,
         values,
     })
@@ -167,6 +177,32 @@ impl Cluster {
         Ok(all)
     }
 
+    /// What the controller that leads in `home` says of the models asked for.
+    async fn explained(&self, home: &str, asked: &Snapshot) -> Vec<(String, Known<Explanation>)> {
+        if asked.models.is_empty() {
+            return Vec::new();
+        }
+        let all = || asked.models.iter().take(EXPLAINED);
+        let leader = match Controller::leading_in(self.client.clone(), home.to_owned()).await {
+            Ok(leader) => leader,
+            Err(error) => {
+                let why = format!("{error:#}");
+                return all()
+                    .map(|spec| (spec.key.to_string(), Err(why.clone())))
+                    .collect();
+            }
+        };
+        let mut explained = Vec::new();
+        for spec in all() {
+            let said = leader.explain(&spec.key.namespace, &spec.key.model).await;
+            explained.push((
+                spec.key.to_string(),
+                said.map_err(|error| format!("{error:#}")),
+            ));
+        }
+        explained
+    }
+
     async fn api_services(&self) -> Vec<(&'static str, &'static str, Known<Option<APIService>>)> {
         let api: Api<APIService> = Api::all(self.client.clone());
         let mut found = Vec::new();
@@ -185,7 +221,11 @@ impl Cluster {
 
     async fn controllers(&self, home: &str) -> Known<Vec<PodFact>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), home);
-        let labels = format!("{}=controller", names::label::COMPONENT);
+        let labels = format!(
+            "{}=controller,{}=headroom",
+            names::label::COMPONENT,
+            names::label::NAME
+        );
         let found = api.list(&ListParams::default().labels(&labels)).await;
         Ok(present(found)?.into_iter().map(pod).collect())
     }

@@ -237,11 +237,17 @@ pub(super) fn members(
     let about = |uid: &str| About::new(name.api_version, super::POOL_KIND, &key, uid);
     match pool {
         None => {
-            let message =
-                "the pool is gone; its last endpoints stay until it is back or this picker ends";
-            if last.is_some() {
-                problems.push(Problem::new(about(""), super::problem::POOL_GONE, message));
-            }
+            let (reason, message) = match last {
+                Some(_) => (
+                    super::problem::POOL_GONE,
+                    "the pool is gone; its last endpoints stay until it is back or this picker ends",
+                ),
+                None => (
+                    super::problem::POOL_MISSING,
+                    "the pool does not exist: this picker is not ready until it does; see that --pool-name and --pool-namespace name an InferencePool",
+                ),
+            };
+            problems.push(Problem::new(about(""), reason, message));
             last.cloned()
         }
         Some(pool) => match &pool.members {

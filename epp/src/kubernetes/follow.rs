@@ -145,21 +145,21 @@ impl Watches {
         self.follow(api, Selection::named(name), pool::read, &self.shutdown)
     }
 
-    fn pods(&self, selector: &str) -> PodWatch {
+    fn pods(&self, members: &Members) -> PodWatch {
         let shutdown = self.shutdown.child();
         let api = Api::<Pod>::namespaced(self.cluster.client.clone(), &self.cluster.namespace);
-        let selection = Selection::labels(selector);
+        let selection = Selection::labels(&members.selector);
         PodWatch {
-            selector: selector.to_owned(),
+            members: members.clone(),
             store: self.follow(api, selection, pods::serving, &shutdown),
             shutdown,
         }
     }
 }
 
-/// The pods of one selector.
+/// The pods of one selector, and the ports that they serve at: those of another selector serve at its own.
 struct PodWatch {
-    selector: String,
+    members: Members,
     store: Store<ServingPod>,
     shutdown: Shutdown,
 }
@@ -310,14 +310,17 @@ impl Follower {
         let selects = |watch: &Option<PodWatch>| {
             watch
                 .as_ref()
-                .is_some_and(|watch| watch.selector == members.selector)
+                .is_some_and(|watch| watch.members.selector == members.selector)
         };
         if selects(&self.pods) {
             self.next_pods = None;
-            return;
+        } else if !selects(&self.next_pods) {
+            self.next_pods = Some(self.watches.pods(members));
         }
-        if !selects(&self.next_pods) {
-            self.next_pods = Some(self.watches.pods(&members.selector));
+        for watch in [&mut self.pods, &mut self.next_pods].into_iter().flatten() {
+            if watch.members.selector == members.selector {
+                watch.members.clone_from(members);
+            }
         }
         let known = |watch: &mut PodWatch| watch.store.is_synced();
         if let Some(watch) = self.next_pods.take_if(known) {
@@ -327,8 +330,8 @@ impl Follower {
 
     /// What is known means; `None` = something that decides is not known yet.
     fn discover(&mut self) -> Option<Discovered> {
-        let (members, pods) = (self.members.as_ref()?, self.pods.as_ref()?);
-        let pods = pods.store.snapshot();
+        let watched = self.pods.as_ref()?;
+        let (members, pods) = (&watched.members, watched.store.snapshot());
         let Some(watch) = &mut self.pool else {
             let known = Known {
                 pool: None,

@@ -82,3 +82,5 @@ pub(super) const UNREADABLE: &str = "Unreadable";
 pub(super) const WRONG_VALUE: &str = "WrongValue";
 /// The pool is not there.
 pub(super) const POOL_GONE: &str = "PoolGone";
+/// The pool was never there.
+pub(super) const POOL_MISSING: &str = "PoolMissing";

@@ -165,7 +165,12 @@ where
         }
         let message = chain(failure);
         if self.store.health().trouble.is_none() {
-            tracing::warn!(resource = %self.url, error = %message, "Kubernetes is not heard, the last known state stays");
+            let what = match failure.kind() {
+                TroubleKind::Absent => "this kind is not there: its definition is not installed",
+                TroubleKind::Forbidden => "this may not be read: a right is missing",
+                _ => "Kubernetes is not heard, the last known state stays",
+            };
+            tracing::warn!(resource = %self.url, error = %message, "{what}");
         }
         let now = self.clock.now();
         self.store.trouble(now, failure.kind(), message);

@@ -70,6 +70,11 @@ impl Load {
         }
     }
 
+    /// Sends to `target` from now on.
+    pub fn send_to(&mut self, target: SocketAddr) {
+        self.target = target;
+    }
+
     /// Time since the load began.
     pub fn elapsed(&self) -> Duration {
         self.clock.now()

@@ -41,7 +41,7 @@ pools:
   model: {MODEL}
   modelServers: {{matchLabels: {{app: {POOL}}}}}
   slo: {{ttftMs: 2000, tpotMs: 100, percentile: 90}}
-  proxy: {{enabled: true, replicas: 1, failOpen: false, resolvers: [{{address: {}, port: {}}}]}}
+  proxy: {{enabled: true, replicas: 1, failOpen: false, drainSeconds: 15, resolvers: [{{address: {}, port: {}}}]}}
 "#,
             dns.ip(),
             dns.port()
@@ -108,8 +108,11 @@ pools:
     /// # Panics
     /// When a request is lost.
     pub async fn learn(&self) {
-        let mut load = self.load(200, 60).await;
-        load.at_rate(12.0, Duration::from_secs(20)).await;
+        let mut load = self.load(400, 60).await;
+        // Up to what one server can just hold: what was never seen would be extrapolated.
+        for rate in [6.0, 12.0, 18.0, 24.0] {
+            load.at_rate(rate, Duration::from_secs(8)).await;
+        }
         let outcomes = load.finish().await;
         let lost = load::lost(&outcomes);
         assert!(lost.is_empty(), "{lost:?}");

@@ -60,20 +60,29 @@ async fn a_rolling_restart_of_each_component_loses_no_request() {
     stack.apply_example("hpa-external.yaml").await;
     stack.learn().await;
     stack.hpa_active(POOL).await;
-    let mut load = stack.load(200, 60).await;
-    for deployment in ["llama-epp", "headroom-controller", POOL] {
+    // Short answers, and some that take longer than a process needs to end.
+    let (mut load, mut long) = (stack.load(200, 60).await, stack.load(200, 400).await);
+    for deployment in ["llama-epp", "headroom-controller", POOL, "llama-proxy"] {
         let restart = rollout(&stack, deployment);
         tokio::pin!(restart);
-        loop {
+        let mut restarted = false;
+        let mut after = 0;
+        while after < 3 {
+            after += u32::from(restarted);
+            let proxy = stack.proxy().await;
+            load.send_to(proxy);
+            long.send_to(proxy);
+            long.send();
             tokio::select! {
-                () = &mut restart => break,
+                biased;
                 () = load.at_rate(8.0, Duration::from_secs(1)) => {}
+                () = &mut restart, if !restarted => restarted = true,
             }
         }
-        load.at_rate(8.0, Duration::from_secs(3)).await;
         eprintln!("{deployment} restarted at {:?}", load.elapsed());
     }
-    let outcomes = load.finish().await;
+    let mut outcomes = load.finish().await;
+    outcomes.extend(long.finish().await);
     assert!(
         lost(&outcomes).is_empty(),
         "{} sent: {:?}",

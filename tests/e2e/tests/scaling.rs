@@ -25,8 +25,9 @@ async fn one_server(values: &str) -> Stack {
 
 /// A step up and back: the count follows both ways, nothing is lost, the SLO share holds, and the explanation tells
 /// the count that is there.
-async fn step(stack: &Stack, hpa: Option<&str>) {
+async fn step(stack: &Stack, example: &str, hpa: Option<&str>) {
     stack.learn().await;
+    stack.apply_example(example).await;
     if let Some(hpa) = hpa {
         stack.hpa_active(hpa).await;
     }
@@ -72,20 +73,17 @@ fn told(explained: &Value) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn by_the_external_metric() {
     let stack = one_server("").await;
-    stack.apply_example("hpa-external.yaml").await;
-    step(&stack, Some(POOL)).await;
+    step(&stack, "hpa-external.yaml", Some(POOL)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_the_custom_metric_of_the_pool() {
     let stack = one_server("").await;
-    stack.apply_example("hpa-object.yaml").await;
-    step(&stack, Some(POOL)).await;
+    step(&stack, "hpa-object.yaml", Some(POOL)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn by_the_controller_itself() {
     let stack = one_server("controller: {directMode: true}\n").await;
-    stack.apply_example("modelscaler-direct.yaml").await;
-    step(&stack, None).await;
+    step(&stack, "modelscaler-direct.yaml", None).await;
 }

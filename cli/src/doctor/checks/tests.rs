@@ -61,6 +61,18 @@ fn asked(hpas: Vec<Arc<Hpa>>) -> controller::kubernetes::models::Snapshot {
     Assembler::default().assemble(&inputs, true)
 }
 
+/// What the controller says of model `llama`.
+fn explanation(change: impl FnOnce(&mut Value)) -> Explanation {
+    let mut whole = json!({
+        "schema": 1, "namespace": "chat", "model": "llama", "mode": "publish",
+        "source": "HorizontalPodAutoscaler chat/h", "pool": "pool", "atMs": NOW,
+        "notes": ["demand as the endpoint pickers report it"], "why": [], "variants": [],
+        "snapshots": [], "findings": [], "decision": null, "changes": [],
+    });
+    change(&mut whole);
+    serde_json::from_value(whole).unwrap()
+}
+
 /// A cluster in which all is well.
 fn healthy() -> Facts {
     let pem = "-----BEGIN CERTIFICATE-----".to_owned();
@@ -94,6 +106,7 @@ fn healthy() -> Facts {
         pools: Ok(vec![("chat".into(), "pool".into())]),
         pickers: Ok(vec![("pool".into(), pod("epp-0", true))]),
         asked: Ok(asked(vec![hpa("h", json!({}))])),
+        explained: vec![("chat/llama".into(), Ok(explanation(|_| {})))],
         conditions: Vec::new(),
         values: vec![ValueFact {
             hpa: Source {
@@ -135,9 +148,59 @@ fn a_healthy_cluster_has_nothing_to_tell() {
     let facts = healthy();
     assert_eq!(told(&facts), []);
     let areas: Vec<_> = all(&facts).iter().map(|check| check.area).collect();
-    for area in [API, RIGHTS, CONTROLLER, PICKERS, MODELS, VALUES] {
+    for area in [API, RIGHTS, CONTROLLER, PICKERS, DEMAND, MODELS, VALUES] {
         assert!(areas.contains(&area), "{area} is not looked at");
     }
+}
+
+#[test]
+fn a_picker_that_the_controller_does_not_hear_is_told() {
+    let with = |said| {
+        let mut facts = healthy();
+        facts.explained[0].1 = said;
+        facts
+    };
+    let troubled = explanation(|whole| {
+        whole["notes"] = json!([
+            "demand as the endpoint pickers report it",
+            "endpoint picker epp-0: no answer: invalid peer certificate",
+        ]);
+    });
+    one(
+        &with(Ok(troubled)),
+        Outcome::Wrong,
+        "does not hear all endpoint pickers of chat/llama",
+    );
+    let nobody = explanation(|whole| {
+        whole["notes"] =
+            json!(["nothing tells the demand: no endpoint picker, no Prometheus, no engine"]);
+    });
+    one(
+        &with(Ok(nobody)),
+        Outcome::Wrong,
+        "nothing tells the demand of chat/llama",
+    );
+    one(
+        &with(Err("403 pods/proxy".into())),
+        Outcome::Unknown,
+        "chat/llama",
+    );
+}
+
+#[test]
+fn an_api_that_nobody_reads_may_be_somebody_elses() {
+    let mut facts = healthy();
+    facts.asked = Ok(asked(vec![hpa("h", json!({"metrics": []}))]));
+    facts.api_services[0].2 = Ok(None);
+    let told = told(&facts);
+    let notes = told
+        .iter()
+        .filter(|(_, what)| what.contains("does not exist"));
+    assert!(
+        notes.clone().all(|(outcome, _)| *outcome == Outcome::Note),
+        "{told:?}"
+    );
+    assert_eq!(notes.count(), 1);
 }
 
 #[test]

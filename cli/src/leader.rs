@@ -1,4 +1,4 @@
-//! Where explanations come from: a controller's admin page, directly or through the API server.
+//! Asks the leading controller for what it explains: its admin page, directly or through the API server.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const ADMIN_PORT: u16 = 9090;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A controller that can be asked.
-pub(super) enum Controller {
+pub(crate) enum Controller {
     /// Its own pages.
     Direct(Url),
     /// A pod's pages, through the API server.
@@ -32,22 +32,27 @@ pub(super) enum Controller {
 
 impl Controller {
     /// The one whose admin pages are at `url`.
-    pub(super) fn at(url: Url) -> Self {
+    pub(crate) fn at(url: Url) -> Self {
         Self::Direct(url)
     }
 
     /// The one that leads: it holds the Lease, in the namespace `told` or found, `near` before others.
-    pub(super) async fn leading(told: Option<&str>, near: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn leading(told: Option<&str>, near: &str) -> anyhow::Result<Self> {
         let client = kubernetes::client::connect().await.map_err(|error| {
             Trouble::failed("no controller was found")
                 .because(error)
                 .advice("give the address of its admin page with --controller")
         })?;
-        let lease = names::kubernetes::CONTROLLER;
         let found = tokio::time::timeout(TIMEOUT, home::namespace(&client, told, Some(near)));
         let namespace = found
             .await
             .context("the Kubernetes API server does not answer")?;
+        Self::leading_in(client, namespace).await
+    }
+
+    /// The one that leads in `namespace`.
+    pub(crate) async fn leading_in(client: Client, namespace: String) -> anyhow::Result<Self> {
+        let lease = names::kubernetes::CONTROLLER;
         let leases: Api<Lease> = Api::namespaced(client.clone(), &namespace);
         let found = tokio::time::timeout(TIMEOUT, leases.get_opt(lease))
             .await
@@ -72,7 +77,7 @@ impl Controller {
     }
 
     /// Asks why `model` has the replicas it has.
-    pub(super) async fn explain(
+    pub(crate) async fn explain(
         &self,
         namespace: &str,
         model: &str,
