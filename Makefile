@@ -97,7 +97,7 @@ CLUSTER_VERSION := $(foreach package,k8s.io/component-base/version k8s.io/client
 CLUSTER_STATE := $(TOOLS)/cluster/state
 
 .PHONY: cluster
-cluster: $(CLUSTER) ## a Kubernetes control plane on this machine with two accelerators, to play with; Ctrl-C stops it
+cluster: $(CLUSTER) $(ENVOY) $(HELM) ## a Kubernetes control plane on this machine with two accelerators, to play with; Ctrl-C stops it
 	$(CARGO) build --release --bin headroom
 	CLUSTER=$(CLUSTER) STATE=$(CLUSTER_STATE) tests/cluster/play.sh
 

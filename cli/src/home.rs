@@ -4,7 +4,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-/// Namespace that the documentation installs into.
+/// Namespace to look into where nothing says which.
 pub(crate) const DEFAULT: &str = "headroom-system";
 
 /// The controller's namespace: as `told`, else that of its Lease, `near` (a model's namespace) before others. Who may

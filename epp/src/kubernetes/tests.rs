@@ -348,11 +348,18 @@ async fn pods_of_the_old_selector_serve_until_the_new_ones_are_known() {
     bench.synced().await;
     bench.until(|_| api.watches.lock().len() == 4).await;
     let pods = api.lists.lock().remove(PODS).unwrap();
-    api.modify(POOLS, pool(json!({}), "b")).await;
+    let mut other = pool(json!({}), "b");
+    other["spec"]["targetPorts"][0]["number"] = 9000.into();
+    api.modify(POOLS, other.clone()).await;
     bench.until(|hub| hub.default_slo().ttft_ms.is_none()).await;
+    // At their own port: the new one is the new pods'.
     bench.shows(&["10.0.0.1:8000"]).await;
     api.set(PODS, &pods);
-    bench.shows(&["10.0.9.1:8000"]).await;
+    bench.shows(&["10.0.9.1:9000"]).await;
+    // The port alone changes at once.
+    other["spec"]["targetPorts"][0]["number"] = 9001.into();
+    api.modify(POOLS, other).await;
+    bench.shows(&["10.0.9.1:9001"]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -380,6 +387,8 @@ async fn nothing_is_ready_before_the_pool_is_there() {
         .insert(POOLS.to_owned(), Vec::new())
         .unwrap();
     let mut bench = start_pool(&api);
+    let body = bench.written(EVENTS).await.body().await;
+    assert_eq!(body["reason"], "PoolMissing");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!*bench.synced.borrow());
     api.modify(POOLS, pools[0].clone()).await;

@@ -132,7 +132,7 @@ async fn the_page_takes_a_deployment_to_headroom_and_back() {
     programs(&cluster, directory.path());
     let dns = cluster.description.dns;
     let extra = format!(
-        "poolDefaults: {{proxy: {{replicas: 1, resolvers: [{{address: {}, port: {}}}]}}}}\n",
+        "poolDefaults: {{proxy: {{replicas: 1, drainSeconds: 5, resolvers: [{{address: {}, port: {}}}]}}}}\n",
         dns.ip(),
         dns.port()
     );

@@ -370,7 +370,7 @@ impl Gathering {
                 demand
                     .silent
                     .extend(self.crowded.get(key).map(|count| Silent {
-                        id: format!("{count} endpoint pickers more than {MAX_PICKERS}"),
+                        id: format!("{count} endpoint pickers more than can be asked"),
                         unheard: Duration::ZERO,
                     }));
                 (key.clone(), demand)
