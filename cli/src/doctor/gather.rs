@@ -24,6 +24,7 @@ use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{ListParams, PostParams};
 use kube::core::{ApiResource, DynamicObject};
 use kube::{Api, Client, Resource};
+use kubernetes::client::pod_of;
 use runtime::Clock;
 use serde::de::DeserializeOwned;
 
@@ -257,7 +258,10 @@ impl Cluster {
             let renewed = spec.renew_time.map_or(0, |time| time.0.as_millisecond());
             let duration = spec.lease_duration_seconds.unwrap_or(15);
             LeaseFact {
-                holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+                holder: spec
+                    .holder_identity
+                    .filter(|holder| !holder.is_empty())
+                    .map(|holder| pod_of(&holder).to_owned()),
                 renewed_ms: u64::try_from(renewed).unwrap_or(0),
                 duration_seconds: u64::try_from(duration).unwrap_or(0),
             }

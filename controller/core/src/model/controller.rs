@@ -2,25 +2,20 @@
 
 use std::time::Duration;
 
-use predictor::State;
-
 use super::activity::Activity;
-use super::budget;
-use super::policy::{ModelPolicy, Role, Startup, VariantPolicy};
+use super::policy::{ModelPolicy, Startup};
 use super::ranking::{prices, rank, rerank};
-use super::report::{self, Outcome};
-use super::sizing::{ClassLoad, Sizing, Standing, Stuck, Trace, View, Wanted, legs, size};
+use super::report::{self};
+use super::sizing::{ClassLoad, Standing, Stuck, Trace, View, legs, size};
 use super::{ModelDecision, ModelSignals, VariantSignals};
-use crate::capacities::{Allowance, Book, Care, Known, Question};
-use crate::capacity::Terms;
-use crate::decision::{Hold, Reason};
+use crate::capacities::{Allowance, Book, Care};
+use crate::decision::Hold;
 use crate::demand::{Demand, Meter};
 use crate::forecast::forecast;
-use crate::guard::{Bounds, Guard, Guarded};
-use crate::hpa::quantise;
+use crate::guard::Guard;
 use crate::mix::Mix;
 use crate::plan::Load;
-use crate::policy::{SloTargets, Windows};
+use crate::policy::Windows;
 use crate::shares::{MergedDemand, Silent};
 use crate::signals::{Backlog, Totals};
 use crate::startup::StartTimes;
@@ -30,7 +25,7 @@ use crate::startup::StartTimes;
 #[derive(Clone, Debug)]
 pub struct ModelController {
     pub(super) policy: ModelPolicy,
-    care: Care,
+    pub(super) care: Care,
     pub(super) classes: Vec<ClassState>,
     pub(super) variants: Vec<VariantState>,
     /// The variants of each leg, in the order in which they are filled.
@@ -347,7 +342,7 @@ impl ModelController {
     }
 
     /// The start-up time of a variant: told, or learned.
-    fn startup_of(&self, index: usize) -> Duration {
+    pub(super) fn startup_of(&self, index: usize) -> Duration {
         let Some(variant) = self.policy.variants.get(index) else {
             return Duration::ZERO;
         };
@@ -407,49 +402,6 @@ impl ModelController {
         )
     }
 
-    /// What is known of each variant's capacity.
-    fn standings(
-        &mut self,
-        seen: &Seen,
-        demand_known: bool,
-        startup: Duration,
-        allowance: &mut Allowance,
-    ) -> Vec<Standing> {
-        let window = Windows::of(startup).slow / 2;
-        let (policy, care, now) = (&self.policy, self.care, seen.now);
-        let mixes: Vec<(Role, Vec<Mix>)> = [Role::Both, Role::Prefill, Role::Decode]
-            .into_iter()
-            .filter(|&role| policy.variants.iter().any(|variant| variant.role == role))
-            .map(|role| {
-                (
-                    role,
-                    seen.classes
-                        .iter()
-                        .map(|class| part(role, &class.mix))
-                        .collect(),
-                )
-            })
-            .collect();
-        let mut standings = vec![Standing::default(); self.variants.len()];
-        // Where not all can be computed, those computed longest ago go first.
-        let mut turns: Vec<usize> = (0..standings.len()).collect();
-        turns.sort_by_key(|&index| self.variants[index].computed());
-        for index in turns {
-            let (variant, state) = (&policy.variants[index], &mut self.variants[index]);
-            let mixes = mixes.iter().find(|(role, _)| *role == variant.role);
-            let consultation = Consultation {
-                now,
-                seen: &seen.variants[index],
-                demand_known,
-                mixes: mixes.map_or(&[], |(_, mixes)| mixes),
-                window,
-                care,
-            };
-            standings[index] = consultation.standing(policy, variant, state, allowance);
-        }
-        standings
-    }
-
     fn reorder(&mut self, standings: &[Standing], loads: Option<&[ClassLoad]>) {
         for leg in &mut self.legs {
             if let Some(prices) =
@@ -482,172 +434,6 @@ impl ModelController {
             Trace::Woken
         })
     }
-
-    /// What is done of what is wanted: guards, silent pickers, zero, the autoscaler's dead band, budgets.
-    fn conclude(
-        &mut self,
-        seen: &Seen,
-        previous: &[u32],
-        stuck: &[Option<Stuck>],
-        zero: Option<Duration>,
-        sizing: Sizing,
-    ) -> Outcome {
-        let now = seen.now;
-        let Sizing {
-            mut wanted,
-            mut reasons,
-            ..
-        } = sizing;
-        let mut guarded = Vec::new();
-        let mut counts = Vec::new();
-        for (index, wanted) in wanted.iter_mut().enumerate() {
-            if !seen.silent.is_empty() {
-                // Too little is seen, and the guard shall not remember it as the need: else its time is over the moment a
-                // silent picker's pod is gone.
-                wanted.count = wanted.count.max(previous[index]);
-            }
-            let (count, by) = self.guarded(now, index, previous[index], wanted, zero);
-            if let Some(stuck) = stuck[index] {
-                wanted.reasons.push(Reason::Pending {
-                    pods: stuck.pods,
-                    quota: stuck.quota,
-                    since: stuck.since,
-                });
-            }
-            wanted.reasons.extend(by.map(Reason::Guard));
-            guarded.push(by);
-            counts.push(count);
-        }
-        if let Some(unheard) = seen.silent.iter().map(|silent| silent.unheard).max() {
-            let pickers = u32::try_from(seen.silent.len()).unwrap_or(u32::MAX);
-            reasons.push(Reason::Silent { pickers, unheard });
-            for (count, &previous) in counts.iter_mut().zip(previous) {
-                *count = previous.max(*count);
-            }
-        }
-        reasons.extend(zero.map(|idle| Reason::Zero { idle }));
-        for (index, count) in counts.iter_mut().enumerate() {
-            *count = self.told(index, *count, &seen.variants[index], &mut wanted[index]);
-        }
-        let order: Vec<usize> = self.legs.iter().flatten().copied().collect();
-        let unlimited = counts.clone();
-        if let Some(budget) = budget::fit(&self.policy, &order, previous, &mut counts) {
-            for ((wanted, &count), &before) in wanted.iter_mut().zip(&counts).zip(&unlimited) {
-                if count < before {
-                    let wanted_count = before;
-                    wanted.reasons.push(Reason::Budget {
-                        wanted: wanted_count,
-                        budget,
-                    });
-                }
-            }
-        }
-        for (state, &count) in self.variants.iter_mut().zip(&counts) {
-            state.wanted = Some(count);
-        }
-        let startups = (0..counts.len())
-            .map(|index| self.startup_of(index))
-            .collect();
-        Outcome {
-            previous: previous.to_vec(),
-            counts,
-            wanted,
-            guarded,
-            startups,
-            reasons,
-        }
-    }
-
-    /// What the variant's guard lets happen now.
-    fn guarded(
-        &mut self,
-        now: Duration,
-        index: usize,
-        previous: u32,
-        wanted: &Wanted,
-        zero: Option<Duration>,
-    ) -> (u32, Option<Guarded>) {
-        let variant = &self.policy.variants[index];
-        let startup = self.startup_of(index);
-        let bounds = Bounds::new(variant.min, variant.max, startup, &self.policy.behavior);
-        let guard = &mut self.variants[index].guard;
-        if zero.is_some() {
-            // The idle time has been guard enough; the guard still learns what is wanted.
-            guard.apply(&bounds, now, previous, 0, 0);
-            return (0, None);
-        }
-        guard.apply(&bounds, now, previous, wanted.count, wanted.relaxed)
-    }
-
-    /// The count as the autoscaler that carries it out must be told it.
-    fn told(&self, index: usize, count: u32, seen: &VariantSignals, wanted: &mut Wanted) -> u32 {
-        let variant = &self.policy.variants[index];
-        let Some(tolerance) = variant.quantise else {
-            return count;
-        };
-        let told = quantise(count, seen.replicas.existing(), tolerance, variant.max);
-        let told = told.clamp(variant.min, variant.max.max(variant.min));
-        if told != count {
-            wanted.reasons.push(Reason::DeadBand { wanted: count });
-        }
-        told
-    }
-}
-
-/// What the capacities of one variant are asked for.
-struct Consultation<'a> {
-    now: Duration,
-    seen: &'a VariantSignals,
-    demand_known: bool,
-    mixes: &'a [Mix],
-    window: Duration,
-    care: Care,
-}
-
-impl Consultation<'_> {
-    fn standing(
-        &self,
-        policy: &ModelPolicy,
-        variant: &VariantPolicy,
-        state: &mut VariantState,
-        allowance: &mut Allowance,
-    ) -> Standing {
-        match self.consult(policy, variant, state, allowance) {
-            Ok(known) => Standing {
-                known: Some(known),
-                hold: None,
-            },
-            Err(hold) => Standing {
-                known: (state.books.iter())
-                    .map(|book| book.last_known(self.now))
-                    .collect(),
-                hold: Some(hold),
-            },
-        }
-    }
-
-    fn consult(
-        &self,
-        policy: &ModelPolicy,
-        variant: &VariantPolicy,
-        state: &mut VariantState,
-        allowance: &mut Allowance,
-    ) -> Result<Vec<Known>, Hold> {
-        let model = sizable(self.seen, self.demand_known, self.mixes)?;
-        let each = state.books.iter_mut().zip(&policy.classes).zip(self.mixes);
-        each.map(|((book, class), mix)| {
-            let terms = Terms::new(target(variant.role, class.slo), &policy.behavior);
-            let question = Question {
-                now: self.now,
-                model,
-                mix,
-                terms: &terms,
-                kv_tokens: self.seen.kv_tokens,
-            };
-            book.consult(&question, self.window, self.care, allowance)
-        })
-        .collect()
-    }
 }
 
 impl ClassState {
@@ -668,7 +454,7 @@ impl VariantState {
     }
 
     /// When the capacity that was computed longest ago was; `None` where one never was.
-    fn computed(&self) -> Option<Duration> {
+    pub(super) fn computed(&self) -> Option<Duration> {
         self.books.iter().map(Book::computed).min().flatten()
     }
 }
@@ -706,47 +492,6 @@ fn total_queued(classes: &[ClassSeen]) -> Backlog {
     let mut total = Backlog::default();
     classes.iter().for_each(|class| total += class.queued);
     total
-}
-
-/// What a replica of `role` sees of the requests.
-fn part(role: Role, mix: &Mix) -> Mix {
-    match role {
-        Role::Both => mix.clone(),
-        Role::Prefill => mix.prompts_only(),
-        Role::Decode => mix.answers_only(),
-    }
-}
-
-/// The part of the objective that a replica of `role` answers for; the other is never missed.
-fn target(role: Role, slo: SloTargets) -> SloTargets {
-    const NEVER_MISSED_MS: f64 = 1e12;
-    match role {
-        Role::Both => slo,
-        Role::Prefill => SloTargets {
-            tpot_ms: NEVER_MISSED_MS,
-            ..slo
-        },
-        Role::Decode => SloTargets {
-            ttft_ms: NEVER_MISSED_MS,
-            ..slo
-        },
-    }
-}
-
-/// The model to size by, if the signals allow sizing at all.
-fn sizable<'a>(
-    seen: &'a VariantSignals,
-    demand_known: bool,
-    mixes: &[Mix],
-) -> Result<&'a dyn crate::latency::Latency, Hold> {
-    let model = seen.model.as_deref().ok_or(Hold::NoModel)?;
-    match model.state() {
-        State::Prior => Err(Hold::Prior),
-        State::Stale => Err(Hold::Stale),
-        State::Warming | State::Trained if !demand_known => Err(Hold::NoDemand),
-        State::Warming | State::Trained if mixes.iter().any(Mix::is_empty) => Err(Hold::NoMix),
-        State::Warming | State::Trained => Ok(model),
-    }
 }
 
 #[cfg(test)]

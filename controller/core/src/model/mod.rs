@@ -14,6 +14,7 @@
 
 mod activity;
 mod budget;
+mod conclude;
 mod controller;
 mod decision;
 mod policy;
@@ -22,6 +23,7 @@ mod report;
 mod saved;
 mod signals;
 mod sizing;
+mod standing;
 
 pub use controller::ModelController;
 pub(crate) use controller::{ClassSeen, Seen};

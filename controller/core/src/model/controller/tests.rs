@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use predictor::State;
 use proptest::prelude::*;
 
-use super::super::{Evidence, ModelKey, Priorities, SloClass, VariantDecision};
+use super::super::{
+    Evidence, ModelKey, Priorities, Role, SloClass, VariantDecision, VariantPolicy,
+};
 use super::*;
 use crate::closed_form::{ENGINE, Engine};
 use crate::decision::Basis;
 use crate::hpa::{Tolerance, desired};
 use crate::mix::Sample;
+use crate::policy::SloTargets;
 use crate::shares::{Band, Samples, Shape};
 use crate::signals::{Replicas, Volume};
 
