@@ -19,9 +19,6 @@ struct Page {
     kv_blocks: Option<u32>,
 }
 
-/// Older vLLM's name of the cache utilisation.
-const OLD_KV_USAGE: &str = "vllm:gpu_cache_usage_perc";
-
 /// Reads a metrics page; `None` when it has none of the wanted metrics, so that another server's page is
 /// an error and not an idle engine.
 pub fn parse(page: &[u8], at: Duration) -> Option<Scraped> {
@@ -56,7 +53,7 @@ impl Page {
             add(&mut self.waiting, value(rest));
         } else if is(vllm::RUNNING) {
             add(&mut self.running, value(rest));
-        } else if is(vllm::KV_USAGE) || (is(OLD_KV_USAGE) && self.kv_utilization.is_none()) {
+        } else if is(vllm::KV_USAGE) || (is(vllm::OLD_KV_USAGE) && self.kv_utilization.is_none()) {
             if let Some(value) = value(rest) {
                 self.kv_utilization =
                     Some(self.kv_utilization.map_or(value, |known| known.max(value)));

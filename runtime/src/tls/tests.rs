@@ -128,6 +128,27 @@ async fn a_required_certificate_must_come_from_the_authority() {
     assert!(exchange(&tls, client(&trusted, None)).await.is_err());
 }
 
+#[tokio::test]
+async fn a_server_follows_the_authorities_that_it_was_given() {
+    let (first, second) = (authority(), authority());
+    let roots = first.client_roots().unwrap();
+    let tls = ServerTls::issued(&first, &names(), Clock::start())
+        .unwrap()
+        .with_client_auth(ClientAuth::Required(roots.clone()))
+        .unwrap();
+    let own = |of: &CertificateAuthority| of.issue_client("replica", now_ms()).unwrap();
+    let (old, new) = (own(&first), own(&second));
+    let accepts = async |own: &Credentials| {
+        let connector = client(&first.bundle(), Some(own));
+        exchange(&tls, connector).await.is_ok()
+    };
+    assert!(accepts(&old).await && !accepts(&new).await);
+    roots.replace(&second.bundle()).unwrap();
+    assert!(!accepts(&old).await && accepts(&new).await);
+    assert!(roots.replace("no certificate").is_err());
+    assert!(accepts(&new).await, "those before stay");
+}
+
 #[test]
 fn a_serving_certificate_is_not_a_client_certificate() {
     let ours = authority();
