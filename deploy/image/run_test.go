@@ -226,7 +226,7 @@ func TestTheChartsControllerAnswersItsProbesAndFindsTheAPIServerByName(t *testin
 	one := podOf(t, rendered(t), "headroom", "headroom-controller", server)
 	_, ended := one.start(t, one.args...)
 	until(t, ended, "/livez", func() error { return get("https://127.0.0.1:6443/livez") })
-	server.awaits(t, ended, "/apis/coordination.k8s.io/v1/namespaces/headroom/leases")
+	server.awaits(t, ended, "/apis/headroom.dev/v1alpha1/modelscalers")
 }
 
 func TestWithoutAClusterTheErrorSaysWhereOneWasLookedFor(t *testing.T) {

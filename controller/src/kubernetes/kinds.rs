@@ -168,6 +168,7 @@ impl Kinds {
 
     /// Asks discovery until the kind is there, then passes its changes on.
     async fn look(self, key: GroupKind, kind: GroupVersionKind) {
+        let mut told = String::new();
         let found = loop {
             let pause = match discovery::pinned_kind(&self.shared.client, &kind).await {
                 Ok(found) => break found,
@@ -177,7 +178,11 @@ impl Kinds {
                 }
                 // Nothing is decided before this is known.
                 Err(error) => {
-                    tracing::warn!(%error, kind = kind.kind, "discovery does not answer");
+                    let error = error.to_string();
+                    if error != told {
+                        tracing::warn!(%error, kind = kind.kind, "discovery does not answer");
+                    }
+                    told = error;
                     SOON
                 }
             };
