@@ -15,6 +15,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::Context as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
 use runtime::Clock;
 use serde::Serialize;
 
@@ -167,9 +169,20 @@ async fn examine(args: &Args) -> anyhow::Result<Vec<Check>> {
             .because(error)
             .advice("set KUBECONFIG, or choose a context that works")
     };
-    let client = kubernetes::client::connect()
+    let client = kubernetes::client::connect_impatiently()
         .await
         .map_err(|error| no_cluster(error.into()))?;
+    if let Some(namespace) = &args.namespace {
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        // Who may not look is told of more than this further on.
+        if matches!(namespaces.get_opt(namespace).await, Ok(None)) {
+            return Err(
+                Trouble::usage(format!("--namespace {namespace}: there is none"))
+                    .advice("see `kubectl get namespaces`")
+                    .into(),
+            );
+        }
+    }
     let told = args.controller_namespace.as_deref();
     let scope = Scope {
         namespace: args.namespace.clone(),

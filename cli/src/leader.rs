@@ -38,11 +38,14 @@ impl Controller {
 
     /// The one that leads: it holds the Lease, in the namespace `told` or found, `near` before others.
     pub(crate) async fn leading(told: Option<&str>, near: &str) -> anyhow::Result<Self> {
-        let client = kubernetes::client::connect().await.map_err(|error| {
-            Trouble::failed("no controller was found")
+        let client =
+            kubernetes::client::connect_impatiently()
+                .await
+                .map_err(|error| {
+                    Trouble::failed("no controller was found")
                 .because(error)
-                .advice("give the address of its admin page with --controller")
-        })?;
+                .advice("set KUBECONFIG, or give the address of its admin page with --controller")
+                })?;
         let found = tokio::time::timeout(TIMEOUT, home::namespace(&client, told, Some(near)));
         let namespace = found
             .await

@@ -33,9 +33,26 @@ pub enum ConnectError {
 /// # Errors
 /// [`ConnectError`], saying where a configuration was looked for or what is wrong with it.
 pub async fn connect() -> Result<Client, ConnectError> {
-    let config = Config::infer()
+    client(infer().await?)
+}
+
+/// The same, for a person who waits: an answer such as 503 is told at once and not asked for again.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_impatiently() -> Result<Client, ConnectError> {
+    let mut config = infer().await?;
+    config.default_retry = false;
+    client(config)
+}
+
+async fn infer() -> Result<Config, ConnectError> {
+    Config::infer()
         .await
-        .map_err(|error| ConnectError::Configuration(Box::new(error)))?;
+        .map_err(|error| ConnectError::Configuration(Box::new(error)))
+}
+
+fn client(config: Config) -> Result<Client, ConnectError> {
     let url = config.cluster_url.to_string();
     Client::try_from(config).map_err(|source| ConnectError::Client {
         url,

@@ -42,8 +42,11 @@ and there:
 README's installation needs no image and no further CRD here, but servers of that name first:
   kubectl create namespace inference
   sed 's/: sim\b/: vllm-llama/g; s/: default/: inference/' tests/cluster/examples/simulator.yaml | kubectl apply -f -
-and the name server, which Services are found by, and one Envoy only (two in one network collide): add to its helm install
-  --set poolDefaults.proxy.resolvers[0].address=${dns%:*},poolDefaults.proxy.resolvers[0].port=${dns##*:},poolDefaults.proxy.replicas=1
+and the name server, which Services are found by: add to its helm install
+  --set poolDefaults.proxy.resolvers[0].address=${dns%:*},poolDefaults.proxy.resolvers[0].port=${dns##*:}
+Requests go to a pod's address (there is no port-forward here):
+  curl http://\$(kubectl -n inference get pod -l headroom.dev/proxy-of=llama -o jsonpath={.items[0].status.podIP}):8081/v1/completions \\
+    -H 'content-type: application/json' -d '{"model": "meta-llama/Llama-3.1-8B", "prompt": "Hello", "max_tokens": 16}'
 Logs of components and pods: $STATE/logs. Ctrl-C stops everything.
 TEXT
 while kill -0 "$cluster" 2>/dev/null; do wait "$cluster" || true; done

@@ -62,7 +62,7 @@ fn demand(facts: &Facts) -> Vec<Check> {
         if !troubles.is_empty() {
             return Check::wrong(DEMAND, format!("the controller does not hear all endpoint pickers of {model}: nothing is taken away for it"))
                 .by(troubles.join("; "))
-                .advice("see that the picker serves its admin port, that a NetworkPolicy lets the controller in, and that --epp-ca-file and --epp-token-file are those that the picker was given");
+                .advice("see that the picker runs (its log), that a NetworkPolicy lets the controller in, and that --epp-ca-file and --epp-token-file are those that the picker was given");
         }
         if source.starts_with("nothing tells") {
             return Check::wrong(DEMAND, format!("nothing tells the demand of {model}"))
@@ -146,7 +146,7 @@ fn api_service(facts: &Facts, name: &str, found: &APIService) -> Check {
         let evidence = format!("{}: {}", text(&condition.reason), text(&condition.message));
         return Check::wrong(API, format!("APIService {name} is not available"))
             .by(evidence)
-            .advice("see that controller pods are ready and that the API server reaches them (firewall, NetworkPolicy)");
+            .advice("just installed, it takes up to a minute; else see that controller pods are ready and that the API server reaches them (firewall, NetworkPolicy)");
     }
     let Some(spec) = &found.spec else {
         return Check::wrong(API, format!("APIService {name} has no spec"));

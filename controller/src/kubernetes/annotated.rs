@@ -126,6 +126,17 @@ pub(super) fn pool_of<'a>(
     (found.map(|pool| pool.name.to_string()), found)
 }
 
+/// The InferencePools of a namespace that has some, if none of them is called `name`.
+pub(super) fn others<'a>(
+    pools: &'a [KnownPool],
+    namespace: &str,
+    name: &str,
+) -> Option<Vec<&'a str>> {
+    let here = pools.iter().filter(|pool| *pool.namespace == *namespace);
+    let names: Vec<&str> = here.map(|pool| &*pool.name).collect();
+    (!names.is_empty() && !names.contains(&name)).then_some(names)
+}
+
 /// The models that annotations ask for, not yet validated, by key. What belongs to no model goes to `findings`.
 pub(super) fn models(
     hpas: &[Arc<Hpa>],

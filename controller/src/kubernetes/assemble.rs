@@ -63,6 +63,7 @@ impl Assembler {
         let scaled = conflicts::by_target(&inputs.hpas);
         for spec in models.values_mut() {
             attach(spec, &scaled);
+            spec.findings.extend(no_such_pool(spec, &pools));
         }
         let mut models = self.valid(models, &mut findings);
         conflicts::judge(&mut models, &inputs.hpas, &scaled);
@@ -177,6 +178,18 @@ fn asked_by(scaler: &Scaler, pools: &[KnownPool]) -> ModelSpec {
         source: scaler.source.clone(),
         findings: Vec::new(),
     }
+}
+
+/// A pool need not be an InferencePool; where there are some, a name that none has is likely a slip.
+fn no_such_pool(spec: &ModelSpec, pools: &[KnownPool]) -> Option<Finding> {
+    let (name, namespace) = (spec.pool.as_deref()?, &spec.key.namespace);
+    let others = annotated::others(pools, namespace, name)?.join(", ");
+    let message = format!(
+        "no InferencePool of namespace {namespace} is called {name}; there is {others}: name one of them, or label the pods of its endpoint picker with {}: {name}",
+        names::label::POOL
+    );
+    let finding = Finding::new(Topic::Target, "PoolNotFound", &spec.source, message);
+    Some(finding.noted())
 }
 
 /// Annotations for a model that a ModelScaler sizes.

@@ -366,6 +366,25 @@ fn kedas_hpa_does_not_keep_a_variant_from_zero() {
 }
 
 #[test]
+fn a_pool_that_is_not_there_is_told_with_those_that_are() {
+    let told = |name: &str| {
+        let inputs = Inputs {
+            scalers: vec![Arc::new(scaler(json!({"pool": name})))],
+            pools: vec![pool("llama", json!({}))],
+            ..Inputs::default()
+        };
+        let spec = Arc::clone(&assembled(&inputs).models[0]);
+        let found = spec
+            .findings
+            .iter()
+            .find(|one| one.reason == "PoolNotFound");
+        found.map(|one| one.message.clone())
+    };
+    assert_eq!(told("llama"), None);
+    assert!(told("lama").unwrap().contains("there is llama"));
+}
+
+#[test]
 fn annotated_limits_narrow_the_hpas_too() {
     let annotations = json!({"headroom.dev/model": "llama", "headroom.dev/max-replicas": "5"});
     let inputs = Inputs {

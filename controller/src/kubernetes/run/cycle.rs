@@ -19,7 +19,7 @@ use super::metrics::Shown;
 use super::publish::{carried, publish};
 use super::signals::{classes, signals, unread};
 use crate::kubernetes::annotated::TargetKey;
-use crate::kubernetes::demand::{Gathering, Known};
+use crate::kubernetes::demand::{Gathering, Known, Source};
 use crate::kubernetes::models::{ModelSpec, Snapshot};
 use crate::kubernetes::models_from_pickers::InUse;
 use crate::kubernetes::objects::Followed;
@@ -302,6 +302,15 @@ fn notes(known: &Known) -> Vec<String> {
         notes.push(format!(
             "the pool also serves {}: its demand is counted for each",
             others.join(", ")
+        ));
+    }
+    if let Some(pool) = known
+        .pool
+        .as_ref()
+        .filter(|_| known.source != Source::Pickers)
+    {
+        notes.push(format!(
+            "no endpoint picker of Headroom's picks for pool {pool}"
         ));
     }
     let troubles = known.troubles.iter();

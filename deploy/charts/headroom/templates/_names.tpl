@@ -40,6 +40,7 @@ app.kubernetes.io/component: controller
 {{- $_ := set $pool "tls_secret" (printf "%s-epp-tls" $pool.name) -}}
 {{- if eq $.Values.tls.mode "secret" }}{{ $_ := set $pool "tls_secret" (required "tls.secretName is empty: tls.mode secret needs the name of the Secret that has tls.crt, tls.key and ca.crt" $.Values.tls.secretName) }}{{ end -}}
 {{- include "headroom.pool.check" $pool -}}
+{{- range $pools }}{{ if and (eq .name $pool.name) (eq .namespace $pool.namespace) }}{{ fail (printf "pools: %s is there twice in namespace %s: the later entry would take the earlier one's place; give it another name" .name .namespace) }}{{ end }}{{ end -}}
 {{- $pools = append $pools $pool -}}
 {{- end -}}
 {{- dict "pools" $pools | toJson -}}
