@@ -137,7 +137,7 @@ pub(super) struct Limits {
     #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
     pub(super) max_request_bytes: usize,
     /// Request bodies that are arriving take at most this together: bytes, or a size such as 256MiB. Beyond it requests are
-    /// refused with 503: this picker holds all that it can.
+    /// refused with 429: this picker holds all that it can.
     #[arg(long, default_value = "1GiB", value_name = "SIZE", value_parser = llmd::parse_size)]
     pub(super) max_arriving_bytes: usize,
     /// Largest gRPC message: bytes, or a size such as 25MiB.
