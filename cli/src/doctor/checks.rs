@@ -1,6 +1,7 @@
 //! What the facts mean, link by link.
 
 use controller::kubernetes::apiservice::{foreign, name_of};
+use controller::kubernetes::demand::Source;
 use controller::kubernetes::explain::Explanation;
 use controller::kubernetes::models::{Finding, Topic};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
@@ -51,7 +52,7 @@ fn demand(facts: &Facts) -> Vec<Check> {
             .collect();
         let (source, troubles) = match explanation.notes.split_first() {
             Some((source, rest)) => (source.as_str(), rest),
-            None => ("nothing tells the demand", &[][..]),
+            None => ("", &[][..]),
         };
         let troubles: Vec<String> = troubles
             .iter()
@@ -64,7 +65,7 @@ fn demand(facts: &Facts) -> Vec<Check> {
                 .by(troubles.join("; "))
                 .advice("see that the picker runs (its log), that a NetworkPolicy lets the controller in, and that --epp-ca-file and --epp-token-file are those that the picker was given");
         }
-        if source.starts_with("nothing tells") {
+        if source.is_empty() || source == Source::None.to_string() {
             return Check::wrong(DEMAND, format!("nothing tells the demand of {model}"))
                 .by(source)
                 .advice("label the pods of `headroom epp` with the pool, or give the controller --prometheus-url");

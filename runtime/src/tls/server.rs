@@ -39,10 +39,10 @@ pub enum ClientAuth {
     Required(ClientRoots),
 }
 
-/// One server's TLS. Clones share the certificate in force.
+/// One server's TLS. Clones share the certificate in force, and whose certificates it takes.
 #[derive(Clone)]
 pub struct ServerTls {
-    config: Arc<ServerConfig>,
+    config: Arc<ArcSwap<ServerConfig>>,
     serving: Arc<Serving>,
     source: Arc<Mutex<Source>>,
 }
@@ -135,7 +135,7 @@ impl ServerTls {
             credentials: Mutex::new(credentials),
         });
         Ok(Self {
-            config: configure(&serving, Arc::new(NoClientAuth))?,
+            config: Arc::new(ArcSwap::new(configure(&serving, ClientAuth::None)?)),
             serving,
             source: Arc::new(Mutex::new(source)),
         })
@@ -146,15 +146,19 @@ impl ServerTls {
     /// # Errors
     /// [`TlsError::Serving`] when rustls refuses the combination.
     pub fn with_client_auth(self, clients: ClientAuth) -> Result<Self, TlsError> {
-        let verifier: Arc<dyn ClientCertVerifier> = match clients {
-            ClientAuth::None => Arc::new(NoClientAuth),
-            ClientAuth::Asked => Arc::new(AskOnly(provider())),
-            ClientAuth::Required(roots) => roots.verifier(),
-        };
         Ok(Self {
-            config: configure(&self.serving, verifier)?,
+            config: Arc::new(ArcSwap::new(configure(&self.serving, clients)?)),
             ..self
         })
+    }
+
+    /// Asks clients so from now on, on this one and its clones; connections that there are go on.
+    ///
+    /// # Errors
+    /// [`TlsError::Serving`] when rustls refuses the combination; clients are asked as before.
+    pub fn replace_client_auth(&self, clients: ClientAuth) -> Result<(), TlsError> {
+        self.config.store(configure(&self.serving, clients)?);
+        Ok(())
     }
 
     /// Takes certificates from `authority` from now on, beginning at once. For servers that were [issued](Self::issued)
@@ -241,7 +245,7 @@ impl ServerTls {
 
     /// The configuration, for servers that make their own handshakes.
     pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+        self.config.load_full()
     }
 
     /// Does the handshake on a new connection.
@@ -276,15 +280,17 @@ pub(super) fn renewal_due(credentials: &Credentials, now_ms: u64) -> Result<bool
     Ok(now_ms.saturating_add(ends.saturating_sub(begins) / 3) >= ends)
 }
 
-fn configure(
-    serving: &Arc<Serving>,
-    clients: Arc<dyn ClientCertVerifier>,
-) -> Result<Arc<ServerConfig>, TlsError> {
+fn configure(serving: &Arc<Serving>, clients: ClientAuth) -> Result<Arc<ServerConfig>, TlsError> {
+    let verifier: Arc<dyn ClientCertVerifier> = match clients {
+        ClientAuth::None => Arc::new(NoClientAuth),
+        ClientAuth::Asked => Arc::new(AskOnly(provider())),
+        ClientAuth::Required(roots) => roots.verifier(),
+    };
     let resolver: Arc<dyn ResolvesServerCert> = Arc::<Serving>::clone(serving);
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Serving)?
-        .with_client_cert_verifier(clients)
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(resolver);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))

@@ -131,10 +131,10 @@ async fn a_required_certificate_must_come_from_the_authority() {
 #[tokio::test]
 async fn a_server_follows_the_authorities_that_it_was_given() {
     let (first, second) = (authority(), authority());
-    let roots = first.client_roots().unwrap();
+    let required = |of: &CertificateAuthority| ClientAuth::Required(of.client_roots().unwrap());
     let tls = ServerTls::issued(&first, &names(), Clock::start())
         .unwrap()
-        .with_client_auth(ClientAuth::Required(roots.clone()))
+        .with_client_auth(required(&first))
         .unwrap();
     let own = |of: &CertificateAuthority| of.issue_client("replica", now_ms()).unwrap();
     let (old, new) = (own(&first), own(&second));
@@ -143,9 +143,9 @@ async fn a_server_follows_the_authorities_that_it_was_given() {
         exchange(&tls, connector).await.is_ok()
     };
     assert!(accepts(&old).await && !accepts(&new).await);
-    roots.replace(&second.bundle()).unwrap();
+    tls.clone().replace_client_auth(required(&second)).unwrap();
     assert!(!accepts(&old).await && accepts(&new).await);
-    assert!(roots.replace("no certificate").is_err());
+    assert!(ClientRoots::from_pem("no certificate").is_err());
     assert!(accepts(&new).await, "those before stay");
 }
 

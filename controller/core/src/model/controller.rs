@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::activity::Activity;
 use super::policy::{ModelPolicy, Startup};
 use super::ranking::{prices, rank, rerank};
-use super::report::{self};
+use super::report;
 use super::sizing::{ClassLoad, Standing, Stuck, Trace, View, legs, size};
 use super::{ModelDecision, ModelSignals, VariantSignals};
 use crate::capacities::{Allowance, Book, Care};

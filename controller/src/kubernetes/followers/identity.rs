@@ -36,18 +36,16 @@ pub fn server(
     clock: Clock,
     tasks: &Tasks,
 ) -> Result<ServerTls, IdentityError> {
-    let (issued, roots) = {
-        let authority = authority.borrow_and_update();
-        let issued = ServerTls::issued(&authority, &[NAME.to_owned()], clock)?;
-        (issued, authority.client_roots()?)
-    };
-    let tls = issued.with_client_auth(ClientAuth::Required(roots.clone()))?;
+    let first = authority.borrow_and_update().clone();
+    let issued = ServerTls::issued(&first, &[NAME.to_owned()], clock)?;
+    let tls = issued.with_client_auth(ClientAuth::Required(first.client_roots()?))?;
     let serving = tls.clone();
     tasks.spawn(async move {
         while authority.changed().await.is_ok() {
             let next = authority.borrow_and_update().clone();
-            let renewed = roots
-                .replace(&next.bundle())
+            let renewed = next
+                .client_roots()
+                .and_then(|roots| serving.replace_client_auth(ClientAuth::Required(roots)))
                 .and_then(|()| serving.issue_from(&next));
             if let Err(error) = renewed {
                 tracing::error!(%error, "replicas do not know each other by the new authority");
