@@ -34,9 +34,20 @@ pub struct Request {
     pub ttl: Option<Duration>,
     /// The proxy's choice of endpoints, `ip:port` each (only the IP part counts); `None` = all.
     pub subset: Option<Vec<String>>,
+    /// The session it belongs to, as `session-id-producer` reads it; `None` = none was told.
+    pub session: Option<Arc<str>>,
+    /// Values of those headers that the configuration reads ([`crate::config::Config::headers_in_use`]), names in
+    /// lower case.
+    pub headers: Vec<(Arc<str>, String)>,
 }
 
 impl Request {
+    /// The value of a header that the configuration reads; `name` in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut named = self.headers.iter().filter(|(known, _)| &**known == name);
+        named.next().map(|(_, value)| value.as_str())
+    }
+
     /// Whether the request may be refused for its SLO: negative priority, or an objective with `shed: true`.
     pub fn sheddable(&self) -> bool {
         self.priority < 0 || self.shed
@@ -60,6 +71,8 @@ impl Default for Request {
             bytes: 0,
             ttl: None,
             subset: None,
+            session: None,
+            headers: Vec::new(),
         }
     }
 }

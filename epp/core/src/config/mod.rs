@@ -242,6 +242,11 @@ impl Config {
         self.flow.clone().or_else(held)
     }
 
+    /// Headers of requests that a part of this configuration reads, in lower case, each once.
+    pub fn headers_in_use(&self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+
     /// Whether any part of this configuration reads engines' metrics.
     pub fn reads_metrics(&self) -> bool {
         let utilization = |detector: &Detector| matches!(detector, Detector::Utilization { .. });

@@ -1,0 +1,172 @@
+//! Plugin types under llm-d's names, with typed parameters and llm-d's defaults.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::{ConfigError, from_yaml};
+
+mod admit;
+mod data;
+mod flow;
+mod producer;
+mod schedule;
+
+pub use admit::SloAdmitter;
+pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
+pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
+pub use producer::{InflightLoadProducer, PredictedLatencyProducer, PrefixProducer, TokenProducer};
+pub use schedule::{
+    LatencyScorer, PickerParameters, PredictedTtftScorer, PrefixCacheScorer, Strategy,
+};
+
+/// What a plugin can be referred to as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Discovery,
+    Parser,
+    Producer,
+    Scorer,
+    Picker,
+    ProfileHandler,
+    Source,
+    Extractor,
+    Detector,
+    Fairness,
+    Ordering,
+    UsageLimit,
+    Admitter,
+}
+
+impl Role {
+    /// As an error calls it.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::Discovery => "discovery plugin",
+            Self::Parser => "parser",
+            Self::Producer => "data producer",
+            Self::Scorer => "scorer",
+            Self::Picker => "picker",
+            Self::ProfileHandler => "profile handler",
+            Self::Source => "data source",
+            Self::Extractor => "extractor",
+            Self::Detector => "saturation detector",
+            Self::Fairness => "fairness policy",
+            Self::Ordering => "ordering policy",
+            Self::UsageLimit => "usage limit policy",
+            Self::Admitter => "admitter",
+        }
+    }
+}
+
+/// Declares [`Plugin`]: variant, parameter type, type name, role.
+macro_rules! plugins {
+    ($($variant:ident($parameters:ty) = $type_name:literal, $role:ident;)*) => {
+        /// A plugin of a known type with its parameters.
+        #[derive(Clone, Debug, PartialEq)]
+        pub(crate) enum Plugin { $($variant($parameters)),* }
+
+        /// Every plugin type that is built.
+        pub const PLUGIN_TYPES: &[&str] = &[$($type_name),*];
+
+        impl Plugin {
+            /// Reads the parameters of a plugin of type `type_name`; `place` names it in errors.
+            pub(crate) fn parse(type_name: &str, parameters: &Value, place: &str) -> Result<Self, ConfigError> {
+                match type_name {
+                    $($type_name => Ok(Self::$variant(parameters_of(parameters, place)?)),)*
+                    _ => Err(ConfigError::unknown(place, "plugin type", type_name, PLUGIN_TYPES.iter().copied())),
+                }
+            }
+
+            pub(crate) fn role(&self) -> Role {
+                match self { $(Self::$variant(_) => Role::$role),* }
+            }
+
+            pub(crate) fn type_name(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $type_name),* }
+            }
+        }
+    };
+}
+
+plugins! {
+    FileDiscovery(FileDiscovery) = "file-discovery", Discovery;
+    OpenaiParser(NoParameters) = "openai-parser", Parser;
+    Prefix(PrefixProducer) = "approx-prefix-cache-producer", Producer;
+    InflightLoad(InflightLoadProducer) = "inflight-load-producer", Producer;
+    Token(TokenProducer) = "token-producer", Producer;
+    PredictedLatency(PredictedLatencyProducer) = "predicted-latency-producer", Producer;
+    PrefixScorer(PrefixCacheScorer) = "prefix-cache-scorer", Scorer;
+    QueueScorer(NoParameters) = "queue-scorer", Scorer;
+    KvScorer(NoParameters) = "kv-cache-utilization-scorer", Scorer;
+    LatencyScorer(LatencyScorer) = "latency-scorer", Scorer;
+    PredictedTtftScorer(PredictedTtftScorer) = "predicted-ttft-scorer", Scorer;
+    MaxScore(PickerParameters) = "max-score-picker", Picker;
+    Random(PickerParameters) = "random-picker", Picker;
+    WeightedRandom(PickerParameters) = "weighted-random-picker", Picker;
+    RoundRobin(PickerParameters) = "round-robin-picker", Picker;
+    SingleProfile(NoParameters) = "single-profile-handler", ProfileHandler;
+    MetricsSource(MetricsDataSource) = "metrics-data-source", Source;
+    CoreMetrics(CoreMetricsExtractor) = "core-metrics-extractor", Extractor;
+    Concurrency(ConcurrencyDetector) = "concurrency-detector", Detector;
+    Utilization(UtilizationDetector) = "utilization-detector", Detector;
+    GlobalStrict(NoParameters) = "global-strict-fairness-policy", Fairness;
+    Fcfs(NoParameters) = "fcfs-ordering-policy", Ordering;
+    StaticUsageLimit(StaticUsageLimit) = "static-usage-limit-policy", UsageLimit;
+    SloAdmitter(SloAdmitter) = "latency-slo-admitter", Admitter;
+}
+
+/// JSON is YAML: going through text lets the one strict reader name wrong fields here too.
+fn parameters_of<T: serde::de::DeserializeOwned + Default>(
+    value: &Value,
+    place: &str,
+) -> Result<T, ConfigError> {
+    if value.is_null() {
+        return Ok(T::default());
+    }
+    from_yaml(&value.to_string(), &format!("{place} parameters"))
+}
+
+/// Declares a strict parameter type whose absent fields take the values given.
+macro_rules! parameters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+        pub struct $name { $($(#[$field_doc])* pub $field: $kind,)* }
+
+        impl Default for $name {
+            fn default() -> Self { Self { $($field: $default,)* } }
+        }
+    };
+}
+
+use parameters;
+
+parameters! {
+    /// A plugin that takes no parameters.
+    NoParameters {}
+}
+
+/// A quantile of a prediction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantile {
+    /// Median.
+    #[default]
+    P50,
+    /// Nine in ten are faster.
+    P90,
+    /// 99 in a hundred are faster.
+    P99,
+}
+
+impl Quantile {
+    /// That quantile of a prediction, in milliseconds.
+    pub fn of(self, quantiles: &predictor::Quantiles) -> f64 {
+        f64::from(match self {
+            Self::P50 => quantiles.p50,
+            Self::P90 => quantiles.p90,
+            Self::P99 => quantiles.p99,
+        })
+    }
+}
