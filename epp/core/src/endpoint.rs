@@ -31,6 +31,8 @@ pub struct Endpoint {
     /// comes back starts from zero without the old streams driving its counters negative.
     pub load: Arc<Load>,
     scraped: ArcSwapOption<Scraped>,
+    lora: ArcSwapOption<Lora>,
+    attributes: ArcSwapOption<Vec<(Arc<str>, f64)>>,
 }
 
 impl Endpoint {
@@ -44,6 +46,8 @@ impl Endpoint {
     pub fn relabelled(&self, labels: BTreeMap<String, String>) -> Self {
         let twin = Self::with_load(&self.name, &self.address, labels, Arc::clone(&self.load));
         twin.scraped.store(self.scraped.load_full());
+        twin.lora.store(self.lora.load_full());
+        twin.attributes.store(self.attributes.load_full());
         twin
     }
 
@@ -62,7 +66,29 @@ impl Endpoint {
             labels,
             load,
             scraped: ArcSwapOption::empty(),
+            lora: ArcSwapOption::empty(),
+            attributes: ArcSwapOption::empty(),
         }
+    }
+
+    /// Stores which adapters the engine says it has loaded.
+    pub fn set_lora(&self, lora: Arc<Lora>) {
+        self.lora.store(Some(lora));
+    }
+
+    /// The adapters that the engine last told; `None` = it tells none.
+    pub fn lora(&self) -> Option<Arc<Lora>> {
+        self.lora.load_full()
+    }
+
+    /// Stores numbers told of the endpoint beside its metrics, by attribute key (custom metrics, GPU utilisation).
+    pub fn set_attributes(&self, attributes: Arc<Vec<(Arc<str>, f64)>>) {
+        self.attributes.store(Some(attributes));
+    }
+
+    /// The numbers last told, by attribute key.
+    pub fn attributes(&self) -> Option<Arc<Vec<(Arc<str>, f64)>>> {
+        self.attributes.load_full()
     }
 
     /// Stores what the endpoint's metrics said at `scraped.at`.
@@ -154,6 +180,17 @@ impl Scraped {
     pub fn kv_tokens(&self) -> Option<u64> {
         Some(u64::from(self.block_tokens?) * u64::from(self.kv_blocks?))
     }
+}
+
+/// LoRA adapters of an engine (`vllm:lora_requests_info`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lora {
+    /// Adapters that fit into a batch at once.
+    pub max: u32,
+    /// Adapters with a running request.
+    pub running: Vec<Arc<str>>,
+    /// Adapters with a waiting request.
+    pub waiting: Vec<Arc<str>>,
 }
 
 /// Live counters of one endpoint's life: moved at dispatch, first token, tokens and end of each stream.
