@@ -32,7 +32,7 @@ pub struct Endpoint {
     pub load: Arc<Load>,
     scraped: ArcSwapOption<Scraped>,
     lora: ArcSwapOption<Lora>,
-    attributes: ArcSwapOption<Vec<(Arc<str>, f64)>>,
+    attributes: ArcSwapOption<Attributes>,
 }
 
 impl Endpoint {
@@ -82,12 +82,12 @@ impl Endpoint {
     }
 
     /// Stores numbers told of the endpoint beside its metrics, by attribute key (custom metrics, GPU utilisation).
-    pub fn set_attributes(&self, attributes: Arc<Vec<(Arc<str>, f64)>>) {
+    pub fn set_attributes(&self, attributes: Arc<Attributes>) {
         self.attributes.store(Some(attributes));
     }
 
     /// The numbers last told, by attribute key.
-    pub fn attributes(&self) -> Option<Arc<Vec<(Arc<str>, f64)>>> {
+    pub fn attributes(&self) -> Option<Arc<Attributes>> {
         self.attributes.load_full()
     }
 
@@ -181,6 +181,9 @@ impl Scraped {
         Some(u64::from(self.block_tokens?) * u64::from(self.kv_blocks?))
     }
 }
+
+/// Numbers of an endpoint by attribute key.
+pub type Attributes = Vec<(Arc<str>, f64)>;
 
 /// LoRA adapters of an engine (`vllm:lora_requests_info`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -33,7 +33,7 @@ pub use decision::{Decision, Explanation};
 pub use demand::{DemandLedger, DemandTotals, MixSample, Totals};
 pub use director::{Director, Dispatch, Ticket, Verdict};
 pub use discovery_file::DiscoveryFile;
-pub use endpoint::{Endpoint, Load, LoadSnapshot, Lora, Scraped};
+pub use endpoint::{Attributes, Endpoint, Load, LoadSnapshot, Lora, Scraped};
 pub use flow::{BandDepth, QueueDepth};
 pub use in_flight::{Completion, End, InFlight, Unlearned};
 pub use objectives::{Objective, Objectives};
