@@ -1,15 +1,21 @@
 //! The picker's configuration: llm-d's `EndpointPickerConfig` YAML, validated, with defaults filled in.
 
+mod alias;
 mod build;
+mod catalogue;
 mod data_layer;
 mod detector;
 mod error;
+mod finding;
 mod flow;
+mod handler;
 mod plugin;
+mod position;
 mod preset;
 mod profile;
 mod raw;
 mod registry;
+mod stand_in;
 mod units;
 mod validate;
 
@@ -17,15 +23,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use error::ConfigError;
+pub use catalogue::{Stage, Status, TypeEntry, catalogue, plugin_type};
 pub(crate) use error::from_yaml;
+pub use error::{ConfigError, Problem};
+pub use finding::{Finding, Level};
 pub use plugin::{
     ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery,
     InflightLoadProducer, LatencyScorer, MetricsDataSource, NoParameters, PLUGIN_TYPES,
     PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
-    PrefixProducer, Quantile, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
-    UtilizationDetector,
+    PrefixProducer, Quantile, Role, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
+    UtilizationDetector, default_parameters,
 };
+pub use position::Position;
+pub use stand_in::StandIn;
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,8 +63,11 @@ pub struct Config {
     pub metrics: Option<Scrape>,
     /// Age from which a scrape no longer counts for scoring (flag `--metrics-staleness-threshold`).
     pub metrics_staleness: Duration,
-    /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
+    /// What was accepted and deserves a word at the start: stand-ins, deprecated names, what can never happen, plugins
+    /// that nothing uses. [`lint`] says more.
     pub warnings: Vec<String>,
+    /// What something simpler is done instead of, because it is not built.
+    pub stand_ins: Vec<StandIn>,
 }
 
 /// A metrics source and what is taken from it.
@@ -207,9 +220,14 @@ impl Config {
     /// Reads an `EndpointPickerConfig` document.
     ///
     /// # Errors
-    /// Anything unknown, misspelt, out of range or not built, with the nearest known names.
+    /// Anything unknown, misspelt or out of range, with its line and the nearest known names. With several mistakes,
+    /// the first.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
-        build::build(from_yaml(text, "config")?)
+        let (config, findings) = build::read(text);
+        let mut config = config.map_err(|errors| errors.first)?;
+        let warnings = findings.iter().filter(|finding| finding.level.is_warning());
+        config.warnings = warnings.map(Finding::to_string).collect();
+        Ok(config)
     }
 
     /// Holds requests for at most `ttl` while there is no endpoint; zero = refuses them at once. Without flow

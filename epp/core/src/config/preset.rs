@@ -40,6 +40,7 @@ impl Default for Config {
             metrics: Some(Scrape::default()),
             metrics_staleness: METRICS_STALENESS,
             warnings: Vec::new(),
+            stand_ins: Vec::new(),
         }
     }
 }

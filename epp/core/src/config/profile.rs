@@ -40,7 +40,9 @@ pub(super) fn profile(
             .get(&reference.plugin_ref)
             .map(|plugin| plugin.role())
         {
-            Some(role @ (Role::Picker | Role::Detector | Role::ProfileHandler)) => role,
+            Some(role @ (Role::Picker | Role::Detector | Role::Filter | Role::ProfileHandler)) => {
+                role
+            }
             _ => Role::Scorer,
         };
         let plugin = registry.find(&format!("{place}.pluginRef"), &reference.plugin_ref, role)?;

@@ -1,4 +1,4 @@
-//! Ranges of plugin parameters, and parameters of llm-d's that are not built here.
+//! Ranges of plugin parameters, and parameters of llm-d's that cannot be honoured.
 
 use super::error::ConfigError;
 use super::plugin::Plugin;
@@ -32,16 +32,9 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
         Plugin::InflightLoad(it) => {
             check.not_built("addEstimatedOutputTokens", it.add_estimated_output_tokens)
         }
-        Plugin::Token(it) => check.not_built("vllm", it.vllm.is_some()),
         Plugin::PredictedLatency(it) => {
             check.above_zero("sloBufferFactor", it.slo_buffer_factor)?;
-            span(&check.field("contextTTL"), &it.context_ttl)?;
-            check.not_built("endpointRoleLabel", !it.endpoint_role_label.is_empty())?;
-            check.not_built("useEncoderCacheFeatures", it.use_encoder_cache_features)?;
-            check.not_built(
-                "encoderCacheMatchInfoProducerName",
-                it.encoder_cache_match_info_producer_name.is_some(),
-            )
+            span(&check.field("contextTTL"), &it.context_ttl).map(|_| ())
         }
         Plugin::PrefixScorer(it) => {
             check.share("matchLengthWeight", it.match_length_weight)?;
@@ -68,16 +61,6 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
         Plugin::MetricsSource(it) => {
             let known = matches!(it.scheme.as_str(), "http" | "https");
             check.that("scheme", &it.scheme, known, "must be http or https")
-        }
-        Plugin::CoreMetrics(it) => {
-            let vllm = it.default_engine == "vllm";
-            check.that(
-                "defaultEngine",
-                &it.default_engine,
-                vllm,
-                "is not built; the engine known here is vllm",
-            )?;
-            check.not_built("engineConfigs", !it.engine_configs.is_empty())
         }
         Plugin::Concurrency(it) => {
             check.above_zero("maxConcurrency", f64::from(it.max_concurrency))?;

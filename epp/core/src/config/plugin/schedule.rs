@@ -56,7 +56,9 @@ parameters! {
 }
 
 /// Which headroom `latency-scorer` prefers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// The endpoint nearest its SLO: bin packing.

@@ -1,0 +1,141 @@
+//! Parameters of deprecated plugin types in the words of the types that took their place.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::error::{ConfigError, from_yaml};
+
+/// Old and new names of parameters: type, old, new.
+const PARAMETERS: &[(&str, &str, &str)] = &[(
+    "approx-prefix-cache-producer",
+    "blockSize",
+    "blockSizeTokens",
+)];
+
+/// The parameters of `type_name`, a deprecated type, for the type that it stands for.
+pub(super) fn translated(
+    type_name: &str,
+    parameters: &Value,
+    place: &str,
+) -> Result<Value, ConfigError> {
+    match type_name {
+        "by-label" => by_label(parameters, place),
+        // Ranks are endpoints of their own here, so that the first one's port needs no saying.
+        "data-parallel-profile-handler" => Ok(Value::Null),
+        _ => Ok(parameters.clone()),
+    }
+}
+
+/// The parameters with deprecated names replaced, and those names: old, new.
+pub(super) fn renamed(
+    type_name: &str,
+    parameters: &Value,
+) -> (Value, Vec<(&'static str, &'static str)>) {
+    let mut parameters = parameters.clone();
+    let mut found = Vec::new();
+    for &(of, old, new) in PARAMETERS {
+        let Some(fields) = parameters.as_object_mut().filter(|_| of == type_name) else {
+            continue;
+        };
+        if let Some(value) = fields.remove(old) {
+            fields.entry(new).or_insert(value);
+            found.push((old, new));
+        }
+    }
+    (parameters, found)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ByLabel {
+    label: String,
+    #[serde(default)]
+    valid_values: Vec<String>,
+    #[serde(default)]
+    allows_no_label: bool,
+}
+
+/// `by-label{label, validValues, allowsNoLabel}` as a label selector.
+fn by_label(parameters: &Value, place: &str) -> Result<Value, ConfigError> {
+    let by: ByLabel =
+        from_yaml(&parameters.to_string(), &format!("{place} parameters")).map_err(|error| {
+            ConfigError {
+                position: None,
+                ..error
+            }
+        })?;
+    if by.label.is_empty() {
+        let wanted = "must name a label";
+        return Err(ConfigError::value(
+            format!("{place} parameters.label"),
+            by.label,
+            wanted,
+        ));
+    }
+    let expression = match (by.valid_values.is_empty(), by.allows_no_label) {
+        (true, true) => json!({"key": by.label, "operator": "DoesNotExist"}),
+        (true, false) => {
+            let wanted = "must list a value, unless allowsNoLabel is true";
+            return Err(ConfigError::value(
+                format!("{place} parameters.validValues"),
+                "[]",
+                wanted,
+            ));
+        }
+        (false, _) => json!({"key": by.label, "operator": "In", "values": by.valid_values}),
+    };
+    let mut selector = json!({"matchExpressions": [expression]});
+    if by.allows_no_label && !by.valid_values.is_empty() {
+        // No expression of a selector says "one of these, or none at all".
+        selector["orUnlabelled"] = json!(true);
+    }
+    Ok(selector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_label_becomes_a_selector() {
+        let told = |parameters| translated("by-label", &parameters, "plugins[0] `by-label`");
+        assert_eq!(
+            told(json!({"label": "tier", "validValues": ["a", "b"]})).unwrap(),
+            json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}]})
+        );
+        assert_eq!(
+            told(json!({"label": "tier", "validValues": ["a"], "allowsNoLabel": true})).unwrap(),
+            json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["a"]}], "orUnlabelled": true})
+        );
+        assert_eq!(
+            told(json!({"label": "tier", "allowsNoLabel": true})).unwrap(),
+            json!({"matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]})
+        );
+        let empty = told(json!({"label": "tier"})).unwrap_err().to_string();
+        assert!(
+            empty.contains("validValues: `[]` must list a value"),
+            "{empty}"
+        );
+        let misspelt = told(json!({"label": "tier", "values": []})).unwrap_err();
+        assert!(
+            misspelt
+                .to_string()
+                .contains("nearest known: `validValues`"),
+            "{misspelt}"
+        );
+    }
+
+    #[test]
+    fn a_deprecated_parameter_does_not_win_over_the_new_one() {
+        let (parameters, names) = renamed(
+            "approx-prefix-cache-producer",
+            &json!({"blockSize": 64, "blockSizeTokens": 32}),
+        );
+        assert_eq!(parameters, json!({"blockSizeTokens": 32}));
+        assert_eq!(names, [("blockSize", "blockSizeTokens")]);
+        assert_eq!(
+            renamed("queue-scorer", &json!({"blockSize": 1})).0,
+            json!({"blockSize": 1})
+        );
+    }
+}
