@@ -1,12 +1,13 @@
 //! Parameters of deprecated plugin types in the words of the types that took their place.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::{ConfigError, from_yaml};
 
 /// Old and new names of parameters: type, old, new.
-const PARAMETERS: &[(&str, &str, &str)] = &[(
+pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[(
     "approx-prefix-cache-producer",
     "blockSize",
     "blockSizeTokens",
@@ -45,12 +46,21 @@ pub(super) fn renamed(
     (parameters, found)
 }
 
-#[derive(Deserialize)]
+/// The schema of the parameters of a deprecated type, where they are not those of the type that it stands for.
+pub(super) fn schema(type_name: &str, generator: &mut SchemaGenerator) -> Option<Schema> {
+    (type_name == "by-label").then(|| generator.subschema_for::<ByLabel>())
+}
+
+/// `by-label`: endpoints by the value of one label.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct ByLabel {
+    /// The label.
     label: String,
+    /// Values that pass.
     #[serde(default)]
     valid_values: Vec<String>,
+    /// Whether endpoints without the label pass.
     #[serde(default)]
     allows_no_label: bool,
 }
@@ -118,9 +128,7 @@ mod tests {
         );
         let misspelt = told(json!({"label": "tier", "values": []})).unwrap_err();
         assert!(
-            misspelt
-                .to_string()
-                .contains("nearest known: `validValues`"),
+            misspelt.to_string().contains("unknown field `values`"),
             "{misspelt}"
         );
     }

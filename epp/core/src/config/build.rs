@@ -13,11 +13,11 @@ use super::profile::profile;
 use super::registry::Registry;
 use super::{Config, PrefixProducer, Scorer, handler, raw, stand_in};
 
-const API_VERSION: &str = "llm-d.ai/v1alpha1";
-const OLD_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
-const KIND: &str = "EndpointPickerConfig";
+pub(super) const API_VERSION: &str = "llm-d.ai/v1alpha1";
+pub(super) const OLD_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
+pub(super) const KIND: &str = "EndpointPickerConfig";
 const FLOW_CONTROL: &str = "flowControl";
-const FEATURE_GATES: [&str; 2] = [FLOW_CONTROL, "haPopulateNonLeaderDatastore"];
+pub(super) const FEATURE_GATES: [&str; 2] = [FLOW_CONTROL, "haPopulateNonLeaderDatastore"];
 
 /// Everything that is wrong with a document, as far as it could be read.
 pub(super) struct Errors {

@@ -9,12 +9,15 @@ mod error;
 mod finding;
 mod flow;
 mod handler;
+mod lint;
 mod plugin;
 mod position;
 mod preset;
 mod profile;
 mod raw;
 mod registry;
+mod reload;
+mod schema;
 mod stand_in;
 mod units;
 mod validate;
@@ -27,6 +30,7 @@ pub use catalogue::{Stage, Status, TypeEntry, catalogue, plugin_type};
 pub(crate) use error::from_yaml;
 pub use error::{ConfigError, Problem};
 pub use finding::{Finding, Level};
+pub use lint::lint;
 pub use plugin::{
     ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery,
     InflightLoadProducer, LatencyScorer, MetricsDataSource, NoParameters, PLUGIN_TYPES,
@@ -35,6 +39,8 @@ pub use plugin::{
     UtilizationDetector, default_parameters,
 };
 pub use position::Position;
+pub use reload::NeedsRestart;
+pub use schema::schema;
 pub use stand_in::StandIn;
 
 /// A validated configuration.

@@ -52,6 +52,9 @@ impl Outline {
     pub(super) fn locate(&self, place: &str) -> Option<Position> {
         let (mut node, mut found) = (&self.0, None);
         for step in steps(place) {
+            if let (Node::Map(_), Step::Name(_)) = (&node.value, &step) {
+                continue; // The name of an entry that its index has led to.
+            }
             let Some((position, next)) = node.value.step(&step) else {
                 break;
             };

@@ -62,7 +62,7 @@ pub enum Role {
     /// Narrows down the candidates before anything is known of the request.
     Screener,
     /// Reads or writes headers and metadata on the way.
-    RequestPlugin,
+    Processor,
 }
 
 impl Role {
@@ -87,7 +87,7 @@ impl Role {
             Self::EvictionOrdering => "eviction ordering",
             Self::Admitter => "admitter",
             Self::Screener => "screener",
-            Self::RequestPlugin => "request plugin",
+            Self::Processor => "request processor",
         }
     }
 }
