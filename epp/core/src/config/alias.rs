@@ -2,6 +2,7 @@
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::error::{ConfigError, from_yaml};
@@ -22,7 +23,9 @@ pub(super) fn translated(
     match type_name {
         "by-label" => by_label(parameters, place),
         // Ranks are endpoints of their own here, so that the first one's port needs no saying.
-        "data-parallel-profile-handler" => Ok(Value::Null),
+        "data-parallel-profile-handler" => {
+            read::<DataParallel>(parameters, place).map(|_| Value::Null)
+        }
         _ => Ok(parameters.clone()),
     }
 }
@@ -48,7 +51,31 @@ pub(super) fn renamed(
 
 /// The schema of the parameters of a deprecated type, where they are not those of the type that it stands for.
 pub(super) fn schema(type_name: &str, generator: &mut SchemaGenerator) -> Option<Schema> {
-    (type_name == "by-label").then(|| generator.subschema_for::<ByLabel>())
+    match type_name {
+        "by-label" => Some(generator.subschema_for::<ByLabel>()),
+        "data-parallel-profile-handler" => Some(generator.subschema_for::<DataParallel>()),
+        _ => None,
+    }
+}
+
+fn read<T: DeserializeOwned>(parameters: &Value, place: &str) -> Result<T, ConfigError> {
+    let given = match parameters {
+        Value::Null => "{}".to_owned(),
+        given => given.to_string(),
+    };
+    from_yaml(&given, &format!("{place} parameters")).map_err(|error| ConfigError {
+        position: None,
+        ..error
+    })
+}
+
+/// `data-parallel-profile-handler`: ranks of one pod, each with its own port.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct DataParallel {
+    /// Port of the first rank; without effect.
+    #[serde(rename = "primaryPort")]
+    _primary_port: Option<u16>,
 }
 
 /// `by-label`: endpoints by the value of one label.
@@ -67,13 +94,7 @@ struct ByLabel {
 
 /// `by-label{label, validValues, allowsNoLabel}` as a label selector.
 fn by_label(parameters: &Value, place: &str) -> Result<Value, ConfigError> {
-    let by: ByLabel =
-        from_yaml(&parameters.to_string(), &format!("{place} parameters")).map_err(|error| {
-            ConfigError {
-                position: None,
-                ..error
-            }
-        })?;
+    let by: ByLabel = read(parameters, place)?;
     if by.label.is_empty() {
         let wanted = "must name a label";
         return Err(ConfigError::value(

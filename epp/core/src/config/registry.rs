@@ -65,11 +65,11 @@ impl Registry {
     ) -> Result<Listed, ConfigError> {
         let unknown = || ConfigError::unknown(place, "plugin type", type_name, catalogue::names());
         let entry = plugin_type(type_name).ok_or_else(unknown)?;
-        if entry.stage == Stage::Alpha {
-            self.alpha(place, type_name);
-        }
         let (plugin, stands_in) = match entry.status {
             Status::Built => {
+                if entry.stage == Stage::Alpha {
+                    self.alpha(place, type_name);
+                }
                 let (parameters, renamed) = alias::renamed(type_name, &parameters);
                 for (old, new) in renamed {
                     let field = format!("{place} parameters.{old}");
@@ -95,7 +95,7 @@ impl Registry {
                 instead,
                 until,
             } => {
-                self.stand_in(place, name, type_name, instead, until);
+                self.stand_in(place, name, type_name, acts_as, (instead, until));
                 let plugin = match acts_as {
                     Some("file-discovery") => Plugin::parse("file-discovery", &parameters, place)?,
                     Some(other) => Plugin::parse(other, &Value::Null, place)?,
@@ -109,7 +109,7 @@ impl Registry {
         for (parameter, instead, until) in stand_in::parameters(&plugin) {
             let field = format!("{place} parameters.{parameter}");
             let what = format!("{type_name}.{parameter}");
-            self.stand_in(&field, name, &what, instead, until);
+            self.stand_in(&field, name, &what, None, (instead, until));
         }
         Ok(Listed {
             name: name.to_owned(),
@@ -146,11 +146,14 @@ impl Registry {
         place: &str,
         plugin: &str,
         what: &str,
-        instead: &'static str,
-        until: &'static str,
+        acts_as: Option<&str>,
+        (instead, until): (&'static str, &'static str),
     ) {
         let message = format!("`{what}` is not built yet and waits for {until}: {instead}");
-        self.note(Finding::new(Level::StandIn, place, message, ""));
+        let advice = acts_as.map_or_else(String::new, |other| {
+            format!("write type `{other}` to have just that")
+        });
+        self.note(Finding::new(Level::StandIn, place, message, advice));
         self.stand_ins.push(StandIn {
             plugin: plugin.to_owned(),
             what: what.to_owned(),
