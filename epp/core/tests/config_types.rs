@@ -429,3 +429,25 @@ fn defaults_of_the_sections_are_llm_ds() {
     }
     assert!(with("").unwrap().flow.is_none(), "the gate is off");
 }
+
+/// Whoever looks a name up in docs/configuration.md finds it.
+#[test]
+fn every_type_and_parameter_is_documented() {
+    let page = include_str!("../../../docs/configuration.md");
+    let documented = |name: &str| page.contains(&format!("`{name}`"));
+    for entry in catalogue().filter(|entry| !under_way(entry.status)) {
+        assert!(
+            documented(entry.name),
+            "docs/configuration.md lacks `{}`",
+            entry.name
+        );
+        let parameters = default_parameters(entry.name).unwrap_or_default();
+        for (parameter, _) in parameters.as_object().into_iter().flatten() {
+            assert!(
+                documented(parameter),
+                "docs/configuration.md lacks `{parameter}` of {}",
+                entry.name
+            );
+        }
+    }
+}

@@ -103,24 +103,22 @@ fn by_label(parameters: &Value, place: &str) -> Result<Value, ConfigError> {
             wanted,
         ));
     }
-    let expression = match (by.valid_values.is_empty(), by.allows_no_label) {
-        (true, true) => json!({"key": by.label, "operator": "DoesNotExist"}),
+    let operator = match (by.valid_values.is_empty(), by.allows_no_label) {
+        (true, true) => "DoesNotExist",
         (true, false) => {
+            let field = format!("{place} parameters.validValues");
             let wanted = "must list a value, unless allowsNoLabel is true";
-            return Err(ConfigError::value(
-                format!("{place} parameters.validValues"),
-                "[]",
-                wanted,
-            ));
+            return Err(ConfigError::value(field, "[]", wanted));
         }
-        (false, _) => json!({"key": by.label, "operator": "In", "values": by.valid_values}),
+        (false, false) => "In",
+        // Headroom's own: no selector of Kubernetes says "one of these, or none at all".
+        (false, true) => "InOrDoesNotExist",
     };
-    let mut selector = json!({"matchExpressions": [expression]});
-    if by.allows_no_label && !by.valid_values.is_empty() {
-        // No expression of a selector says "one of these, or none at all".
-        selector["orUnlabelled"] = json!(true);
+    let mut expression = json!({"key": by.label, "operator": operator});
+    if !by.valid_values.is_empty() {
+        expression["values"] = json!(by.valid_values);
     }
-    Ok(selector)
+    Ok(json!({"matchExpressions": [expression]}))
 }
 
 #[cfg(test)]
@@ -136,7 +134,7 @@ mod tests {
         );
         assert_eq!(
             told(json!({"label": "tier", "validValues": ["a"], "allowsNoLabel": true})).unwrap(),
-            json!({"matchExpressions": [{"key": "tier", "operator": "In", "values": ["a"]}], "orUnlabelled": true})
+            json!({"matchExpressions": [{"key": "tier", "operator": "InOrDoesNotExist", "values": ["a"]}]})
         );
         assert_eq!(
             told(json!({"label": "tier", "allowsNoLabel": true})).unwrap(),

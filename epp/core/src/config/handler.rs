@@ -13,8 +13,11 @@ use super::registry::Registry;
 /// The filter that keeps a profile off servers that do not decode.
 const DECODE: &str = "decode-filter";
 const ROLE_FILTERS: [&str; 3] = ["encode-filter", "prefill-filter", DECODE];
-/// The profile that answers, where the handler does not name one.
-const PRIMARY: &str = "decode";
+/// Parameters that name the profile that answers, and the profile where none does.
+const PRIMARY: [&str; 3] = ["profiles.decode", "decodeProfile", "defaultProfile"];
+const DEFAULT_PRIMARY: &str = "decode";
+/// Parameters that name other profiles.
+const OTHERS: [&str; 3] = ["profiles.prefill", "profiles.encode", "prefillProfile"];
 
 /// A handler of several profiles.
 struct Handler {
@@ -22,8 +25,8 @@ struct Handler {
     type_name: &'static str,
     /// The profile that answers.
     primary: String,
-    /// The other profiles that its parameters name: parameter, name.
-    others: Vec<(String, String)>,
+    /// The profiles that its parameters name, and the one that answers: parameter, profile.
+    named: Vec<(&'static str, String)>,
 }
 
 /// The profiles of which one runs; the others are checked and left out.
@@ -35,8 +38,7 @@ pub(super) fn running(
         return Ok(entries);
     };
     let names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
-    let primary = [("default".to_owned(), handler.primary.clone())];
-    for (parameter, name) in primary.iter().chain(&handler.others) {
+    for (parameter, name) in &handler.named {
         if !names.contains(name) {
             let place = format!("plugin `{}` {parameter}", handler.name);
             let known = names.iter().map(String::as_str);
@@ -80,23 +82,21 @@ fn handler(registry: &Registry) -> Result<Option<Handler>, ConfigError> {
         return Ok(None);
     };
     let parameters = registry.parameters(name);
-    let text = |field: &str| Some(parameters?.pointer(field)?.as_str()?.to_owned());
-    let primary = ["/profiles/decode", "/decodeProfile", "/defaultProfile"]
-        .into_iter()
-        .find_map(text);
-    let others = ["/profiles/prefill", "/profiles/encode", "/prefillProfile"]
-        .into_iter()
-        .filter_map(|field| {
-            Some((
-                field.trim_start_matches('/').replace('/', "."),
-                text(field)?,
-            ))
-        });
+    let named = |path: &'static str| {
+        let value = path
+            .split('.')
+            .try_fold(parameters?, |value, field| value.get(field))?;
+        Some((path, value.as_str()?.to_owned()))
+    };
+    let primary = PRIMARY.into_iter().find_map(named);
+    let primary = primary.unwrap_or_else(|| (PRIMARY[0], DEFAULT_PRIMARY.to_owned()));
+    let mut all = vec![primary.clone()];
+    all.extend(OTHERS.into_iter().filter_map(named));
     Ok(Some(Handler {
         name: name.to_owned(),
         type_name: entry.name,
-        primary: primary.unwrap_or_else(|| PRIMARY.to_owned()),
-        others: others.collect(),
+        primary: primary.1,
+        named: all,
     }))
 }
 
