@@ -9,6 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use predictor::Features;
 
+use crate::peers::{Flight, Remote, RemoteCell};
+
 /// Labels an endpoint must have produced before its latencies are believed: a server's first answers pay
 /// for compilation, graph capture and empty caches.
 pub const COLD_LABELS: u32 = 10;
@@ -206,6 +208,8 @@ pub struct Load {
     served: AtomicU32,
     since_scrape: AtomicU32,
     tpot_targets: TpotTargets,
+    /// What other pickers of the pool have dispatched there.
+    remote: RemoteCell,
 }
 
 /// The counters of [`Load`] read once.
@@ -227,6 +231,9 @@ pub struct LoadSnapshot {
     pub since_scrape: u32,
     /// Tightest TPOT target among the requests in flight, in whole milliseconds.
     pub tightest_tpot_ms: Option<u32>,
+    /// Requests that other pickers are assumed to have dispatched since they last told; detectors count them beside
+    /// `in_flight`.
+    pub assumed: u32,
 }
 
 impl LoadSnapshot {
@@ -237,20 +244,46 @@ impl LoadSnapshot {
 }
 
 impl Load {
-    /// Reads all counters. Each is exact; together they may straddle a concurrent update.
+    /// Reads all counters, those of other pickers included. Each is exact; together they may straddle a concurrent
+    /// update.
     pub fn snapshot(&self) -> LoadSnapshot {
-        let in_flight = self.in_flight.load(Relaxed);
-        let waiting = self.waiting.load(Relaxed).min(in_flight);
+        let own = self.own();
+        let remote = self.remote.load();
+        let theirs = remote.map(|remote| remote.flight).unwrap_or_default();
+        let in_flight = own.in_flight + theirs.in_flight;
+        let waiting = own.waiting + theirs.waiting.min(theirs.in_flight);
         LoadSnapshot {
             in_flight,
             waiting,
-            waiting_tokens: self.waiting_tokens.load(Relaxed),
+            waiting_tokens: own.waiting_tokens + theirs.waiting_tokens,
             running: in_flight - waiting,
-            resident_tokens: self.resident_tokens.load(Relaxed),
+            resident_tokens: own.resident_tokens + theirs.resident_tokens,
             served: self.served.load(Relaxed),
             since_scrape: self.since_scrape.load(Relaxed),
             tightest_tpot_ms: self.tpot_targets.tightest(),
+            assumed: remote.map_or(0, |remote| remote.assumed(own.in_flight)),
         }
+    }
+
+    /// What this picker alone has in flight there.
+    pub fn own(&self) -> Flight {
+        let in_flight = self.in_flight.load(Relaxed);
+        Flight {
+            in_flight,
+            waiting: self.waiting.load(Relaxed).min(in_flight),
+            waiting_tokens: self.waiting_tokens.load(Relaxed),
+            resident_tokens: self.resident_tokens.load(Relaxed),
+        }
+    }
+
+    /// What other pickers have in flight there; `None` = no other is known.
+    pub fn remote(&self) -> Option<Remote> {
+        self.remote.load()
+    }
+
+    /// Other pickers told of themselves.
+    pub(crate) fn set_remote(&self, remote: Remote) {
+        self.remote.store(remote);
     }
 
     /// Counts one label; returns how many the endpoint had produced before it.

@@ -20,6 +20,7 @@ pub mod flow;
 pub mod in_flight;
 pub mod objectives;
 pub mod outcome;
+pub mod peers;
 pub mod pool;
 pub mod prefix;
 pub mod report;

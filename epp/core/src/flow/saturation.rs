@@ -41,9 +41,20 @@ pub(crate) fn saturation(detector: &Detector, readings: &[Reading], now: Duratio
     if readings.is_empty() {
         return Saturation::Empty;
     }
-    let levels = readings
-        .iter()
-        .filter_map(|reading| level(detector, reading, now));
+    let levels = readings.iter().filter_map(|reading| {
+        // Room that peers are assumed to have taken fills an endpoint at most: where the last slot is theirs this time,
+        // it is ours elsewhere.
+        let told = Reading {
+            load: LoadSnapshot {
+                assumed: 0,
+                ..reading.load
+            },
+            ..*reading
+        };
+        let told = level(detector, &told, now)?;
+        let assumed = level(detector, reading, now)?;
+        Some(assumed.min(1.0).max(told))
+    });
     let (sum, known) = levels.fold((0.0, 0_u32), |(sum, known), level| (sum + level, known + 1));
     if known == 0 {
         Saturation::Unknown
@@ -84,7 +95,8 @@ fn level(detector: &Detector, reading: &Reading, now: Duration) -> Option<f64> {
 }
 
 fn concurrency(parameters: &ConcurrencyDetector, load: &LoadSnapshot) -> f64 {
-    let requests = f64::from(load.in_flight) / f64::from(parameters.max_concurrency);
+    let in_flight = f64::from(load.in_flight) + f64::from(load.assumed);
+    let requests = in_flight / f64::from(parameters.max_concurrency);
     let tokens = (load.waiting_tokens + load.resident_tokens) as f64
         / parameters.max_token_concurrency as f64;
     match parameters.concurrency_mode {
