@@ -290,6 +290,12 @@ pub mod metadata {
     pub const SUBSET_HINT: &str = "envoy.lb.subset_hint";
 }
 
+/// Pickers among themselves.
+pub mod peer {
+    /// What the certificate of every picker is for, whatever its address: a member of the pool's pickers.
+    pub const SERVER_NAME: &str = "headroom-peers";
+}
+
 /// gRPC health service names.
 pub mod health {
     /// What Envoy's active health check asks for.
