@@ -12,6 +12,7 @@ use crate::model_dir::ModelDir;
 use crate::options::{Certificate, Options};
 use crate::telemetry::Telemetry;
 use crate::telemetry::collector::HubCollector;
+use crate::peers::{self, PeersError};
 use crate::{discovery, health, scrape};
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
@@ -46,6 +47,9 @@ pub enum StartError {
     /// There is no certificate to serve with.
     #[error("no certificate to serve ext_proc with (--secure-serving, --cert-path): {0}")]
     Tls(#[from] TlsError),
+    /// What pickers tell each other cannot be exchanged.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
     /// A metrics source that is not built.
     #[error(
         "metrics-data-source: scheme {0:?} is not built: only http is; engines are asked in the clear"
@@ -65,6 +69,8 @@ pub struct Handle {
     pub admin: SocketAddr,
     /// Where controllers read demand and models.
     pub admin_port: Option<SocketAddr>,
+    /// Where other pickers tell what they do.
+    pub peers: Option<SocketAddr>,
     hub: Arc<Hub>,
     metrics: Metrics,
     ready: watch::Sender<bool>,
@@ -149,11 +155,20 @@ pub async fn start(
             Some(admin_port::start(port, picker, hub, ready, drain, &shutdown, &tasks).await?)
         }
     };
+    let peers = match options.peers.clone() {
+        None => None,
+        Some(others) => {
+            let (desk, pool) = (Arc::clone(&hub), hub.watch_pool());
+            let name = &options.name;
+            Some(peers::start(others, name, desk, pool, clock, &shutdown, &tasks).await?)
+        }
+    };
     let handle = Handle {
         grpc: local(&grpc, options.ip, options.grpc_port),
         grpc_health: local(&grpc_health, options.ip, options.grpc_health_port),
         admin,
         admin_port,
+        peers,
         hub,
         metrics,
         ready,
