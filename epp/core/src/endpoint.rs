@@ -9,6 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use predictor::Features;
 
+use crate::flow::LearnedLimit;
+
 /// Labels an endpoint must have produced before its latencies are believed: a server's first answers pay
 /// for compilation, graph capture and empty caches.
 pub const COLD_LABELS: u32 = 10;
@@ -206,6 +208,8 @@ pub struct Load {
     served: AtomicU32,
     since_scrape: AtomicU32,
     tpot_targets: TpotTargets,
+    /// How many requests it is thought to take at a time.
+    pub(crate) limit: LearnedLimit,
 }
 
 /// The counters of [`Load`] read once.
@@ -227,6 +231,8 @@ pub struct LoadSnapshot {
     pub since_scrape: u32,
     /// Tightest TPOT target among the requests in flight, in whole milliseconds.
     pub tightest_tpot_ms: Option<u32>,
+    /// Requests in flight that the endpoint takes, as learned; `None` = nothing is learned.
+    pub limit: Option<u32>,
 }
 
 impl LoadSnapshot {
@@ -250,6 +256,7 @@ impl Load {
             served: self.served.load(Relaxed),
             since_scrape: self.since_scrape.load(Relaxed),
             tightest_tpot_ms: self.tpot_targets.tightest(),
+            limit: self.limit.get(),
         }
     }
 
