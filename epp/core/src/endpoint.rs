@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use predictor::Features;
 
+use crate::flow::LearnedLimit;
 use crate::peers::{Flight, Remote, RemoteCell};
 
 /// Labels an endpoint must have produced before its latencies are believed: a server's first answers pay
@@ -210,6 +211,8 @@ pub struct Load {
     tpot_targets: TpotTargets,
     /// What other pickers of the pool have dispatched there.
     remote: RemoteCell,
+    /// How many requests it is thought to take at a time.
+    pub(crate) limit: LearnedLimit,
 }
 
 /// The counters of [`Load`] read once.
@@ -234,6 +237,8 @@ pub struct LoadSnapshot {
     /// Requests that other pickers are assumed to have dispatched since they last told; detectors count them beside
     /// `in_flight`.
     pub assumed: u32,
+    /// Requests in flight that the endpoint takes, as learned; `None` = nothing is learned.
+    pub limit: Option<u32>,
 }
 
 impl LoadSnapshot {
@@ -262,6 +267,7 @@ impl Load {
             since_scrape: self.since_scrape.load(Relaxed),
             tightest_tpot_ms: self.tpot_targets.tightest(),
             assumed: remote.map_or(0, |remote| remote.assumed(own.in_flight)),
+            limit: self.limit.get(),
         }
     }
 

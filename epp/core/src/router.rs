@@ -14,7 +14,7 @@ use crate::decision::{Considered, Decision, ModelState};
 use crate::demand::DemandLedger;
 use crate::director::Dispatch;
 use crate::endpoint::{Endpoint, features};
-use crate::flow::{Reading, Saturation, Waiting, has_room, saturation};
+use crate::flow::{Meter, Reading, Saturation, Waiting, has_room};
 use crate::in_flight::{Booking, InFlight};
 use crate::pool::Pool;
 use crate::prefix::{PrefixIndex, block_tokens};
@@ -34,6 +34,7 @@ pub(crate) struct Router {
     profile: Profile,
     rng: StdRng,
     readings: Vec<Reading>,
+    meter: Meter,
     candidates: Vec<Candidate>,
     rows: Vec<Features>,
     predictions: Vec<Prediction>,
@@ -77,6 +78,7 @@ impl Router {
             profile: Profile::new(&config),
             rng: StdRng::seed_from_u64(seed),
             readings: Vec::new(),
+            meter: Meter::new(&config.detector),
             candidates: Vec::new(),
             rows: Vec::new(),
             predictions: Vec::new(),
@@ -99,6 +101,7 @@ impl Router {
             prefixes.set_pool(&self.pool, &pool);
         }
         self.pool = pool;
+        self.meter.set_pool(&self.pool);
         self.assign_models();
     }
 
@@ -132,28 +135,45 @@ impl Router {
     /// Reads every endpoint once; what follows judges by these readings.
     pub(crate) fn observe(&mut self) {
         self.readings.clear();
-        let read = |endpoint: &Arc<Endpoint>| Reading {
-            load: endpoint.load.snapshot(),
-            scraped: endpoint.scraped(),
-        };
-        self.readings.extend(self.pool.endpoints.iter().map(read));
+        self.readings
+            .extend(self.pool.endpoints.iter().map(|one| Reading::of(one)));
+        self.meter.observed();
     }
 
-    /// How full the pool is, by the last readings.
-    pub(crate) fn saturation(&self, now: Duration) -> Saturation {
-        saturation(&self.config.detector, &self.readings, now)
+    /// How full the pool is, by the last readings and what was dispatched since.
+    pub(crate) fn saturation(&mut self, now: Duration) -> Saturation {
+        self.meter
+            .saturation(&self.config.detector, &self.readings, now)
     }
 
-    /// Weighs a request that has waited (or is expected to wait) `waited`, by the last readings. After
-    /// [`Offer::Go`] or [`Offer::Hopeless`] the candidates stand ready for [`Router::dispatch`].
+    /// Requests in flight on the endpoints of the pool, by the last readings.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let in_flight = |reading: &Reading| u64::from(reading.load.in_flight);
+        self.readings.iter().map(in_flight).sum()
+    }
+
+    /// The endpoint in `slot` was given a request: its reading, and what is summed of it, follow.
+    fn reread(&mut self, slot: usize) {
+        if let (Some(endpoint), Some(reading)) =
+            (self.pool.endpoints.get(slot), self.readings.get_mut(slot))
+        {
+            let before = std::mem::replace(reading, Reading::of(endpoint));
+            self.meter
+                .reread(&self.config.detector, slot, &before, reading);
+        }
+    }
+
+    /// Weighs a request that has waited (or is expected to wait) `waited`, by the last readings; endpoints at or
+    /// above `ceiling` have no room for it. After [`Offer::Go`] or [`Offer::Hopeless`] the candidates stand ready for [`Router::dispatch`].
     pub(crate) fn offer(
         &mut self,
         now: Duration,
         waiting: &Waiting,
         waited: Duration,
         among: Among,
+        ceiling: f64,
     ) -> Offer {
-        let reachable = self.gather(now, waiting, among);
+        let reachable = self.gather(now, waiting, among, ceiling);
         if !reachable {
             return Offer::NoEndpoint;
         }
@@ -171,7 +191,7 @@ impl Router {
     }
 
     /// Fills the candidates; false = no endpoint of the pool is within the request's subset.
-    fn gather(&mut self, now: Duration, waiting: &Waiting, among: Among) -> bool {
+    fn gather(&mut self, now: Duration, waiting: &Waiting, among: Among, ceiling: f64) -> bool {
         self.candidates.clear();
         let mut reachable = false;
         let request = &waiting.request;
@@ -182,7 +202,7 @@ impl Router {
                 continue;
             }
             reachable = true;
-            let full = || !has_room(&self.config.detector, reading, self.config.ceiling, now);
+            let full = || !has_room(&self.config.detector, reading, ceiling, now);
             if among == Among::WithRoom && full() {
                 continue;
             }
@@ -351,6 +371,9 @@ impl Router {
             slo: waiting.request.slo,
             features: self.rows.get(first).copied(),
             prediction: chosen.prediction,
+            account: waiting.account,
+            charge: waiting.charge,
+            limit: self.meter.rule(),
         };
         if expected_miss {
             booking.band.expected_miss();
@@ -364,13 +387,16 @@ impl Router {
                 request.prefix_block_tokens,
             );
         }
+        let slot = chosen.slot as usize;
         let in_flight = InFlight::reserve(Arc::clone(&endpoint), ledger.clone(), booking);
+        self.reread(slot);
         Ok(Box::new(Dispatch {
             endpoint,
             fallbacks,
             waited,
             decision,
             in_flight,
+            advice: None,
         }))
     }
 }

@@ -161,7 +161,7 @@ fn every_value_arrives() {
         panic!("{:?}", config.detector)
     };
     assert_eq!((detector.max_concurrency, detector.headroom), (8, 0.25));
-    assert_eq!(config.ceiling, 0.9);
+    assert_eq!(config.usage_limit.highest(), 0.9);
 
     let flow = config.flow.unwrap();
     assert_eq!(
@@ -189,7 +189,7 @@ fn every_value_arrives() {
 fn every_type_is_known_by_its_name_alone() {
     for type_name in PLUGIN_TYPES
         .iter()
-        .filter(|&&name| name != "file-discovery")
+        .filter(|&&name| !matches!(name, "file-discovery" | "priority-holdback-policy"))
     {
         let config = with(&format!("plugins: [{{type: {type_name}}}]"));
         assert!(config.is_ok(), "{type_name}: {config:?}");

@@ -6,7 +6,9 @@ use super::plugin::{
     ConcurrencyDetector, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
 };
 use super::plugin::{PrefixProducer, SloAdmitter, UtilizationDetector};
-use super::{Config, Detector, FlowConfig, Picker, Profile, Scorer, Scrape, WeightedScorer};
+use super::{
+    Config, Detector, FlowConfig, Picker, Profile, Scorer, Scrape, UsageLimit, WeightedScorer,
+};
 
 /// llm-d's default for the flag `--metrics-staleness-threshold`.
 const METRICS_STALENESS: Duration = Duration::from_secs(2);
@@ -18,7 +20,7 @@ impl Default for Config {
             flow: None,
             empty_pool_ttl: None,
             detector: Detector::utilization_default(),
-            ceiling: 1.0,
+            usage_limit: UsageLimit::default(),
             profile: Profile {
                 filters: Vec::new(),
                 scorers: vec![

@@ -121,7 +121,7 @@ impl Profile {
             filters: profile
                 .filters
                 .iter()
-                .map(|detector| filter::build(detector, config.ceiling))
+                .map(|detector| filter::build(detector, config.usage_limit.highest()))
                 .collect(),
             scorers: profile
                 .scorers

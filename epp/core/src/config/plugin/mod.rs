@@ -13,7 +13,11 @@ mod schedule;
 
 pub use admit::SloAdmitter;
 pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
-pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
+pub use flow::{
+    AdaptiveConcurrency, ConcurrencyDetector, ConcurrencyMode, HoldbackDomain, HoldbackShape,
+    LimitAlgorithm, PriorityHoldback, ProgramAwareFairness, ProgramStrategy, StaticUsageLimit,
+    UtilizationDetector, VirtualTokenCounter,
+};
 pub use producer::{InflightLoadProducer, PredictedLatencyProducer, PrefixProducer, TokenProducer};
 pub use schedule::{
     LatencyScorer, PickerParameters, PredictedTtftScorer, PrefixCacheScorer, Strategy,
@@ -35,6 +39,8 @@ pub(crate) enum Role {
     Ordering,
     UsageLimit,
     Admitter,
+    EvictionFilter,
+    EvictionOrdering,
 }
 
 impl Role {
@@ -54,6 +60,8 @@ impl Role {
             Self::Ordering => "ordering policy",
             Self::UsageLimit => "usage limit policy",
             Self::Admitter => "admitter",
+            Self::EvictionFilter => "eviction filter",
+            Self::EvictionOrdering => "eviction ordering",
         }
     }
 }
@@ -112,6 +120,16 @@ plugins! {
     GlobalStrict(NoParameters) = "global-strict-fairness-policy", Fairness;
     Fcfs(NoParameters) = "fcfs-ordering-policy", Ordering;
     StaticUsageLimit(StaticUsageLimit) = "static-usage-limit-policy", UsageLimit;
+    Adaptive(AdaptiveConcurrency) = "adaptive-concurrency-detector", Detector;
+    RoundRobinFairness(NoParameters) = "round-robin-fairness-policy", Fairness;
+    ProgramAware(ProgramAwareFairness) = "program-aware-fairness", Fairness;
+    VirtualTokens(VirtualTokenCounter) = "virtual-token-counter-fairness-policy", Fairness;
+    Edf(NoParameters) = "edf-ordering-policy", Ordering;
+    SloDeadline(NoParameters) = "slo-deadline-ordering-policy", Ordering;
+    PriorityHoldback(PriorityHoldback) = "priority-holdback-policy", UsageLimit;
+    SoftReflective(NoParameters) = "soft-reflective-ceiling-policy", UsageLimit;
+    SheddableEviction(NoParameters) = "sheddable-eviction-filter", EvictionFilter;
+    PriorityThenTime(NoParameters) = "eviction-priority-then-time-ordering", EvictionOrdering;
     SloAdmitter(SloAdmitter) = "latency-slo-admitter", Admitter;
 }
 
