@@ -18,6 +18,7 @@ use super::usage_limit::Limits;
 use crate::config::{BandConfig, FlowConfig};
 use crate::demand::BandCounters;
 use crate::director::Ticket;
+use crate::peers::BandUse;
 use crate::request::Request;
 
 /// Bands that may exist at once. Priorities come from objectives, which are configuration, but a file that is
@@ -75,6 +76,10 @@ pub(crate) struct Queue {
     /// What the bands that live off the common budget of sheddable traffic hold.
     shared: Held,
     gauges: QueueGauges,
+    /// What other pickers hold, by band: all of it, and that of bands that share one budget.
+    elsewhere: BTreeMap<i32, Held>,
+    elsewhere_total: Held,
+    elsewhere_shared: Held,
     /// Whether the pool is without endpoints, and since when it is (or is not).
     starved: bool,
     regime_since: Duration,
@@ -97,6 +102,14 @@ struct Held {
 }
 
 impl Held {
+    /// Both together.
+    fn with(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
     fn add(&mut self, bytes: u64) {
         self.requests += 1;
         self.bytes += bytes;
@@ -128,6 +141,9 @@ impl Queue {
             total: Held::default(),
             shared: Held::default(),
             gauges,
+            elsewhere: BTreeMap::new(),
+            elsewhere_total: Held::default(),
+            elsewhere_shared: Held::default(),
             starved: true,
             regime_since: Duration::ZERO,
             config,
@@ -224,17 +240,39 @@ impl Queue {
             return Some(Full::NoWaiting);
         }
         let total = (self.config.max_requests, self.config.max_bytes);
-        self.total.full(bytes, total.0, total.1).or_else(|| {
+        let all = self.total.with(self.elsewhere_total);
+        all.full(bytes, total.0, total.1).or_else(|| {
+            let elsewhere = self.elsewhere.get(&band).copied().unwrap_or_default();
             let held = if self.config.shares(band) {
-                self.shared
+                self.shared.with(self.elsewhere_shared)
             } else {
                 Held {
                     requests: held.gauge.requests(),
                     bytes: held.gauge.bytes(),
                 }
+                .with(elsewhere)
             };
             held.full(bytes, Some(limits.max_requests), Some(limits.max_bytes))
         })
+    }
+
+    /// What other pickers hold counts against the limits as well.
+    pub(crate) fn set_elsewhere(&mut self, bands: BTreeMap<i32, BandUse>) {
+        let held = |band: BandUse| Held {
+            requests: band.requests,
+            bytes: band.bytes,
+        };
+        self.elsewhere = bands
+            .into_iter()
+            .map(|(priority, band)| (priority, held(band)))
+            .collect();
+        let config = &self.config;
+        let sum = |wanted: &dyn Fn(i32) -> bool| {
+            let bands = self.elsewhere.iter().filter(|(band, _)| wanted(**band));
+            bands.fold(Held::default(), |sum, (_, &held)| sum.with(held))
+        };
+        let (total, shared) = (sum(&|_| true), sum(&|band| config.shares(band)));
+        (self.elsewhere_total, self.elsewhere_shared) = (total, shared);
     }
 
     /// Requests that the band still has room for.

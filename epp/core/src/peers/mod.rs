@@ -13,6 +13,7 @@ mod exchange;
 #[cfg(test)]
 mod exchange_tests;
 mod heard;
+mod sent;
 mod share;
 mod told;
 
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use exchange::{Applied, Exchange, PeerState, Refused};
 pub use share::Remote;
+pub(crate) use sent::Sent;
 pub(crate) use share::RemoteCell;
 
 /// Time between two deltas.
