@@ -10,9 +10,9 @@ use crate::grpc::{Secure, serve, server};
 use crate::health::Readiness;
 use crate::model_dir::ModelDir;
 use crate::options::{Certificate, Options};
+use crate::peers::{self, PeersCollector, PeersError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::collector::HubCollector;
-use crate::peers::{self, PeersError};
 use crate::{discovery, health, scrape};
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
@@ -158,9 +158,17 @@ pub async fn start(
     let peers = match options.peers.clone() {
         None => None,
         Some(others) => {
+            hub.with_director(|director, _| director.share_prefixes());
             let (desk, pool) = (Arc::clone(&hub), hub.watch_pool());
             let name = &options.name;
-            Some(peers::start(others, name, desk, pool, clock, &shutdown, &tasks).await?)
+            let listening =
+                peers::start(others, name, desk, pool, clock, &shutdown, &tasks).await?;
+            let collector = PeersCollector {
+                peers: listening.peers,
+                pool: pool_name.clone(),
+            };
+            metrics.register(|registry| registry.register_collector(Box::new(collector)));
+            Some(listening.address)
         }
     };
     let handle = Handle {
@@ -235,7 +243,7 @@ fn schedule(config: &Config, options: &Options) -> Result<Option<scrape::Schedul
     let interval = metrics.interval.unwrap_or(options.refresh_metrics_interval);
     let staleness = match &config.detector {
         Detector::Utilization { staleness, .. } => config.metrics_staleness.min(*staleness),
-        Detector::Concurrency(_) => config.metrics_staleness,
+        Detector::Concurrency(_) | Detector::Adaptive { .. } => config.metrics_staleness,
     };
     Ok(Some(scrape::Schedule::new(
         interval,

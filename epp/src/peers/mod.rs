@@ -3,6 +3,8 @@
 //! Every picker connects to every other over mutual TLS and tells what changed ten times a second. Whoever has a
 //! certificate from the peers' authority for the name [`names::peer::SERVER_NAME`] is a peer, and nobody else.
 
+mod collector;
+mod desk;
 mod find;
 mod link;
 mod service;
@@ -11,6 +13,7 @@ mod tests;
 mod tls;
 mod wire;
 
+pub(crate) use collector::PeersCollector;
 pub use find::{Members, listed};
 pub use tls::PeerTls;
 
