@@ -105,7 +105,7 @@ pub(super) async fn connection(peers: &Peers, tls: &PeerTls, member: SocketAddr)
         Ok(Err(error)) => return Ended::Failed(error),
         Err(_) => return Ended::Failed(format!("no connection within {PATIENCE:?}")),
     };
-    let (whole, follows) = peers.from_here();
+    let (whole, follows) = peers.opening();
     let told: Result<tonic::Response<Told>, Status> = {
         let mut grpc = Grpc::new(channel);
         if let Err(error) = grpc.ready().await {

@@ -194,7 +194,7 @@ impl Peers {
     }
 
     /// What a connection begins with, and what follows it.
-    fn from_here(&self) -> (Delta, broadcast::Receiver<Arc<Delta>>) {
+    fn opening(&self) -> (Delta, broadcast::Receiver<Arc<Delta>>) {
         // In this order nothing falls in between; what is said twice does no harm.
         let follows = self.said.subscribe();
         (self.exchange.lock().whole(), follows)

@@ -183,7 +183,7 @@ async fn a_picker_that_lists_itself_does_not_listen_to_itself() {
     let bench = Bench::new();
     let mut a = bench.picker("a", &[], Vec::new()).await;
     let own = a.listening.address;
-    let (whole, _) = a.listening.peers.from_here();
+    let (whole, _) = a.listening.peers.opening();
     let refused = a.listening.peers.hear(&whole).unwrap_err();
     assert!(matches!(refused, Refused::Oneself { .. }));
     // Over a connection to itself, found under another of its addresses, it is told so and gives up.
