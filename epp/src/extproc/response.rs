@@ -193,6 +193,7 @@ impl Answer {
             out.push_back(Action::FirstToken(in_flight.first_token(now)));
         }
         self.events = self.events.saturating_add(found.choices);
+        in_flight.progress(now);
         in_flight.emitted(self.tokens.output.unwrap_or(self.events));
     }
 
