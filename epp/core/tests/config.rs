@@ -243,11 +243,7 @@ fn what_is_consumed_is_injected() {
 fn unknown_names_are_refused_with_the_nearest() {
     refused(
         "plugins: [{type: no-hit-scorer}]",
-        &[
-            "plugin type `no-hit-scorer`",
-            "nearest known",
-            "-scorer`",
-        ],
+        &["plugin type `no-hit-scorer`", "nearest known", "-scorer`"],
     );
     refused(
         "plugins: [{type: queue-scorr}]",
@@ -304,10 +300,6 @@ fn wrong_values_are_refused_with_what_would_be_right() {
     refused(
         "flowControl: {maxBytes: 1GB}",
         &["maxBytes", "`1GB`", "1G or 512Mi"],
-    );
-    refused(
-        "flowControl: {enableEviction: true}",
-        &["enableEviction", "leave it false"],
     );
     refused(
         "flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}",

@@ -22,10 +22,6 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub(crate) use error::from_yaml;
 pub use plugin::{
-    AdaptiveConcurrency, HoldbackDomain, HoldbackShape, LimitAlgorithm, PriorityHoldback,
-    ProgramAwareFairness, ProgramStrategy, VirtualTokenCounter,
-};
-pub use plugin::{
     ActiveRequestScorer, AgentIdentity, AttributeGate, AttributeKey, AttributeScale, Comparison,
     ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor, Direction,
     EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer, FileDiscovery,
@@ -40,10 +36,14 @@ pub use plugin::{
     TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
     UtilizationFilter, UtilizationMetric,
 };
+pub use plugin::{
+    AdaptiveConcurrency, HoldbackDomain, HoldbackShape, LimitAlgorithm, PriorityHoldback,
+    ProgramAwareFairness, ProgramStrategy, VirtualTokenCounter,
+};
+pub use policy::{Fairness, Ordering, UsageLimit};
 pub use schedule::{
     Filter, HealthRules, NamedFilter, Picker, Profile, Scorer, ServingStage, WeightedScorer,
 };
-pub use policy::{Fairness, Ordering, UsageLimit};
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -278,7 +278,10 @@ impl Config {
             || self.probabilistic_admitter.is_some()
             || self.prefix.as_ref().is_some_and(|prefix| prefix.auto_tune)
             || matches!(self.detector, Detector::Utilization { .. })
-            || profile.filters.iter().any(|named| named.filter.reads_metrics())
+            || profile
+                .filters
+                .iter()
+                .any(|named| named.filter.reads_metrics())
             || profile
                 .scorers
                 .iter()

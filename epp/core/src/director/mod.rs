@@ -129,7 +129,11 @@ impl Director {
         let limits = || Limits::new(config.usage_limit.clone());
         let queue = config.queue().map(|flow| Queue::new(flow, limits()));
         Self {
-            gauges: queue.as_ref().map(Queue::gauges).cloned().unwrap_or_default(),
+            gauges: queue
+                .as_ref()
+                .map(Queue::gauges)
+                .cloned()
+                .unwrap_or_default(),
             queue,
             reclaim: Reclaim::new(&config),
             router: Router::new(config, seed),

@@ -129,10 +129,7 @@ impl Learner {
         let peak = f64::from(self.peak);
         // At its lowest limit an endpoint is as lightly loaded as it ever gets.
         let light = peak * 2.0 <= self.limit || self.limit <= least;
-        let strain = [
-            self.first_token.strain(light),
-            self.per_token.strain(light),
-        ];
+        let strain = [self.first_token.strain(light), self.per_token.strain(light)];
         let strain = strain.into_iter().flatten().fold(0.0, f64::max);
         // A limit that nobody comes near is not known to be too low.
         let pressed = peak * 2.0 >= self.limit;

@@ -74,11 +74,7 @@ impl StageSaturation {
     pub fn of(detector: &Detector, pool: &Pool, now: Duration) -> Self {
         let mut meter = Meter::new(detector);
         meter.set_pool(pool);
-        let readings: Vec<_> = pool
-            .endpoints
-            .iter()
-            .map(|one| Reading::of(one))
-            .collect();
+        let readings: Vec<_> = pool.endpoints.iter().map(|one| Reading::of(one)).collect();
         meter.saturation(detector, &readings, now);
         let known = |endpoint: &&Reading| used(detector, endpoint, now).is_some();
         Self {
@@ -456,7 +452,7 @@ mod tests {
         let endpoint = |(role_of, count): (&Option<&str>, &u32)| {
             let labels = role_of.iter().map(|of| role(of)).collect();
             let endpoint = Endpoint::new("a", "10.0.0.1:80", labels);
-            (0..*count).for_each(|_| endpoint.load.dispatched(0, None));
+            (0..*count).for_each(|_| endpoint.load.dispatched(&crate::load::Share::default()));
             Arc::new(endpoint)
         };
         let endpoints = roles.iter().zip(in_flight).map(endpoint).collect();
@@ -466,7 +462,11 @@ mod tests {
     #[test]
     fn the_fuller_stage_counts() {
         let detector = concurrency(ConcurrencyMode::Requests);
-        let split = staged(&[Some("prefill"), Some("decode"), None], &[9, 2, 4], &detector);
+        let split = staged(
+            &[Some("prefill"), Some("decode"), None],
+            &[9, 2, 4],
+            &detector,
+        );
         assert_eq!(
             (split.prefill, split.decode, split.effective),
             (Some(0.9), Some(0.3), Some(0.9))
@@ -494,7 +494,10 @@ mod tests {
         let pool = [reading(9, Some(10)), reading(30, Some(90))];
         assert_eq!(saturation(&detector, &pool, NOW), Saturation::Level(0.39));
         assert!(has_room(&detector, &pool[0], 1.0, NOW));
-        assert!(!has_room(&detector, &reading(16, None), 1.0, NOW), "the initial limit");
+        assert!(
+            !has_room(&detector, &reading(16, None), 1.0, NOW),
+            "the initial limit"
+        );
     }
 
     #[test]

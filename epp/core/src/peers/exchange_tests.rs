@@ -9,7 +9,17 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{BandUse, Chain, Delta, Exchange, Flight, Refused, SILENCE, TICK};
+use crate::load::Share;
 use crate::pool::{EndpointSpec, Pool};
+
+/// What each request adds.
+const TEN: Share = Share {
+    uncached_tokens: 10,
+    estimated_tokens: 0,
+    tpot_target_ms: None,
+    kept_tpot_ms: None,
+    kept_first_token_ms: None,
+};
 
 /// One picker with a pool of its own making: the same endpoints, other instances.
 struct Picker {
@@ -57,11 +67,11 @@ impl Picker {
     }
 
     fn dispatch(&self) {
-        self.pool.endpoints[0].load.dispatched(10, None);
+        self.pool.endpoints[0].load.dispatched(&TEN);
     }
 
     fn finish(&self) {
-        self.pool.endpoints[0].load.ended_waiting(10, None);
+        self.pool.endpoints[0].load.ended_waiting(&TEN);
     }
 }
 

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use exchange::{Applied, Exchange, PeerState, Refused};
-pub use share::Remote;
 pub(crate) use sent::Sent;
+pub use share::Remote;
 pub(crate) use share::RemoteCell;
 
 /// Time between two deltas.

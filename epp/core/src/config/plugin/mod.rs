@@ -14,16 +14,16 @@ mod schedule;
 
 pub use admit::{ProbabilisticAdmitter, SloAdmitter};
 pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
-pub use flow::{
-    AdaptiveConcurrency, ConcurrencyDetector, ConcurrencyMode, HoldbackDomain, HoldbackShape,
-    LimitAlgorithm, PriorityHoldback, ProgramAwareFairness, ProgramStrategy, StaticUsageLimit,
-    UtilizationDetector, VirtualTokenCounter,
-};
 pub use filter::{
     AttributeGate, Comparison, EndpointAttributeFilter, LabelOperator, LabelRequirement,
     LabelSelectorFilter, OnMissing, PassiveHealth, PrefixCacheAffinityFilter,
     SloHeadroomTierFilter, Threshold, TopologyAffinityFilter, TopologyExtractor, TopologyLevel,
     TtftSource, UtilizationCap, UtilizationFilter, UtilizationMetric,
+};
+pub use flow::{
+    AdaptiveConcurrency, ConcurrencyDetector, ConcurrencyMode, HoldbackDomain, HoldbackShape,
+    LimitAlgorithm, PriorityHoldback, ProgramAwareFairness, ProgramStrategy, StaticUsageLimit,
+    UtilizationDetector, VirtualTokenCounter,
 };
 pub use producer::{
     AgentIdentity, AttributeKey, InflightLoadProducer, PredictedLatencyProducer, PrefixProducer,
@@ -31,10 +31,10 @@ pub use producer::{
 };
 pub use schedule::{
     ActiveRequestScorer, AttributeScale, ContextLengthAware, Direction, EncodedEndpointHeader,
-    EndpointAttributeScorer, FixedRange, HeaderLabelAffinityScorer, LatencyScorer,
-    LoadAwareScorer, NoHitLruScorer, Normalization, PickerParameters, PredictedTtftScorer,
-    PrefixCacheScorer, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource,
-    SessionStrategy, Strategy, TokenLoadScorer, TopologyAffinityScorer,
+    EndpointAttributeScorer, FixedRange, HeaderLabelAffinityScorer, LatencyScorer, LoadAwareScorer,
+    NoHitLruScorer, Normalization, PickerParameters, PredictedTtftScorer, PrefixCacheScorer,
+    SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionStrategy, Strategy,
+    TokenLoadScorer, TopologyAffinityScorer,
 };
 
 /// What a plugin can be referred to as.
