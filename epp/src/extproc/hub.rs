@@ -392,6 +392,8 @@ pub(crate) mod tests {
             emit_scores: false,
             subsets: true,
             dialects: Arc::default(),
+            parsers: Arc::default(),
+            headers_in_use: Arc::default(),
         };
         let learners = Learners::new(LearnerConfig::default());
         let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));

@@ -5,6 +5,7 @@ mod data_layer;
 mod detector;
 mod error;
 mod flow;
+mod parsers;
 mod plugin;
 mod preset;
 mod profile;
@@ -20,8 +21,8 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub(crate) use error::from_yaml;
 pub use plugin::{
-    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery,
-    InflightLoadProducer, LatencyScorer, MetricsDataSource, NoParameters, PLUGIN_TYPES,
+    AppProtocol, ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery,
+    InflightLoadProducer, LatencyScorer, MetricsDataSource, NoParameters, PLUGIN_TYPES, Parser,
     PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
     PrefixProducer, Quantile, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
     UtilizationDetector,
@@ -55,6 +56,8 @@ pub struct Config {
     pub metrics_staleness: Duration,
     /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
     pub warnings: Vec<String>,
+    /// Which request APIs are read, in the order written.
+    pub parsers: Vec<Parser>,
 }
 
 /// A metrics source and what is taken from it.
@@ -245,6 +248,12 @@ impl Config {
     /// Headers of requests that a part of this configuration reads, in lower case, each once.
     pub fn headers_in_use(&self) -> Vec<Arc<str>> {
         Vec::new()
+    }
+
+    /// The first parser whose requests endpoints of `protocol` cannot serve; `None` = all are well.
+    pub fn parser_unfit_for(&self, protocol: AppProtocol) -> Option<Parser> {
+        let mut parsers = self.parsers.iter().copied();
+        parsers.find(|parser| !parser.serves(protocol))
     }
 
     /// Whether any part of this configuration reads engines' metrics.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plugin::{
-    ConcurrencyDetector, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
+    ConcurrencyDetector, Parser, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
 };
 use super::plugin::{PrefixProducer, SloAdmitter, UtilizationDetector};
 use super::{Config, Detector, FlowConfig, Picker, Profile, Scorer, Scrape, WeightedScorer};
@@ -40,6 +40,7 @@ impl Default for Config {
             metrics: Some(Scrape::default()),
             metrics_staleness: METRICS_STALENESS,
             warnings: Vec::new(),
+            parsers: Parser::AUTOMATIC.to_vec(),
         }
     }
 }

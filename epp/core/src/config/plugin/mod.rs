@@ -8,12 +8,14 @@ use super::error::{ConfigError, from_yaml};
 mod admit;
 mod data;
 mod flow;
+mod parser;
 mod producer;
 mod schedule;
 
 pub use admit::SloAdmitter;
 pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
 pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
+pub use parser::{AppProtocol, Parser};
 pub use producer::{InflightLoadProducer, PredictedLatencyProducer, PrefixProducer, TokenProducer};
 pub use schedule::{
     LatencyScorer, PickerParameters, PredictedTtftScorer, PrefixCacheScorer, Strategy,
@@ -91,6 +93,12 @@ macro_rules! plugins {
 plugins! {
     FileDiscovery(FileDiscovery) = "file-discovery", Discovery;
     OpenaiParser(NoParameters) = "openai-parser", Parser;
+    AnthropicParser(NoParameters) = "anthropic-parser", Parser;
+    VllmHttpParser(NoParameters) = "vllmhttp-parser", Parser;
+    SglangHttpParser(NoParameters) = "sglanghttp-parser", Parser;
+    VllmGrpcParser(NoParameters) = "vllmgrpc-parser", Parser;
+    VertexAiParser(NoParameters) = "vertexai-parser", Parser;
+    PassthroughParser(NoParameters) = "passthrough-parser", Parser;
     Prefix(PrefixProducer) = "approx-prefix-cache-producer", Producer;
     InflightLoad(InflightLoadProducer) = "inflight-load-producer", Producer;
     Token(TokenProducer) = "token-producer", Producer;
