@@ -1,7 +1,7 @@
 //! Which API a request speaks, by its path.
 
 use super::error::{ErrorShape, RequestError, shortened};
-use epp_core::config::Parser;
+use epp_core::config::{AppProtocol, Parser};
 
 /// How a request's body is read, and its answer watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -140,7 +140,8 @@ fn places(parser: Parser) -> &'static [(Place, Api)] {
 pub struct Parsers {
     /// Longest first; of equal ones the first parser's.
     places: Vec<(Place, Api)>,
-    fallback: bool,
+    /// As listed.
+    parsers: Vec<Parser>,
 }
 
 impl Parsers {
@@ -154,8 +155,14 @@ impl Parsers {
         places.sort_by_key(|(place, _)| std::cmp::Reverse(place.text().len()));
         Self {
             places,
-            fallback: parsers.contains(&Parser::Passthrough),
+            parsers: parsers.to_vec(),
         }
+    }
+
+    /// The first parser whose requests endpoints of `protocol` cannot serve; `None` = all are well.
+    pub fn unfit_for(&self, protocol: AppProtocol) -> Option<Parser> {
+        let mut parsers = self.parsers.iter().copied();
+        parsers.find(|parser| !parser.serves(protocol))
     }
 
     /// The API at `path`; the query string does not count.
@@ -167,7 +174,7 @@ impl Parsers {
         let known = self.places.iter().find(|(place, _)| place.is(bare));
         match known {
             Some((_, api)) => Ok(*api),
-            None if self.fallback => Ok(Api::Passthrough),
+            None if self.parsers.contains(&Parser::Passthrough) => Ok(Api::Passthrough),
             None => Err(RequestError::Path {
                 path: shortened(path.as_bytes()),
                 known: self.known(),

@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::protocol::Rules;
+use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
@@ -139,6 +140,11 @@ impl Hub {
     /// What arriving request bodies take.
     pub fn bodies(&self) -> Arc<Budget> {
         Arc::clone(&self.rules.load().bodies)
+    }
+
+    /// Which APIs are read.
+    pub fn parsers(&self) -> Arc<Parsers> {
+        Arc::clone(&self.rules.load().parsers)
     }
 
     /// The endpoints known now.

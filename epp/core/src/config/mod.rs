@@ -250,12 +250,6 @@ impl Config {
         Vec::new()
     }
 
-    /// The first parser whose requests endpoints of `protocol` cannot serve; `None` = all are well.
-    pub fn parser_unfit_for(&self, protocol: AppProtocol) -> Option<Parser> {
-        let mut parsers = self.parsers.iter().copied();
-        parsers.find(|parser| !parser.serves(protocol))
-    }
-
     /// Whether any part of this configuration reads engines' metrics.
     pub fn reads_metrics(&self) -> bool {
         let utilization = |detector: &Detector| matches!(detector, Detector::Utilization { .. });

@@ -120,10 +120,6 @@ mod tests {
         for parser in Parser::AUTOMATIC {
             assert!(parser.serves(AppProtocol::H2c) && parser.serves(AppProtocol::Http));
         }
-        assert_eq!(
-            config(&["openai-parser", "vllmgrpc-parser"]).parser_unfit_for(AppProtocol::Http),
-            Some(Parser::VllmGrpc)
-        );
         assert_eq!(AppProtocol::parse("kubernetes.io/ws"), None);
     }
 }
