@@ -1,4 +1,4 @@
-//! What the fake model server says in APIs other than OpenAI's two: each answer has [`answers::TOKENS`], counts them in
+//! What the fake model server says in APIs other than OpenAI's two: each answer has [`TOKENS`], counts them in
 //! its API's own way, and names the model it was asked for.
 
 use bytes::Bytes;
