@@ -73,6 +73,9 @@ pub struct Director {
     ledger: DemandLedger,
     outbox: VecDeque<(Ticket, Verdict)>,
     submitted: u64,
+    /// One in so many dispatches is recorded, counted by `dispatches`; 0 = none.
+    record_every: u32,
+    dispatches: u32,
     /// The latest instant seen.
     now: Duration,
     draining: bool,
@@ -88,6 +91,8 @@ impl Director {
             ledger: DemandLedger::default(),
             outbox: VecDeque::new(),
             submitted: 0,
+            record_every: 1,
+            dispatches: 0,
             now: Duration::ZERO,
             draining: false,
         }
@@ -123,6 +128,21 @@ impl Director {
     /// Puts one latency model in force for endpoints of every class.
     pub fn set_model(&mut self, model: Arc<LatencyModel>) {
         self.set_models(Arc::new(Models::one(LatencyModel::clone(&model))));
+    }
+
+    /// Records what led to the pick for one in `every` dispatches, 0 = for none. At first it is for all.
+    pub fn record_every(&mut self, every: u32) {
+        (self.record_every, self.dispatches) = (every, 0);
+    }
+
+    /// Whether the next dispatch is recorded.
+    fn records(&mut self) -> bool {
+        self.dispatches += 1;
+        let records = self.dispatches == self.record_every;
+        if self.dispatches >= self.record_every {
+            self.dispatches = 0;
+        }
+        records
     }
 
     /// Takes a request in. Its verdict comes through [`Director::poll`], often at once.
@@ -371,7 +391,7 @@ impl Director {
         self.router.observe();
         let offer = self.router.offer(now, waiting, expected, Among::Ever);
         let refused = match offer {
-            Offer::NoEndpoint => true,
+            Offer::NoEndpoint | Offer::Barred(_) => true,
             Offer::Hopeless { .. } => may_shed,
             Offer::NoRoom | Offer::Go => false,
         };
@@ -417,6 +437,9 @@ impl Director {
                     message,
                 );
             }
+            Offer::Barred(message) => {
+                self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
+            }
             Offer::NoRoom => {
                 let message = "every endpoint was filtered out as full";
                 self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
@@ -428,10 +451,11 @@ impl Director {
             }
             Offer::Hopeless { .. } | Offer::Go => {
                 let expected_miss = offer != Offer::Go;
-                match self
-                    .router
-                    .dispatch(now, waiting, expected_miss, &self.ledger)
-                {
+                let record = self.records();
+                let dispatch =
+                    self.router
+                        .dispatch(now, waiting, expected_miss, record, &self.ledger);
+                match dispatch {
                     Ok(dispatch) => self
                         .outbox
                         .push_back((ticket, Verdict::Dispatched(dispatch))),

@@ -219,6 +219,7 @@ impl Answer {
             out.push_back(Action::FirstToken(in_flight.first_token(now)));
         }
         self.events = self.events.saturating_add(found.choices);
+        in_flight.progress(now);
         in_flight.emitted(self.output_tokens().unwrap_or(0).max(self.events));
     }
 
