@@ -1,6 +1,7 @@
 //! Starts a picker: servers, discovery, scraping, the director's timer; and stops it in order.
 
 use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker};
+use crate::api::paths::Parsers;
 use crate::drain::drain;
 use crate::extproc::budget::Budget;
 use crate::extproc::hub::Hub;
@@ -253,6 +254,8 @@ fn schedule(config: &Config, options: &Options) -> Result<Option<scrape::Schedul
 }
 
 fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hub {
+    let parsers = Arc::new(Parsers::new(&config.parsers));
+    let headers_in_use = config.headers_in_use().into();
     let director = Director::new(config, options.seed);
     let rules = Rules {
         objectives: Objectives::default(),
@@ -265,6 +268,8 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         emit_scores: options.emit_endpoint_scores,
         subsets: !options.disable_endpoint_subset_filter,
         dialects: Arc::default(),
+        parsers,
+        headers_in_use,
     };
     let learner = options.learner.clone();
     let learners = match &options.model_dir {

@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::protocol::Rules;
+use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
@@ -139,6 +140,11 @@ impl Hub {
     /// What arriving request bodies take.
     pub fn bodies(&self) -> Arc<Budget> {
         Arc::clone(&self.rules.load().bodies)
+    }
+
+    /// Which APIs are read.
+    pub fn parsers(&self) -> Arc<Parsers> {
+        Arc::clone(&self.rules.load().parsers)
     }
 
     /// The endpoints known now.
@@ -393,6 +399,8 @@ pub(crate) mod tests {
             emit_scores: false,
             subsets: true,
             dialects: Arc::default(),
+            parsers: Arc::default(),
+            headers_in_use: Arc::default(),
         };
         let learners = Learners::new(LearnerConfig::default());
         let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));

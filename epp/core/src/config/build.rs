@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::detector::{detector, usage_limit};
 use super::error::ConfigError;
 use super::flow::flow_config;
+use super::parsers::parsers;
 use super::plugin::{Plugin, Role};
 use super::profile::profile;
 use super::registry::Registry;
@@ -28,7 +29,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let default = Config::default();
     let profile = profile(document.scheduling_profiles, &mut registry)?;
     let (discovery, metrics) = data_layer(document.data_layer, &mut registry)?;
-    parsers(
+    let parsers = parsers(
         document.request_handler,
         document.parser,
         &mut registry,
@@ -110,6 +111,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         discovery,
         metrics,
         warnings,
+        parsers,
         session,
         probabilistic_admitter: parts.probabilistic_admitter,
         inflight_load: parts.inflight_load,
@@ -198,33 +200,6 @@ fn feature_gates(gates: &[String]) -> Result<bool, ConfigError> {
         }
     }
     Ok(flow_control)
-}
-
-fn parsers(
-    handler: Option<raw::RequestHandler>,
-    twin: Option<raw::OptionalRef>,
-    registry: &mut Registry,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    if let Some(twin) = twin {
-        warnings.push("parser at the top level is deprecated; write requestHandler.parsers".into());
-        if let Some(name) = twin.plugin_ref {
-            registry.find("parser.pluginRef", &name, Role::Parser)?;
-        }
-    }
-    for (index, reference) in handler
-        .map(|handler| handler.parsers)
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
-        registry.find(
-            &format!("requestHandler.parsers[{index}].pluginRef"),
-            &reference.plugin_ref,
-            Role::Parser,
-        )?;
-    }
-    Ok(())
 }
 
 /// Parameters that name the producer of what a plugin reads must name one.

@@ -5,6 +5,7 @@ mod data_layer;
 mod detector;
 mod error;
 mod flow;
+mod parsers;
 mod plugin;
 mod policy;
 mod preset;
@@ -22,17 +23,17 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub(crate) use error::from_yaml;
 pub use plugin::{
-    ActiveRequestScorer, AgentIdentity, AttributeGate, AttributeKey, AttributeScale, Comparison,
-    ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor, Direction,
-    EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer, FileDiscovery,
-    FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator, LabelRequirement,
-    LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource, NoHitLruScorer,
-    NoParameters, Normalization, OnMissing, PLUGIN_TYPES, PassiveHealth, PickerParameters,
-    PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter, PrefixCacheScorer,
-    PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute, RequestAttributeReporter,
-    SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionSource,
-    SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy, Threshold,
-    TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
+    ActiveRequestScorer, AgentIdentity, AppProtocol, AttributeGate, AttributeKey, AttributeScale,
+    Comparison, ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor,
+    Direction, EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer,
+    FileDiscovery, FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator,
+    LabelRequirement, LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource,
+    NoHitLruScorer, NoParameters, Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth,
+    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter,
+    PrefixCacheScorer, PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute,
+    RequestAttributeReporter, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource,
+    SessionSource, SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy,
+    Threshold, TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
     TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
     UtilizationFilter, UtilizationMetric,
 };
@@ -73,6 +74,8 @@ pub struct Config {
     pub metrics_staleness: Duration,
     /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
     pub warnings: Vec<String>,
+    /// Which request APIs are read, in the order written.
+    pub parsers: Vec<Parser>,
     /// Refusal of sheddable requests at random, the fuller the pool the more.
     pub probabilistic_admitter: Option<ProbabilisticAdmitter>,
     /// What counts as a request's tokens in flight.

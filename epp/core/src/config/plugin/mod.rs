@@ -9,6 +9,7 @@ mod admit;
 mod data;
 mod filter;
 mod flow;
+mod parser;
 mod producer;
 mod schedule;
 
@@ -25,6 +26,7 @@ pub use flow::{
     LimitAlgorithm, PriorityHoldback, ProgramAwareFairness, ProgramStrategy, StaticUsageLimit,
     UtilizationDetector, VirtualTokenCounter,
 };
+pub use parser::{AppProtocol, Parser};
 pub use producer::{
     AgentIdentity, AttributeKey, InflightLoadProducer, PredictedLatencyProducer, PrefixProducer,
     ReportedAttribute, RequestAttributeReporter, SessionSource, TokenProducer,
@@ -117,6 +119,12 @@ macro_rules! plugins {
 plugins! {
     FileDiscovery(FileDiscovery) = "file-discovery", Discovery;
     OpenaiParser(NoParameters) = "openai-parser", Parser;
+    AnthropicParser(NoParameters) = "anthropic-parser", Parser;
+    VllmHttpParser(NoParameters) = "vllmhttp-parser", Parser;
+    SglangHttpParser(NoParameters) = "sglanghttp-parser", Parser;
+    VllmGrpcParser(NoParameters) = "vllmgrpc-parser", Parser;
+    VertexAiParser(NoParameters) = "vertexai-parser", Parser;
+    PassthroughParser(NoParameters) = "passthrough-parser", Parser;
     Prefix(PrefixProducer) = "approx-prefix-cache-producer", Producer;
     InflightLoad(InflightLoadProducer) = "inflight-load-producer", Producer;
     Token(TokenProducer) = "token-producer", Producer;
