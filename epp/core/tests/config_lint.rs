@@ -145,7 +145,7 @@ fn limits_beyond_the_whole_queue() {
         None,
         Level::Unused,
         5,
-        "a template holds for every priority",
+        "bands of any priority are made from a template",
     );
 }
 

@@ -1,7 +1,7 @@
 //! The configurations that llm-d ships, by name: each loads, and means what it says.
 
 use epp_core::Config;
-use epp_core::config::{Detector, Level, PLUGIN_TYPES, Picker, lint};
+use epp_core::config::{Detector, Filter, Level, PLUGIN_TYPES, Picker, ServingStage, lint};
 
 /// The file of a configuration, and what is to be seen in it.
 macro_rules! sample {
@@ -170,6 +170,16 @@ fn of_several_profiles_the_one_that_decodes_runs() {
         .scores(&[("prefix-cache-scorer", 2.0), ("queue-scorer", 1.0)])
         .lacks(&["always-disagg-multimodal-decider", deciding[0], deciding[1]])
         .lints(&[(20, Level::Unreachable), (25, Level::Unreachable)]);
+    // Whether the profile says it or not, servers that only prefill or only encode are never picked.
+    for sample in [sample!("pd"), sample!("e-p-d")] {
+        let decode = Filter::Stage(ServingStage::Decode);
+        let filters = &sample.config.profile.filters;
+        assert!(
+            filters.len() == 1 && filters[0].filter == decode,
+            "{}: {filters:?}",
+            sample.name
+        );
+    }
 }
 
 #[test]

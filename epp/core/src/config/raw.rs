@@ -157,6 +157,9 @@ pub(crate) struct FlowControl {
     /// Whether running requests of negative priority are taken off their server for others.
     #[serde(default)]
     pub(crate) enable_eviction: bool,
+    /// Headroom's own: whether answers tell the time in the queue and the room that is left in the band.
+    #[serde(default)]
+    pub(crate) advisory_headers: bool,
 }
 
 /// Limits of every band without an entry of its own.

@@ -80,7 +80,7 @@ impl std::fmt::Display for NeedsRestart {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{BandConfig, Detector, Picker};
+    use crate::config::{BandConfig, Detector, Parser, Picker, UsageLimit};
     use std::time::Duration;
 
     fn refused(change: impl Fn(&mut Config)) -> Vec<&'static str> {
@@ -97,7 +97,8 @@ mod tests {
         assert!(refused(|new| new.profile.scorers[0].weight = 3.0).is_empty());
         assert!(refused(|new| new.profile.picker = Picker::Random).is_empty());
         assert!(refused(|new| new.detector = Detector::utilization_default()).is_empty());
-        assert!(refused(|new| new.ceiling = 0.5).is_empty());
+        assert!(refused(|new| new.usage_limit = UsageLimit::SoftReflective).is_empty());
+        assert!(refused(|new| new.parsers = vec![Parser::Passthrough]).is_empty());
         assert!(refused(|new| new.slo_admitter = None).is_empty());
         let with_band = |new: &mut Config| {
             let band = BandConfig {

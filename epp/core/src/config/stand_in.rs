@@ -37,12 +37,6 @@ pub(super) fn parameters(plugin: &Plugin) -> Vec<(&'static str, &'static str, &'
         ),
         Plugin::PredictedLatency(it) => {
             check(
-                !it.endpoint_role_label.is_empty(),
-                "endpointRoleLabel",
-                "every server is predicted as one that prefills and decodes",
-                "disaggregation",
-            );
-            check(
                 it.use_encoder_cache_features,
                 "useEncoderCacheFeatures",
                 "predictions know nothing of images",

@@ -47,7 +47,7 @@ fn checks(
 ) -> Vec<Finding> {
     let mut notes = Notes(Vec::new());
     profile::check(document, config, &mut notes);
-    parsers::check(document, &mut notes);
+    parsers::check(document, config, &mut notes);
     limits::check(document, config, &mut notes);
     if let Some(objectives) = objectives {
         limits::check_objectives(document, config, objectives, &mut notes);
