@@ -6,6 +6,9 @@
 
 pub mod client;
 mod crowding;
+mod deltas;
+#[cfg(test)]
+mod deltas_tests;
 mod event;
 mod exchange;
 mod launch;
@@ -17,6 +20,7 @@ mod sizing;
 mod tests;
 
 pub use crowding::Crowding;
+pub use deltas::Deltas;
 pub use exchange::{Exchange, Exchanging, Partition, Pickers};
 pub use replay::{FleetSpec, replay};
 pub use score::{Fate, KindScore, Percentiles, Slo};
