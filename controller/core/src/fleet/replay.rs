@@ -508,10 +508,7 @@ impl<'a> Run<'a> {
     fn report(self) -> FleetReport {
         let hit_share =
             self.tally.cached_tokens as f64 / (self.tally.prompt_tokens as f64).max(1.0);
-        let learner = self
-            .pickers
-            .into_iter()
-            .find_map(|picker| picker.learner);
+        let learner = self.pickers.into_iter().find_map(|picker| picker.learner);
         FleetReport {
             output_tokens: self.tally.output_tokens,
             crowding: Crowding::of(self.replicas.iter().map(|replica| &replica.crowd)),
