@@ -141,11 +141,9 @@ pub(crate) struct Considered {
 
 impl Considered {
     pub(crate) fn of((candidate, &total): (&Candidate, &f32)) -> Self {
-        let predicted = |read: fn(&Prediction) -> f32| {
-            candidate.prediction.as_ref().map_or(f32::NAN, read)
-        };
-        let scraped =
-            |read: fn(&Scraped) -> f32| candidate.scraped.as_ref().map_or(f32::NAN, read);
+        let predicted =
+            |read: fn(&Prediction) -> f32| candidate.prediction.as_ref().map_or(f32::NAN, read);
+        let scraped = |read: fn(&Scraped) -> f32| candidate.scraped.as_ref().map_or(f32::NAN, read);
         Self {
             slot: candidate.slot,
             total,

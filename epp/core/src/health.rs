@@ -380,8 +380,7 @@ impl Watch {
         visit: &Visit,
         waited: Option<f64>,
     ) {
-        let slow =
-            waited.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
+        let slow = waited.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
         if slow {
             self.count(state, now, |counts| {
                 counts.first_tokens += 1;

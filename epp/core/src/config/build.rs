@@ -80,7 +80,10 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let parts = parts(&mut registry)?;
     let uses = |filters: fn(&Filter) -> bool, scorers: fn(&Scorer) -> bool| {
         profile.filters.iter().any(|named| filters(&named.filter))
-            || profile.scorers.iter().any(|weighted| scorers(&weighted.scorer))
+            || profile
+                .scorers
+                .iter()
+                .any(|weighted| scorers(&weighted.scorer))
     };
     let predicts = uses(Filter::predicts, Scorer::predicts) || slo_admitter.is_some();
     let predicted_latency = predictor.or_else(|| predicts.then(Default::default));

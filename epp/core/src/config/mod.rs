@@ -237,7 +237,10 @@ impl Config {
             || self.probabilistic_admitter.is_some()
             || self.prefix.as_ref().is_some_and(|prefix| prefix.auto_tune)
             || matches!(self.detector, Detector::Utilization { .. })
-            || profile.filters.iter().any(|named| named.filter.reads_metrics())
+            || profile
+                .filters
+                .iter()
+                .any(|named| named.filter.reads_metrics())
             || profile
                 .scorers
                 .iter()

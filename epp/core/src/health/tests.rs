@@ -54,13 +54,7 @@ fn connections_that_fail_in_a_row_eject_and_each_time_for_longer() {
     assert_eq!(standing(&health, 11.0), ejected(11.0 + 2.0 * BASE));
     let mut visit = watch.dispatched(&health, seconds(31.0));
     assert_eq!(standing(&health, 31.0), Standing::Probing);
-    watch.ended(
-        &health,
-        seconds(32.0),
-        &mut visit,
-        Fate::Left(None),
-        None,
-    );
+    watch.ended(&health, seconds(32.0), &mut visit, Fate::Left(None), None);
     assert_eq!(standing(&health, 32.0), Standing::HalfOpen);
     answer(&watch, &health, 32.0, 500);
     assert_eq!(standing(&health, 32.0), ejected(32.0 + 4.0 * BASE));
@@ -106,7 +100,11 @@ fn errors_count_by_their_share_and_against_the_others() {
         answer(&watch, &other, 1.0, 500);
     }
     answer(&watch, &one, 2.0, 500);
-    assert_eq!(standing(&one, 2.0), Standing::Serving, "the same everywhere");
+    assert_eq!(
+        standing(&one, 2.0),
+        Standing::Serving,
+        "the same everywhere"
+    );
     for _ in 0..14 {
         answer(&watch, &other, 3.0, 200);
     }
@@ -140,7 +138,11 @@ fn first_tokens_far_beyond_the_prediction_eject() {
         first_token(&watch, &one, 1.0, None);
         first_token(&watch, &one, 1.0, Some(3.0));
     }
-    assert_eq!(standing(&one, 1.0), Standing::Serving, "late, not an outlier");
+    assert_eq!(
+        standing(&one, 1.0),
+        Standing::Serving,
+        "late, not an outlier"
+    );
     for _ in 0..19 {
         first_token(&watch, &one, 2.0, Some(3.1));
     }
@@ -169,7 +171,10 @@ fn a_client_that_gave_up_far_beyond_the_prediction_counts_too() {
 fn streams_that_stand_still_eject() {
     let (watch, health) = (watch(), Health::default());
     let mut first = watch.dispatched(&health, seconds(0.0));
-    assert!(!watch.check_stall(&health, seconds(100.0)), "nothing is told");
+    assert!(
+        !watch.check_stall(&health, seconds(100.0)),
+        "nothing is told"
+    );
     watch.progress(&health, seconds(100.0), &mut first);
     let mut second = watch.dispatched(&health, seconds(100.0));
     watch.progress(&health, seconds(110.0), &mut second);

@@ -14,23 +14,23 @@ mod schedule;
 
 pub use admit::{ProbabilisticAdmitter, SloAdmitter};
 pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
-pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
 pub use filter::{
     AttributeGate, Comparison, EndpointAttributeFilter, LabelOperator, LabelRequirement,
     LabelSelectorFilter, OnMissing, PassiveHealth, PrefixCacheAffinityFilter,
     SloHeadroomTierFilter, Threshold, TopologyAffinityFilter, TopologyExtractor, TopologyLevel,
     TtftSource, UtilizationCap, UtilizationFilter, UtilizationMetric,
 };
+pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
 pub use producer::{
     AgentIdentity, AttributeKey, InflightLoadProducer, PredictedLatencyProducer, PrefixProducer,
     ReportedAttribute, RequestAttributeReporter, SessionSource, TokenProducer,
 };
 pub use schedule::{
     ActiveRequestScorer, AttributeScale, ContextLengthAware, Direction, EncodedEndpointHeader,
-    EndpointAttributeScorer, FixedRange, HeaderLabelAffinityScorer, LatencyScorer,
-    LoadAwareScorer, NoHitLruScorer, Normalization, PickerParameters, PredictedTtftScorer,
-    PrefixCacheScorer, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource,
-    SessionStrategy, Strategy, TokenLoadScorer, TopologyAffinityScorer,
+    EndpointAttributeScorer, FixedRange, HeaderLabelAffinityScorer, LatencyScorer, LoadAwareScorer,
+    NoHitLruScorer, Normalization, PickerParameters, PredictedTtftScorer, PrefixCacheScorer,
+    SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionStrategy, Strategy,
+    TokenLoadScorer, TopologyAffinityScorer,
 };
 
 /// What a plugin can be referred to as.

@@ -48,7 +48,9 @@ impl Bench {
     }
 
     fn left(&mut self, now: Duration, in_flight: &[u32]) -> Vec<u32> {
-        let mut candidates: Vec<_> = (0..self.pool.endpoints.len() as u32).map(candidate).collect();
+        let mut candidates: Vec<_> = (0..self.pool.endpoints.len() as u32)
+            .map(candidate)
+            .collect();
         for (candidate, &in_flight) in candidates.iter_mut().zip(in_flight) {
             candidate.load.in_flight = in_flight;
         }
@@ -79,7 +81,11 @@ fn who_fails_is_left_alone_then_tried_then_let_back_in_by_and_by() {
     let endpoint = Arc::clone(&bench.pool.endpoints[1]);
     let health = &endpoint.load.health;
     let mut trial = watch.dispatched(health, seconds(11.0));
-    assert_eq!(bench.left(seconds(11.0), &[]), [0, 2], "one trial at a time");
+    assert_eq!(
+        bench.left(seconds(11.0), &[]),
+        [0, 2],
+        "one trial at a time"
+    );
     watch.first_token(health, seconds(12.0), &mut trial, None);
     // Others hold ten: a tenth is one, a third of the way through four.
     assert_eq!(bench.left(seconds(12.0), &[10, 0, 10]), [0, 1, 2]);

@@ -122,7 +122,10 @@ fn roles_serve_their_stages_and_decode_the_unlabelled() {
         "both",
         "encode-decode",
     ];
-    let labels: Vec<[(&str, &str); 1]> = roles.iter().map(|role| [("llm-d.ai/role", *role)]).collect();
+    let labels: Vec<[(&str, &str); 1]> = roles
+        .iter()
+        .map(|role| [("llm-d.ai/role", *role)])
+        .collect();
     let mut labels: Vec<&[(&str, &str)]> = labels.iter().map(|labels| &labels[..]).collect();
     labels.push(&[]);
     let pool = labelled(&labels);
@@ -147,7 +150,13 @@ fn roles_serve_their_stages_and_decode_the_unlabelled() {
     );
     assert_eq!(
         serving(ServingStage::Decode),
-        ["decode", "prefill-decode", "encode-prefill-decode", "both", "-"]
+        [
+            "decode",
+            "prefill-decode",
+            "encode-prefill-decode",
+            "both",
+            "-"
+        ]
     );
 }
 
@@ -260,7 +269,11 @@ fn attributes_are_compared() {
             },
             ..EndpointAttributeFilter::default()
         };
-        left(config::Filter::Attribute(parameters), &pool, &Request::default())
+        left(
+            config::Filter::Attribute(parameters),
+            &pool,
+            &Request::default(),
+        )
     };
     use Comparison::{Equal, GreaterThan, GreaterThanOrEqual, LessThan, LessThanOrEqual, NotEqual};
     let (pass, fail) = (OnMissing::Pass, OnMissing::Fail);
@@ -343,7 +356,11 @@ fn prefix_affinity_sticks_by_share() {
         ..PrefixCacheAffinityFilter::default()
     };
     assert_eq!(affine(at(0.80), &warm(), 1), [0, 1]);
-    assert_eq!(affine(at(0.99), &warm(), 1), [0, 1, 2, 3], "nobody is sticky");
+    assert_eq!(
+        affine(at(0.99), &warm(), 1),
+        [0, 1, 2, 3],
+        "nobody is sticky"
+    );
     assert_eq!(affine(at(0.0), &warm(), 1), [0, 1, 2, 3], "off");
     let explores = PrefixCacheAffinityFilter {
         exploration_probability: 0.3,
@@ -381,7 +398,11 @@ fn prefix_affinity_can_go_by_predictions() {
         ..PrefixCacheAffinityFilter::default()
     };
     let mut candidates = warm();
-    assert_eq!(affine(parameters.clone(), &candidates, 1).len(), 4, "no signal");
+    assert_eq!(
+        affine(parameters.clone(), &candidates, 1).len(),
+        4,
+        "no signal"
+    );
     for (candidate, ttft) in candidates.iter_mut().zip([5_100.0, 9_000.0, 200.0, 100.0]) {
         candidate.prediction = predicted(0, ttft, 1.0).prediction;
     }
@@ -407,9 +428,8 @@ fn the_tier_with_headroom_goes_first_and_the_other_is_explored() {
     ];
     let parameters = SloHeadroomTierFilter::default();
     let mut filter = built(config::Filter::HeadroomTier(parameters), &labelled(&[]));
-    let mut run = |candidates: &[Candidate], seed| {
-        slots(&mut *filter, &ask(&request), candidates, seed)
-    };
+    let mut run =
+        |candidates: &[Candidate], seed| slots(&mut *filter, &ask(&request), candidates, seed);
     let explored = (0..5_000).filter(|&seed| run(&candidates, seed) == [1, 2, 3]);
     assert!((25..80).contains(&explored.count()), "one in a hundred");
     let kept = (0..5_000).filter(|&seed| run(&candidates, seed) == [0]);
