@@ -12,6 +12,7 @@ use support::{complete, pool, trained_model, warm};
 const WARM_UP: usize = 6_000;
 
 /// Allocations of one request through the core, not recorded, averaged over 50.
+#[expect(clippy::panic, reason = "a test fails by panicking")]
 fn allocations(config: &Config, endpoints: usize) -> f64 {
     let pool = pool(endpoints);
     warm(&pool);
@@ -61,6 +62,7 @@ fn allocations(config: &Config, endpoints: usize) -> f64 {
 }
 
 /// Every filter and scorer that needs no header, at once.
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn everything() -> Config {
     let text = "
 apiVersion: llm-d.ai/v1alpha1

@@ -12,6 +12,7 @@ use support::{
     complete, dispatched, pool, refused, request, seconds, trained_model, warm, with_slo,
 };
 
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn config(lines: &str) -> Config {
     let head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
     Config::from_yaml(&format!("{head}{lines}")).unwrap()
@@ -279,7 +280,7 @@ fn with_tpot(priority: i32, tpot_ms: f64) -> Request {
 }
 
 /// One endpoint with four running requests that need 22.5 ms per token, which they get up to four.
-fn at_its_limit(config: Config) -> (Director, Vec<Box<epp_core::Dispatch>>) {
+fn at_its_limit(config: Config) -> (Director, Vec<epp_core::Dispatch>) {
     let pool = pool(1);
     warm(&pool);
     let mut director = director(config, &pool);
@@ -288,7 +289,7 @@ fn at_its_limit(config: Config) -> (Director, Vec<Box<epp_core::Dispatch>>) {
         director.submit(Duration::ZERO, with_tpot(0, 22.9));
         let mut dispatch = dispatched(&mut director);
         dispatch.in_flight.first_token(Duration::ZERO);
-        dispatch
+        *dispatch
     });
     let held = held.collect();
     (director, held)
@@ -301,7 +302,7 @@ fn sheddable_requests_wait_for_those_they_would_slow_down() {
         director.submit(Duration::ZERO, with_tpot(0, 500.0));
         let mut more = dispatched(&mut director);
         more.in_flight.first_token(Duration::ZERO);
-        held.push(more);
+        held.push(*more);
     }
     director.submit(seconds(1.0), with_tpot(-1, 1_000.0));
     assert!(director.poll().is_none(), "waits: others would miss theirs");
@@ -324,7 +325,7 @@ fn without_a_queue_they_are_refused_and_unprotected_they_pass() {
         director.submit(Duration::ZERO, with_tpot(0, 500.0));
         let mut more = dispatched(&mut director);
         more.in_flight.first_token(Duration::ZERO);
-        crowd.push(more);
+        crowd.push(*more);
     }
     director.submit(Duration::ZERO, with_tpot(-1, 1_000.0));
     assert_eq!(refused(&mut director).outcome, Outcome::RejectedSlo);
@@ -340,7 +341,7 @@ fn without_a_queue_they_are_refused_and_unprotected_they_pass() {
     let mut crowd = held;
     for _ in 0..6 {
         director.submit(Duration::ZERO, with_tpot(0, 500.0));
-        crowd.push(dispatched(&mut director));
+        crowd.push(*dispatched(&mut director));
     }
     director.submit(Duration::ZERO, with_tpot(-1, 1_000.0));
     dispatched(&mut director);
