@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::detector::{detector, usage_limit};
 use super::error::ConfigError;
 use super::flow::flow_config;
+use super::parsers::parsers;
 use super::plugin::{Plugin, Role};
 use super::profile::profile;
 use super::registry::Registry;
@@ -28,7 +29,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let default = Config::default();
     let profile = profile(document.scheduling_profiles, &mut registry)?;
     let (discovery, metrics) = data_layer(document.data_layer, &mut registry)?;
-    parsers(
+    let parsers = parsers(
         document.request_handler,
         document.parser,
         &mut registry,
@@ -46,12 +47,12 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         &mut registry,
         &mut warnings,
     )?;
-    let ceiling = usage_limit(
+    let usage_limit = usage_limit(
         section.usage_limit_policy_plugin_ref.as_deref(),
         &mut registry,
     )?;
     let said = gate && section.no_endpoint_request_ttl.is_some();
-    let flow = flow_config(section, &mut registry)?;
+    let flow = flow_config(section, &mut registry, &mut warnings)?;
     let empty_pool_ttl = said.then(|| flow.no_endpoint_ttl.unwrap_or(Duration::MAX));
     producer_names(&mut registry)?;
     registry.only(|plugin| matches!(plugin, Plugin::SingleProfile(_)).then_some(()))?;
@@ -102,7 +103,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         flow: gate.then_some(flow),
         empty_pool_ttl,
         detector,
-        ceiling,
+        usage_limit,
         profile,
         prefix,
         predicted_latency,
@@ -110,6 +111,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         discovery,
         metrics,
         warnings,
+        parsers,
         session,
         probabilistic_admitter: parts.probabilistic_admitter,
         inflight_load: parts.inflight_load,
@@ -198,33 +200,6 @@ fn feature_gates(gates: &[String]) -> Result<bool, ConfigError> {
         }
     }
     Ok(flow_control)
-}
-
-fn parsers(
-    handler: Option<raw::RequestHandler>,
-    twin: Option<raw::OptionalRef>,
-    registry: &mut Registry,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    if let Some(twin) = twin {
-        warnings.push("parser at the top level is deprecated; write requestHandler.parsers".into());
-        if let Some(name) = twin.plugin_ref {
-            registry.find("parser.pluginRef", &name, Role::Parser)?;
-        }
-    }
-    for (index, reference) in handler
-        .map(|handler| handler.parsers)
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
-        registry.find(
-            &format!("requestHandler.parsers[{index}].pluginRef"),
-            &reference.plugin_ref,
-            Role::Parser,
-        )?;
-    }
-    Ok(())
 }
 
 /// Parameters that name the producer of what a plugin reads must name one.

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::plugin::{
-    ConcurrencyDetector, InflightLoadProducer, PassiveHealth, PredictedLatencyProducer,
+    ConcurrencyDetector, InflightLoadProducer, Parser, PassiveHealth, PredictedLatencyProducer,
     PredictedTtftScorer, PrefixCacheScorer, PrefixProducer, SloAdmitter, TopologyExtractor,
     UtilizationDetector,
 };
 use super::{
     Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, Picker, Profile, Scorer,
-    Scrape, WeightedScorer,
+    Scrape, UsageLimit, WeightedScorer,
 };
 
 /// llm-d's default for the flag `--metrics-staleness-threshold`.
@@ -22,7 +22,7 @@ impl Default for Config {
             flow: None,
             empty_pool_ttl: None,
             detector: Detector::utilization_default(),
-            ceiling: 1.0,
+            usage_limit: UsageLimit::default(),
             profile: Profile {
                 filters: Vec::new(),
                 scorers: vec![
@@ -44,6 +44,7 @@ impl Default for Config {
             metrics: Some(Scrape::default()),
             metrics_staleness: METRICS_STALENESS,
             warnings: Vec::new(),
+            parsers: Parser::AUTOMATIC.to_vec(),
             probabilistic_admitter: None,
             inflight_load: InflightLoadProducer::default(),
             session: None,

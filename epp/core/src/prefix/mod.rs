@@ -3,7 +3,7 @@
 mod blocks;
 mod hash;
 
-pub use hash::PrefixHasher;
+pub use hash::{PrefixHasher, content_digest};
 
 use std::sync::Arc;
 

@@ -9,6 +9,7 @@ mod admit;
 mod data;
 mod filter;
 mod flow;
+mod parser;
 mod producer;
 mod schedule;
 
@@ -20,7 +21,12 @@ pub use filter::{
     SloHeadroomTierFilter, Threshold, TopologyAffinityFilter, TopologyExtractor, TopologyLevel,
     TtftSource, UtilizationCap, UtilizationFilter, UtilizationMetric,
 };
-pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
+pub use flow::{
+    AdaptiveConcurrency, ConcurrencyDetector, ConcurrencyMode, HoldbackDomain, HoldbackShape,
+    LimitAlgorithm, PriorityHoldback, ProgramAwareFairness, ProgramStrategy, StaticUsageLimit,
+    UtilizationDetector, VirtualTokenCounter,
+};
+pub use parser::{AppProtocol, Parser};
 pub use producer::{
     AgentIdentity, AttributeKey, InflightLoadProducer, PredictedLatencyProducer, PrefixProducer,
     ReportedAttribute, RequestAttributeReporter, SessionSource, TokenProducer,
@@ -50,6 +56,8 @@ pub(crate) enum Role {
     Ordering,
     UsageLimit,
     Admitter,
+    EvictionFilter,
+    EvictionOrdering,
     Processor,
 }
 
@@ -71,6 +79,8 @@ impl Role {
             Self::Ordering => "ordering policy",
             Self::UsageLimit => "usage limit policy",
             Self::Admitter => "admitter",
+            Self::EvictionFilter => "eviction filter",
+            Self::EvictionOrdering => "eviction ordering",
             Self::Processor => "processor of requests or answers",
         }
     }
@@ -109,6 +119,12 @@ macro_rules! plugins {
 plugins! {
     FileDiscovery(FileDiscovery) = "file-discovery", Discovery;
     OpenaiParser(NoParameters) = "openai-parser", Parser;
+    AnthropicParser(NoParameters) = "anthropic-parser", Parser;
+    VllmHttpParser(NoParameters) = "vllmhttp-parser", Parser;
+    SglangHttpParser(NoParameters) = "sglanghttp-parser", Parser;
+    VllmGrpcParser(NoParameters) = "vllmgrpc-parser", Parser;
+    VertexAiParser(NoParameters) = "vertexai-parser", Parser;
+    PassthroughParser(NoParameters) = "passthrough-parser", Parser;
     Prefix(PrefixProducer) = "approx-prefix-cache-producer", Producer;
     InflightLoad(InflightLoadProducer) = "inflight-load-producer", Producer;
     Token(TokenProducer) = "token-producer", Producer;
@@ -130,6 +146,16 @@ plugins! {
     GlobalStrict(NoParameters) = "global-strict-fairness-policy", Fairness;
     Fcfs(NoParameters) = "fcfs-ordering-policy", Ordering;
     StaticUsageLimit(StaticUsageLimit) = "static-usage-limit-policy", UsageLimit;
+    Adaptive(AdaptiveConcurrency) = "adaptive-concurrency-detector", Detector;
+    RoundRobinFairness(NoParameters) = "round-robin-fairness-policy", Fairness;
+    ProgramAware(ProgramAwareFairness) = "program-aware-fairness", Fairness;
+    VirtualTokens(VirtualTokenCounter) = "virtual-token-counter-fairness-policy", Fairness;
+    Edf(NoParameters) = "edf-ordering-policy", Ordering;
+    SloDeadline(NoParameters) = "slo-deadline-ordering-policy", Ordering;
+    PriorityHoldback(PriorityHoldback) = "priority-holdback-policy", UsageLimit;
+    SoftReflective(NoParameters) = "soft-reflective-ceiling-policy", UsageLimit;
+    SheddableEviction(NoParameters) = "sheddable-eviction-filter", EvictionFilter;
+    PriorityThenTime(NoParameters) = "eviction-priority-then-time-ordering", EvictionOrdering;
     SloAdmitter(SloAdmitter) = "latency-slo-admitter", Admitter;
     // Filters.
     LabelSelector(LabelSelectorFilter) = "label-selector-filter", Filter;
