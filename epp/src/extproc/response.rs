@@ -11,6 +11,7 @@ use crate::usage::sse::{Seen, Strip};
 use crate::usage::tokens::Tokens;
 use crate::usage::watch::Watch;
 use bytes::Bytes;
+use epp_core::expression::Usage;
 use epp_core::{End, InFlight};
 use names::header;
 use std::time::Duration;
@@ -223,6 +224,15 @@ impl Answer {
         in_flight.emitted(self.output_tokens().unwrap_or(0).max(self.events));
     }
 
+    /// Token counts as far as they were told.
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            prompt: self.tokens.whole_prompt(),
+            cached: self.tokens.cached,
+            output: self.output_tokens(),
+        }
+    }
+
     /// Output tokens as told, or as counted where they came as ids.
     fn output_tokens(&self) -> Option<u32> {
         let counted = (self.ids > 0).then_some(self.ids);
@@ -231,12 +241,13 @@ impl Answer {
 
     /// How the answer ended, relayed to its end.
     pub(super) fn end(&self) -> End {
+        let usage = self.usage();
         End::Complete {
             status: self.status(),
             streaming: self.head.event_stream || self.events > 0,
-            prompt_tokens: self.tokens.whole_prompt(),
-            cached_tokens: self.tokens.cached,
-            output_tokens: self.output_tokens(),
+            prompt_tokens: usage.prompt,
+            cached_tokens: usage.cached,
+            output_tokens: usage.output,
         }
     }
 }

@@ -188,14 +188,12 @@ impl Exchange {
     fn submit(&mut self, submission: Submission) {
         let Submission {
             request,
-            target_model,
             rewritten_by,
             streaming,
         } = submission;
-        let target = target_model.as_deref().unwrap_or(&request.model);
         let series = self.hub.telemetry.requests.series(
             &request.model,
-            target,
+            request.sent_model(),
             &request.flow,
             request.priority,
         );
@@ -341,7 +339,7 @@ impl Exchange {
         }
         match Pin::new(&mut self.inbound).poll_next(context) {
             Poll::Ready(Some(Ok(message))) => {
-                if let Some(event) = event(message) {
+                if let Some(event) = event(message, &self.hub) {
                     self.feed(event);
                 }
                 Poll::Ready(())
@@ -423,7 +421,7 @@ fn error_code(status: u16) -> &'static str {
 }
 
 /// What a message says, in neutral words; `None` for messages of kinds unknown here.
-fn event(message: ProcessingRequest) -> Option<Event> {
+fn event(message: ProcessingRequest, hub: &Hub) -> Option<Event> {
     let ProcessingRequest {
         metadata_context,
         request,
@@ -437,6 +435,7 @@ fn event(message: ProcessingRequest) -> Option<Event> {
         Incoming::ResponseHeaders(headers) => Event::ResponseHeaders {
             end_of_stream: headers.end_of_stream,
             headers: neutral(headers.headers),
+            served: metadata_context.and_then(|metadata| hub.endpoint_at(&served(&metadata)?)),
         },
         Incoming::RequestBody(body) => Event::RequestBody {
             body: body.body,
@@ -471,6 +470,15 @@ fn neutral(headers: Option<wire::HeaderMap>) -> Vec<Header> {
             },
         )
         .collect()
+}
+
+/// The endpoint that the proxy says answered.
+fn served(metadata: &wire::Metadata) -> Option<String> {
+    let fields = &metadata.filter_metadata.get(metadata::LB)?.fields;
+    match fields.get(header::DESTINATION_SERVED)?.kind.as_ref()? {
+        wire::Kind::Text(address) => Some(address.trim().to_owned()),
+        _ => None,
+    }
 }
 
 /// The endpoints the proxy wants the choice to be among. A key that is there but empty allows none.
