@@ -285,6 +285,7 @@ impl Pending {
             asking,
             api: self.api,
             back: self.back,
+            advice: dispatch.advice,
         }
     }
 }

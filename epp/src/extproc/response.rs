@@ -12,7 +12,7 @@ use crate::usage::tokens::Tokens;
 use crate::usage::watch::Watch;
 use bytes::Bytes;
 use epp_core::expression::Usage;
-use epp_core::{End, InFlight};
+use epp_core::{Advice, End, InFlight};
 use names::header;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub(super) struct Relayed {
     pub(super) api: Api,
     /// Puts the client's name for the model back.
     pub(super) back: Option<Rename>,
+    /// What the client is told of the queue.
+    pub(super) advice: Option<Advice>,
 }
 
 /// An answer on its way to the client.
@@ -98,6 +100,7 @@ impl Answer {
             asking,
             api,
             mut back,
+            advice,
         } = relayed;
         let head = ResponseHead::read(headers);
         let strip = asking.strip();
@@ -112,6 +115,13 @@ impl Answer {
             set: vec![(header::RESPONSE_SEEN, Bytes::from_static(b"true"))],
             ..HeaderChange::default()
         };
+        if let Some(Advice { queued, band_room }) = advice {
+            let told = |number: u128| Bytes::from(number.to_string());
+            change
+                .set
+                .push((header::QUEUE_MS, told(queued.as_millis())));
+            change.set.push((header::BAND_ROOM, told(band_room.into())));
+        }
         let stripped = strip != Strip::Nothing && matches!(watch, Watch::Events(_));
         if stripped || back.is_some() {
             // The client gets fewer or more bytes than the server announced, if it announced any.
