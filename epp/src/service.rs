@@ -2,6 +2,7 @@
 
 use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker};
 use crate::api::paths::Parsers;
+use crate::api::wanted::Wanted;
 use crate::drain::drain;
 use crate::extproc::budget::Budget;
 use crate::extproc::hub::Hub;
@@ -255,7 +256,7 @@ fn schedule(config: &Config, options: &Options) -> Result<Option<scrape::Schedul
 
 fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hub {
     let parsers = Arc::new(Parsers::new(&config.parsers));
-    let headers_in_use = config.headers_in_use().into();
+    let wanted = Arc::new(Wanted::of(&config));
     let director = Director::new(config, options.seed);
     let rules = Rules {
         objectives: Objectives::default(),
@@ -269,7 +270,7 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         subsets: !options.disable_endpoint_subset_filter,
         dialects: Arc::default(),
         parsers,
-        headers_in_use,
+        wanted,
     };
     let learner = options.learner.clone();
     let learners = match &options.model_dir {

@@ -8,8 +8,8 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
 use arc_swap::ArcSwap;
 use epp_core::{
-    DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Slo, Ticket,
-    Verdict,
+    DemandLedger, Director, Endpoint, EndpointSpec, Objectives, Pool, QueueDepth, Request, Slo,
+    Ticket, Verdict,
 };
 use parking_lot::Mutex;
 use predictor::trainer::Trainer;
@@ -150,6 +150,15 @@ impl Hub {
     /// The endpoints known now.
     pub fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool.borrow())
+    }
+
+    /// The endpoint at `address`.
+    pub fn endpoint_at(&self, address: &str) -> Option<Arc<Endpoint>> {
+        let pool = self.pool.borrow();
+        let mut known = pool.endpoints.iter();
+        known
+            .find(|endpoint| &*endpoint.address == address)
+            .map(Arc::clone)
     }
 
     /// Follows the endpoints as they change.
@@ -400,7 +409,7 @@ pub(crate) mod tests {
             subsets: true,
             dialects: Arc::default(),
             parsers: Arc::default(),
-            headers_in_use: Arc::default(),
+            wanted: Arc::default(),
         };
         let learners = Learners::new(LearnerConfig::default());
         let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));
