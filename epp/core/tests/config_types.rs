@@ -430,6 +430,19 @@ fn defaults_of_the_sections_are_llm_ds() {
     assert!(with("").unwrap().flow.is_none(), "the gate is off");
 }
 
+/// What is under way is so as a whole: other engines' metrics come with the other sources.
+#[test]
+fn nothing_is_under_way_for_longer_than_the_rest() {
+    let engine = "plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: sglang}}]";
+    let stand_ins = with(engine).unwrap().stand_ins;
+    let sources = plugin_type("dcgm-data-source").unwrap().status;
+    assert_eq!(
+        !stand_ins.is_empty(),
+        under_way(sources),
+        "what is built leaves stand_in.rs too: {stand_ins:?}"
+    );
+}
+
 /// Whoever looks a name up in docs/configuration.md finds it.
 #[test]
 fn every_type_and_parameter_is_documented() {
