@@ -17,7 +17,6 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use epp_core::config::Detector;
 use epp_core::report::PoolName;
 use epp_core::{Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Slo};
 use kubernetes::lease::{Elector, Leadership};
@@ -46,11 +45,9 @@ pub enum StartError {
     /// There is no certificate to serve with.
     #[error("no certificate to serve ext_proc with (--secure-serving, --cert-path): {0}")]
     Tls(#[from] TlsError),
-    /// A metrics source that is not built.
-    #[error(
-        "metrics-data-source: scheme {0:?} is not built: only http is; engines are asked in the clear"
-    )]
-    Scheme(String),
+    /// Endpoints' pages cannot be asked for as the configuration says.
+    #[error("endpoints' pages cannot be read (caCertPath, clientCertPath, clientKeyPath): {0}")]
+    Pages(#[source] TlsError),
 }
 
 /// A running picker. It ends when this is dropped.
@@ -85,7 +82,8 @@ pub async fn start(
     for warning in &config.warnings {
         tracing::warn!("configuration: {warning}");
     }
-    let schedule = schedule(&config, &options)?;
+    let plan = scrape::Plan::new(&config, options.refresh_metrics_interval, clock)
+        .map_err(StartError::Pages)?;
     let discovered = config
         .discovery
         .as_ref()
@@ -165,7 +163,7 @@ pub async fn start(
         grpc_health,
         &options,
         secure,
-        schedule,
+        plan,
         endpoints_file,
     );
     Ok(handle)
@@ -207,26 +205,6 @@ fn secure(
 
 fn local(listener: &TcpListener, ip: std::net::IpAddr, port: u16) -> SocketAddr {
     listener.local_addr().unwrap_or_else(|_| (ip, port).into())
-}
-
-fn schedule(config: &Config, options: &Options) -> Result<Option<scrape::Schedule>, StartError> {
-    // A configuration that reads no metrics does not cause any to be asked for.
-    let Some(metrics) = config.metrics.as_ref().filter(|_| config.reads_metrics()) else {
-        return Ok(None);
-    };
-    if metrics.source.scheme != "http" {
-        return Err(StartError::Scheme(metrics.source.scheme.clone()));
-    }
-    let interval = metrics.interval.unwrap_or(options.refresh_metrics_interval);
-    let staleness = match &config.detector {
-        Detector::Utilization { staleness, .. } => config.metrics_staleness.min(*staleness),
-        Detector::Concurrency(_) => config.metrics_staleness,
-    };
-    Ok(Some(scrape::Schedule::new(
-        interval,
-        staleness,
-        &metrics.source.path,
-    )))
 }
 
 fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hub {
@@ -290,7 +268,7 @@ impl Handle {
         grpc_health: TcpListener,
         options: &Options,
         secure: Option<Secure>,
-        schedule: Option<scrape::Schedule>,
+        plan: Option<scrape::Plan>,
         endpoints_file: Option<(std::path::PathBuf, bool)>,
     ) {
         let (hub, shutdown) = (|| Arc::clone(&self.hub), || self.shutdown.clone());
@@ -317,8 +295,8 @@ impl Handle {
         let until = shutdown();
         self.tasks
             .spawn(async move { timed.keep_time(until).await });
-        if let Some(schedule) = schedule {
-            self.tasks.spawn(scrape::run(hub(), schedule, shutdown()));
+        if let Some(plan) = plan {
+            self.tasks.spawn(scrape::run(hub(), plan, shutdown()));
         }
         if let Some((path, watch)) = endpoints_file {
             self.tasks.spawn(discovery::follow(

@@ -40,6 +40,15 @@ pub struct SourceLabel {
     pub source_type: &'static str,
 }
 
+/// Labels of pages without what is read in them.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ExtractorLabels {
+    /// What was read.
+    pub source_type: &'static str,
+    /// What was looked for.
+    pub extractor_type: &'static str,
+}
+
 /// Label of streams that taught nothing.
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ReasonLabel {
@@ -64,6 +73,7 @@ pub struct Telemetry {
     pub scheduler_duration: Histogram,
     /// Reads of metrics or of the endpoints file that failed.
     pub poll_errors: Family<SourceLabel, Counter>,
+    extract_errors: Family<ExtractorLabels, Counter>,
     queue_duration: Family<OutcomeLabels, Histogram, fn() -> Histogram>,
     queue_outcomes: Family<OutcomeLabels, Counter>,
     unlearned: Family<ReasonLabel, Counter>,
@@ -100,6 +110,7 @@ impl Telemetry {
                 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
             ])),
             poll_errors: Family::default(),
+            extract_errors: Family::default(),
             queue_duration: Family::new_with_constructor(queue_histogram),
             queue_outcomes: Family::default(),
             unlearned: Family::default(),
@@ -184,6 +195,15 @@ impl Telemetry {
                 reason: reason.name(),
             })
             .inc();
+    }
+
+    /// A page was read that has nothing of what is wanted of it.
+    pub fn extract_failed(&self, source_type: &'static str, extractor_type: &'static str) {
+        let labels = ExtractorLabels {
+            source_type,
+            extractor_type,
+        };
+        self.extract_errors.get_or_create(&labels).inc();
     }
 
     /// A read failed.

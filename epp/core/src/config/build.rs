@@ -24,7 +24,8 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let mut registry = Registry::new(document.plugins)?;
     let default = Config::default();
     let profile = profile(document.scheduling_profiles, &mut registry)?;
-    let (discovery, metrics) = data_layer(document.data_layer, &mut registry)?;
+    let data = data_layer(document.data_layer, &mut registry)?;
+    warnings.extend(data.warnings);
     parsers(
         document.request_handler,
         document.parser,
@@ -94,9 +95,12 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         prefix,
         predicted_latency,
         slo_admitter,
-        discovery,
-        metrics,
+        discovery: data.discovery,
+        metrics: data.metrics,
         warnings,
+        models: data.models,
+        gpu: data.gpu,
+        topology: data.topology,
         ..default
     })
 }

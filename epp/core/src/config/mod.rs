@@ -3,8 +3,10 @@
 mod build;
 mod data_layer;
 mod detector;
+mod engine;
 mod error;
 mod flow;
+mod page_source;
 mod plugin;
 mod preset;
 mod profile;
@@ -17,14 +19,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use engine::{CacheInfo, Engine, Engines, MetricSpec, gpu_utilization};
 pub use error::ConfigError;
 pub(crate) use error::from_yaml;
+pub use page_source::{PageSource, PageTls};
 pub use plugin::{
-    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery,
-    InflightLoadProducer, LatencyScorer, MetricsDataSource, NoParameters, PLUGIN_TYPES,
-    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
-    PrefixProducer, Quantile, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
-    UtilizationDetector,
+    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, CustomMetric, DcgmDataSource,
+    EngineConfig, FileDiscovery, InflightLoadProducer, LatencyScorer, MetricsDataSource,
+    ModelsDataSource, NoParameters, PLUGIN_TYPES, PickerParameters, PredictedLatencyProducer,
+    PredictedTtftScorer, PrefixCacheScorer, PrefixProducer, Quantile, SloAdmitter,
+    StaticUsageLimit, Strategy, TokenProducer, TopologyExtractor, UtilizationDetector,
 };
 
 /// A validated configuration.
@@ -55,17 +59,21 @@ pub struct Config {
     pub metrics_staleness: Duration,
     /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
     pub warnings: Vec<String>,
+    /// Where engines list their models; `None` = nobody asks them.
+    pub models: Option<PageSource>,
+    /// Where the GPUs' metrics are; `None` = nobody asks for them.
+    pub gpu: Option<PageSource>,
+    /// How an endpoint's labels tell where it stands; `None` = they are not read.
+    pub topology: Option<TopologyExtractor>,
 }
 
 /// A metrics source and what is taken from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scrape {
     /// Where.
-    pub source: MetricsDataSource,
-    /// Time between reads; `None` = the `--refresh-metrics-interval` flag.
-    pub interval: Option<Duration>,
+    pub source: PageSource,
     /// What.
-    pub extractor: CoreMetricsExtractor,
+    pub engines: Engines,
 }
 
 /// One scheduling profile: filters, then weighted scorers, then a picker.

@@ -40,6 +40,9 @@ impl Default for Config {
             metrics: Some(Scrape::default()),
             metrics_staleness: METRICS_STALENESS,
             warnings: Vec::new(),
+            models: None,
+            gpu: None,
+            topology: None,
         }
     }
 }

@@ -12,7 +12,10 @@ mod producer;
 mod schedule;
 
 pub use admit::SloAdmitter;
-pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
+pub use data::{
+    CoreMetricsExtractor, CustomMetric, DcgmDataSource, EngineConfig, FileDiscovery,
+    MetricsDataSource, ModelsDataSource, TopologyExtractor,
+};
 pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
 pub use producer::{InflightLoadProducer, PredictedLatencyProducer, PrefixProducer, TokenProducer};
 pub use schedule::{
@@ -107,6 +110,11 @@ plugins! {
     SingleProfile(NoParameters) = "single-profile-handler", ProfileHandler;
     MetricsSource(MetricsDataSource) = "metrics-data-source", Source;
     CoreMetrics(CoreMetricsExtractor) = "core-metrics-extractor", Extractor;
+    ModelsSource(ModelsDataSource) = "models-data-source", Source;
+    ModelsExtractor(NoParameters) = "models-data-extractor", Extractor;
+    DcgmSource(DcgmDataSource) = "dcgm-data-source", Source;
+    DcgmExtractor(NoParameters) = "dcgm-extractor", Extractor;
+    Topology(TopologyExtractor) = "topology-extractor", Extractor;
     Concurrency(ConcurrencyDetector) = "concurrency-detector", Detector;
     Utilization(UtilizationDetector) = "utilization-detector", Detector;
     GlobalStrict(NoParameters) = "global-strict-fairness-policy", Fairness;
