@@ -18,6 +18,7 @@ use crate::pool::Pool;
 use crate::prefix::PrefixHashing;
 use crate::request::Request;
 use crate::router::{Among, Offer, Router};
+use crate::stopwatch::Stopwatch;
 
 /// Queued requests with a subset that is full which a dispatch pass looks past: their endpoints are full for
 /// everybody, so nothing behind them can take their room.
@@ -96,6 +97,11 @@ impl Director {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         self.router.config()
+    }
+
+    /// Lends a stopwatch, so that recorded picks tell how long their steps took.
+    pub fn lend(&mut self, watch: Stopwatch) {
+        self.router.lend(watch);
     }
 
     /// The pool in force.
@@ -371,7 +377,7 @@ impl Director {
         self.router.observe();
         let offer = self.router.offer(now, waiting, expected, Among::Ever);
         let refused = match offer {
-            Offer::NoEndpoint => true,
+            Offer::NoEndpoint | Offer::Barred(_) => true,
             Offer::Hopeless { .. } => may_shed,
             Offer::NoRoom | Offer::Go => false,
         };
@@ -416,6 +422,9 @@ impl Director {
                     None,
                     message,
                 );
+            }
+            Offer::Barred(message) => {
+                self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
             }
             Offer::NoRoom => {
                 let message = "every endpoint was filtered out as full";

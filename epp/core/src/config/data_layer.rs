@@ -3,7 +3,7 @@
 use super::engine::Engines;
 use super::error::ConfigError;
 use super::page_source::PageSource;
-use super::plugin::{Plugin, Role, TopologyExtractor};
+use super::plugin::{Plugin, Role};
 use super::registry::Registry;
 use super::{CoreMetricsExtractor, FileDiscovery, Scrape, raw};
 
@@ -17,7 +17,6 @@ pub(super) struct DataLayer {
     pub(super) models: Option<PageSource>,
     /// The GPUs' metrics.
     pub(super) gpu: Option<PageSource>,
-    pub(super) topology: Option<TopologyExtractor>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -42,13 +41,6 @@ pub(super) fn data_layer(
     if section.inject_defaults.unwrap_or(true) {
         found.inject(registry)?;
     }
-    found.topology = match found.topology.take() {
-        Some(topology) => Some(topology),
-        None => registry.only(|plugin| match plugin {
-            Plugin::Topology(parameters) => Some(parameters.clone()),
-            _ => None,
-        })?,
-    };
     let pages = [
         found.metrics.as_ref().map(|metrics| &metrics.source),
         found.models.as_ref(),
@@ -102,10 +94,8 @@ impl DataLayer {
                 let wanted = format!("cannot read what `{name}` ({}) brings", source.type_name());
                 return Err(ConfigError::value(place, &reference.plugin_ref, wanted));
             }
-            match extractor {
-                Plugin::CoreMetrics(parameters) => core = Some(parameters),
-                Plugin::Topology(parameters) => self.topology = Some(parameters),
-                _ => {}
+            if let Plugin::CoreMetrics(parameters) = extractor {
+                core = Some(parameters);
             }
         }
         let twice = match source {
@@ -168,7 +158,7 @@ fn fits(source: &Plugin, extractor: &Plugin) -> bool {
         (Plugin::MetricsSource(_), Plugin::CoreMetrics(_))
             | (Plugin::ModelsSource(_), Plugin::ModelsExtractor(_))
             | (Plugin::DcgmSource(_), Plugin::DcgmExtractor(_))
-            | (_, Plugin::Topology(_))
+            | (_, Plugin::TopologyExtractor(_))
     )
 }
 

@@ -63,3 +63,13 @@ pub(super) fn usage_limit(
         _ => Ok(1.0),
     }
 }
+
+impl Detector {
+    /// Its plugin type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Concurrency(_) => "concurrency-detector",
+            Self::Utilization { .. } => "utilization-detector",
+        }
+    }
+}

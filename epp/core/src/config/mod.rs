@@ -12,6 +12,7 @@ mod preset;
 mod profile;
 mod raw;
 mod registry;
+mod schedule;
 mod units;
 mod validate;
 
@@ -24,11 +25,23 @@ pub use error::ConfigError;
 pub(crate) use error::from_yaml;
 pub use page_source::{PageSource, PageTls};
 pub use plugin::{
-    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, CustomMetric, DcgmDataSource,
-    EngineConfig, FileDiscovery, InflightLoadProducer, LatencyScorer, MetricsDataSource,
-    ModelsDataSource, NoParameters, PLUGIN_TYPES, PickerParameters, PredictedLatencyProducer,
-    PredictedTtftScorer, PrefixCacheScorer, PrefixProducer, Quantile, SloAdmitter,
-    StaticUsageLimit, Strategy, TokenProducer, TopologyExtractor, UtilizationDetector,
+    ActiveRequestScorer, AgentIdentity, AttributeGate, AttributeKey, AttributeScale, Comparison,
+    ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor, CustomMetric,
+    DcgmDataSource, Direction,
+    EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer, EngineConfig, FileDiscovery,
+    FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator, LabelRequirement,
+    LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource, ModelsDataSource, NoHitLruScorer,
+    NoParameters, Normalization, OnMissing, PLUGIN_TYPES, PassiveHealth, PickerParameters,
+    PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter, PrefixCacheScorer,
+    PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute, RequestAttributeReporter,
+    SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionSource,
+    SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy, Threshold,
+    TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
+    TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
+    UtilizationFilter, UtilizationMetric,
+};
+pub use schedule::{
+    Filter, HealthRules, NamedFilter, Picker, Profile, Scorer, ServingStage, WeightedScorer,
 };
 
 /// A validated configuration.
@@ -59,12 +72,24 @@ pub struct Config {
     pub metrics_staleness: Duration,
     /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
     pub warnings: Vec<String>,
+    /// Refusal of sheddable requests at random, the fuller the pool the more.
+    pub probabilistic_admitter: Option<ProbabilisticAdmitter>,
+    /// What counts as a request's tokens in flight.
+    pub inflight_load: InflightLoadProducer,
+    /// Where a request tells its session; `None` = nothing reads it.
+    pub session: Option<SessionSource>,
+    /// A fairness id from agents' session headers; `None` = only from the header made for it.
+    pub agent_identity: Option<AgentIdentity>,
+    /// Numbers told to the proxy with each answer.
+    pub reported: Vec<ReportedAttribute>,
+    /// Echo the endpoint that served to the client (`destination-endpoint-served-verifier`, conformance tests).
+    pub verify_served: bool,
+    /// The labels that say where an endpoint is.
+    pub topology: TopologyExtractor,
     /// Where engines list their models; `None` = nobody asks them.
     pub models: Option<PageSource>,
     /// Where the GPUs' metrics are; `None` = nobody asks for them.
     pub gpu: Option<PageSource>,
-    /// How an endpoint's labels tell where it stands; `None` = they are not read.
-    pub topology: Option<TopologyExtractor>,
 }
 
 /// A metrics source and what is taken from it.
@@ -74,58 +99,6 @@ pub struct Scrape {
     pub source: PageSource,
     /// What.
     pub engines: Engines,
-}
-
-/// One scheduling profile: filters, then weighted scorers, then a picker.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Profile {
-    /// Detectors that are applied to single endpoints, besides the queue's own.
-    pub filters: Vec<Detector>,
-    /// In the order written.
-    pub scorers: Vec<WeightedScorer>,
-    /// The picker.
-    pub picker: Picker,
-    /// Endpoints returned: the pick and its fallbacks, at least 1.
-    pub endpoints: usize,
-}
-
-/// A scorer with its name and weight.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WeightedScorer {
-    /// Plugin name.
-    pub name: Arc<str>,
-    /// Weight, finite and not negative.
-    pub weight: f64,
-    /// The scorer.
-    pub scorer: Scorer,
-}
-
-/// A scorer and its parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scorer {
-    /// `queue-scorer`
-    Queue,
-    /// `kv-cache-utilization-scorer`
-    KvUtilization,
-    /// `prefix-cache-scorer`
-    Prefix(PrefixCacheScorer),
-    /// `latency-scorer`
-    Latency(LatencyScorer),
-    /// `predicted-ttft-scorer`
-    PredictedTtft(PredictedTtftScorer),
-}
-
-/// A picker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Picker {
-    /// `max-score-picker`
-    MaxScore,
-    /// `random-picker`
-    Random,
-    /// `weighted-random-picker`
-    WeightedRandom,
-    /// `round-robin-picker` (Headroom's own, for comparison)
-    RoundRobin,
 }
 
 /// A saturation detector.
@@ -252,22 +225,29 @@ impl Config {
 
     /// Headers of requests that a part of this configuration reads, in lower case, each once.
     pub fn headers_in_use(&self) -> Vec<Arc<str>> {
-        Vec::new()
+        let filters = self.profile.filters.iter();
+        let scorers = self.profile.scorers.iter();
+        let mut headers: Vec<Arc<str>> = filters
+            .flat_map(|named| named.filter.headers())
+            .chain(scorers.flat_map(|weighted| weighted.scorer.headers()))
+            .map(|header| header.to_ascii_lowercase().into())
+            .collect();
+        headers.sort();
+        headers.dedup();
+        headers
     }
 
     /// Whether any part of this configuration reads engines' metrics.
     pub fn reads_metrics(&self) -> bool {
-        let utilization = |detector: &Detector| matches!(detector, Detector::Utilization { .. });
-        let scraped = |scorer: &WeightedScorer| {
-            matches!(
-                scorer.scorer,
-                Scorer::Queue | Scorer::KvUtilization | Scorer::Latency(_)
-            )
-        };
+        let profile = &self.profile;
         self.predicted_latency.is_some()
+            || self.probabilistic_admitter.is_some()
             || self.prefix.as_ref().is_some_and(|prefix| prefix.auto_tune)
-            || utilization(&self.detector)
-            || self.profile.filters.iter().any(utilization)
-            || self.profile.scorers.iter().any(scraped)
+            || matches!(self.detector, Detector::Utilization { .. })
+            || profile.filters.iter().any(|named| named.filter.reads_metrics())
+            || profile
+                .scorers
+                .iter()
+                .any(|weighted| weighted.scorer.reads_metrics())
     }
 }

@@ -1,5 +1,7 @@
 //! Ranges of plugin parameters, and parameters of llm-d's that are not built here.
 
+mod schedule;
+
 use super::error::ConfigError;
 use super::plugin::Plugin;
 use super::units::span;
@@ -29,9 +31,7 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
                 f64::from(it.lru_capacity_per_server),
             )
         }
-        Plugin::InflightLoad(it) => {
-            check.not_built("addEstimatedOutputTokens", it.add_estimated_output_tokens)
-        }
+        Plugin::InflightLoad(it) => check.above_zero("outputRatio", it.output_ratio),
         Plugin::Token(it) => check.not_built("vllm", it.vllm.is_some()),
         Plugin::PredictedLatency(it) => {
             check.above_zero("sloBufferFactor", it.slo_buffer_factor)?;
@@ -80,7 +80,7 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             check.not_negative("headroom", it.headroom)
         }
         Plugin::StaticUsageLimit(it) => check.above_zero("threshold", it.threshold),
-        _ => Ok(()),
+        other => schedule::plugin(&check, other),
     }
 }
 
@@ -132,6 +132,10 @@ impl Check<'_> {
             (0.0..=1.0).contains(&value),
             "must be between 0 and 1",
         )
+    }
+
+    fn named(&self, parameter: &str, value: &str) -> Result<(), ConfigError> {
+        self.that(parameter, value, !value.is_empty(), "must not be empty")
     }
 
     /// Each at least 0, not all 0.

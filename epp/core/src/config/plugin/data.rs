@@ -128,11 +128,3 @@ parameters! {
         metric_spec: String = String::new(),
     }
 }
-
-parameters! {
-    /// `topology-extractor`: where an endpoint stands, from its labels.
-    TopologyExtractor {
-        /// Label that names the host; empty = `kubernetes.io/hostname`.
-        hostname_label: String = String::new(),
-    }
-}
