@@ -20,6 +20,7 @@ pub mod model_dir;
 pub mod options;
 pub mod scrape;
 pub mod service;
+pub mod spans;
 pub mod telemetry;
 pub mod usage;
 

@@ -1,6 +1,7 @@
 //! Starts a picker: servers, discovery, scraping, the director's timer; and stops it in order.
 
-use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker};
+use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker, debug};
+use crate::api::paths::Parsers;
 use crate::drain::drain;
 use crate::extproc::budget::Budget;
 use crate::extproc::hub::Hub;
@@ -10,15 +11,17 @@ use crate::grpc::{Secure, serve, server};
 use crate::health::Readiness;
 use crate::model_dir::ModelDir;
 use crate::options::{Certificate, Options};
+use crate::spans::CollectorError;
 use crate::telemetry::Telemetry;
 use crate::telemetry::collector::HubCollector;
+use crate::telemetry::decisions::Decisions;
+use crate::telemetry::setup::{Told, set_up};
 use crate::{discovery, health, scrape};
-use axum::extract::{Query, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
 use epp_core::report::PoolName;
-use epp_core::{Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Slo};
+use epp_core::{
+    Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Slo, Stopwatch,
+};
 use kubernetes::lease::{Elector, Leadership};
 use predictor::Learners;
 use predictor::trainer::Trainer;
@@ -45,6 +48,9 @@ pub enum StartError {
     /// There is no certificate to serve with.
     #[error("no certificate to serve ext_proc with (--secure-serving, --cert-path): {0}")]
     Tls(#[from] TlsError),
+    /// Spans cannot be sent as the environment says.
+    #[error(transparent)]
+    Spans(#[from] CollectorError),
     /// Endpoints' pages cannot be asked for as the configuration says.
     #[error("endpoints' pages cannot be read (caCertPath, clientCertPath, clientKeyPath): {0}")]
     Pages(#[source] TlsError),
@@ -106,7 +112,14 @@ pub async fn start(
     )
     .await?;
     let (metrics, tasks, shutdown) = (Metrics::new(), Tasks::new(), shutdown.child());
-    let hub = Arc::new(hub(config, &options, &metrics, clock));
+    let Told {
+        telemetry,
+        decisions,
+        errands,
+    } = set_up(&config, &options, &metrics, clock);
+    let about = debug::About::of(&config, &options, &telemetry);
+    errands.start(clock, &shutdown, &tasks)?;
+    let hub = Arc::new(hub(config, &options, telemetry, decisions, clock));
     let pool_name = &options.pool_name;
     metrics.register(|registry| {
         registry.register_collector(Box::new(HubCollector::new(&hub, pool_name)))
@@ -114,7 +127,7 @@ pub async fn start(
     let admin = AdminOptions {
         address: (options.ip, options.metrics_port).into(),
         flag: "--metrics-port",
-        routes: options.admin_routes.clone().merge(routes(&hub)),
+        routes: options.admin_routes.clone().merge(debug::routes(&hub, about)),
     };
     let gate = options.metrics_gate.clone();
     let guard = |pages: axum::Router| match gate {
@@ -207,8 +220,17 @@ fn local(listener: &TcpListener, ip: std::net::IpAddr, port: u16) -> SocketAddr 
     listener.local_addr().unwrap_or_else(|_| (ip, port).into())
 }
 
-fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hub {
-    let director = Director::new(config, options.seed);
+fn hub(
+    config: Config,
+    options: &Options,
+    telemetry: Telemetry,
+    decisions: Decisions,
+    clock: Clock,
+) -> Hub {
+    let parsers = Arc::new(Parsers::new(&config.parsers));
+    let headers_in_use = config.headers_in_use().into();
+    let mut director = Director::new(config, options.seed);
+    director.lend(Stopwatch::new(move || clock.now()));
     let rules = Rules {
         objectives: Objectives::default(),
         default_slo: Slo::NONE,
@@ -220,6 +242,8 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         emit_scores: options.emit_endpoint_scores,
         subsets: !options.disable_endpoint_subset_filter,
         dialects: Arc::default(),
+        parsers,
+        headers_in_use,
     };
     let learner = options.learner.clone();
     let learners = match &options.model_dir {
@@ -231,34 +255,12 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         options.trainer_cpu_share,
         Box::new(move || clock.now()),
     );
-    let telemetry = metrics.register(|registry| Telemetry::new(registry, &options.pool_name));
     // The keys of a hash map are random per process: so is the hash of nothing.
     let first_serial = RandomState::new().hash_one(()) << 20;
-    Hub::new(
-        director,
-        rules,
-        Arc::new(trainer),
-        telemetry,
-        clock,
-        first_serial,
-    )
-}
-
-#[derive(serde::Deserialize)]
-struct Limit {
-    limit: Option<usize>,
-}
-
-fn routes(hub: &Arc<Hub>) -> axum::Router {
-    let decisions = |State(hub): State<Arc<Hub>>, Query(Limit { limit }): Query<Limit>| async move {
-        (
-            [(CONTENT_TYPE, "application/json")],
-            hub.decisions.to_json(limit.unwrap_or(20)),
-        )
-    };
-    axum::Router::new()
-        .route("/debug/decisions", get(decisions))
-        .with_state(Arc::clone(hub))
+    let trainer = Arc::new(trainer);
+    let mut hub = Hub::new(director, rules, trainer, telemetry, clock, first_serial);
+    hub.decisions = decisions;
+    hub
 }
 
 impl Handle {

@@ -66,6 +66,8 @@ pub mod header {
     pub const RESPONSE_SEEN: &str = "x-went-into-resp-headers";
     /// Correlates a request across hops.
     pub const REQUEST_ID: &str = "x-request-id";
+    /// The trace that a request is part of (W3C).
+    pub const TRACEPARENT: &str = "traceparent";
     /// Request and answer: the endpoint that served the session before, its name in base64.
     pub const SESSION_TOKEN: &str = "x-session-token";
     /// Request: an opaque session.

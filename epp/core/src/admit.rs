@@ -122,10 +122,14 @@ impl Rules {
         let ttft_ms = ask.waited_ms + self.quantile.of(&prediction.ttft);
         let tpot_ms = self.quantile.of(&prediction.tpot);
         let slo = ask.slo();
-        let late_by = slo.ttft_ms.map_or(0.0, |target| (ttft_ms - target).max(0.0));
+        let late_by = slo
+            .ttft_ms
+            .map_or(0.0, |target| (ttft_ms - target).max(0.0));
         let slow = self.streaming
             && candidate.decodes
-            && self.tpot_target(slo, candidate).is_some_and(|target| tpot_ms > target);
+            && self
+                .tpot_target(slo, candidate)
+                .is_some_and(|target| tpot_ms > target);
         if late_by > 0.0 || slow {
             return if candidate.trust.covers(slo, candidate) {
                 Chances::None { over_ms: late_by }
@@ -286,7 +290,10 @@ mod tests {
         assert_eq!(judged(rules, 0.0, &[idle]), Chances::Open);
         let mut busy = idle;
         busy.load.in_flight = 1;
-        assert_eq!(judged(rules, 0.0, &[busy]), Chances::None { over_ms: 500.0 });
+        assert_eq!(
+            judged(rules, 0.0, &[busy]),
+            Chances::None { over_ms: 500.0 }
+        );
         busy.scraped = scraped(0.0, 1.0, 0.019);
         assert_eq!(judged(rules, 0.0, &[busy]), Chances::Open);
         busy.scraped = scraped(0.0, 1.0, 0.02);
@@ -345,17 +352,12 @@ mod tests {
     #[test]
     fn the_probability_follows_the_formula() {
         let parameters = ProbabilisticAdmitter::default();
-        let probability = |scraped: &[Option<Scraped>]| {
-            refusal_probability(&parameters, scraped.iter().copied())
-        };
+        let probability =
+            |scraped: &[Option<Scraped>]| refusal_probability(&parameters, scraped.iter().copied());
         assert_eq!(probability(&[None]), 0.0);
         assert_eq!(probability(&[scraped(5.0, 0.0, 0.0)]), 1.0);
         // Mean of 0.5/5 = 0.1 and 0.24/0.8 = 0.3: 300·0.2⁵.
-        let half = probability(&[
-            scraped(0.5, 0.0, 0.0),
-            None,
-            scraped(1.0, 0.0, 0.24),
-        ]);
+        let half = probability(&[scraped(0.5, 0.0, 0.0), None, scraped(1.0, 0.0, 0.24)]);
         assert!((half - 0.096).abs() < 1e-6, "{half}");
     }
 }

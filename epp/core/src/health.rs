@@ -262,7 +262,7 @@ impl Watch {
             } else {
                 self.let_back(health, &mut state, now);
             }
-        } else if slow && self.stands_out(&state, now, Counts::slow_share) {
+        } else if slow && self.stands_out(&state, now, Part::Lateness) {
             self.eject(health, &mut state, now, Fault::SlowFirstToken);
         }
     }
@@ -367,7 +367,7 @@ impl Watch {
             counts.ended += 1;
             counts.failed += 1;
         });
-        if visit.probe || self.stands_out(state, now, Counts::failed_share) {
+        if visit.probe || self.stands_out(state, now, Part::Failures) {
             self.eject(health, state, now, fault);
         }
     }
@@ -380,15 +380,14 @@ impl Watch {
         visit: &Visit,
         waited: Option<f64>,
     ) {
-        let slow =
-            waited.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
+        let slow = waited.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
         if slow {
             self.count(state, now, |counts| {
                 counts.first_tokens += 1;
                 counts.slow += 1;
             });
         }
-        if slow && (visit.probe || self.stands_out(state, now, Counts::slow_share)) {
+        if slow && (visit.probe || self.stands_out(state, now, Part::Lateness)) {
             self.eject(health, state, now, Fault::SlowFirstToken);
         } else if visit.probe {
             // It told nothing: the next request is the trial.
@@ -411,25 +410,21 @@ impl Watch {
         add(pool.at(now, window));
     }
 
-    /// Whether a share of the endpoint is above its limit and well above that of the others.
-    fn stands_out(
-        &self,
-        state: &State,
-        now: Duration,
-        share: fn(&Counts, &HealthRules) -> Option<(f64, f64)>,
-    ) -> bool {
-        let window = self.rules.window;
+    /// Whether a part of what the endpoint does is above its limit and well above that of the others.
+    fn stands_out(&self, state: &State, now: Duration, part: Part) -> bool {
+        let (window, parameters) = (self.rules.window, &self.rules.parameters);
         let own = state.recent.total(now, window);
-        let Some((own_share, limit)) = share(&own, &self.rules) else {
-            return false;
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = pool.total(now, window).without(&own);
+        let share = |(part, whole): (u32, u32)| f64::from(part) / f64::from(whole.max(1));
+        let limit = match part {
+            Part::Failures => parameters.max_error_share,
+            Part::Lateness => parameters.max_ttft_outlier_share,
         };
-        let all = self
-            .pool
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .total(now, window);
-        let others = share(&all.without(&own), &self.rules).map_or(0.0, |(share, _)| share);
-        own_share >= limit && own_share >= ABOVE_OTHERS * others
+        let own = part.of(&own);
+        own.1 >= parameters.min_requests
+            && share(own) >= limit
+            && share(own) >= ABOVE_OTHERS * share(part.of(&others))
     }
 
     fn eject(&self, health: &Health, state: &mut State, now: Duration, fault: Fault) {
@@ -478,6 +473,22 @@ impl Health {
             known - known / 8 + told / 8
         };
         self.interval.store(mean, Relaxed);
+    }
+}
+
+/// What shares are taken of.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Failures,
+    Lateness,
+}
+
+impl Part {
+    fn of(self, counts: &Counts) -> (u32, u32) {
+        match self {
+            Self::Failures => counts.failures(),
+            Self::Lateness => counts.lateness(),
+        }
     }
 }
 

@@ -66,7 +66,11 @@ impl Booking {
         let tpot_target_ms = self.slo.tpot_ms.map(|target| target as u64);
         let kept_tpot_ms = tpot_target_ms.filter(|_| {
             let tpot_ms = self.prediction.map(|prediction| prediction.tpot.p50);
-            let met = |tpot_ms| self.slo.tpot_ms.is_some_and(|target| f64::from(tpot_ms) <= target);
+            let met = |tpot_ms| {
+                self.slo
+                    .tpot_ms
+                    .is_some_and(|target| f64::from(tpot_ms) <= target)
+            };
             tpot_ms.is_some_and(met)
         });
         Share {

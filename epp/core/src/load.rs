@@ -111,7 +111,8 @@ impl Load {
     pub(crate) fn dispatched(&self, share: &Share) {
         self.in_flight.fetch_add(1, Relaxed);
         self.waiting.fetch_add(1, Relaxed);
-        self.waiting_tokens.fetch_add(share.uncached_tokens, Relaxed);
+        self.waiting_tokens
+            .fetch_add(share.uncached_tokens, Relaxed);
         self.estimated_tokens
             .fetch_add(share.estimated_tokens, Relaxed);
         self.since_scrape.fetch_add(1, Relaxed);
@@ -141,7 +142,8 @@ impl Load {
 
     fn left_waiting(&self, share: &Share) {
         self.waiting.fetch_sub(1, Relaxed);
-        self.waiting_tokens.fetch_sub(share.uncached_tokens, Relaxed);
+        self.waiting_tokens
+            .fetch_sub(share.uncached_tokens, Relaxed);
         self.kept_first_tokens.remove(share.kept_first_token_ms);
     }
 

@@ -74,7 +74,9 @@ fn usable(id: &str) -> Option<&str> {
 fn cookie<'h>(cookies: &'h str, name: &str) -> Option<&'h str> {
     let pairs = cookies.split(';').filter_map(|pair| pair.split_once('='));
     let mut named = pairs.filter(|(key, _)| key.trim() == name);
-    named.next().map(|(_, value)| value.trim().trim_matches('"'))
+    named
+        .next()
+        .map(|(_, value)| value.trim().trim_matches('"'))
 }
 
 #[cfg(test)]

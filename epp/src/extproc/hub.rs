@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::protocol::Rules;
+use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
@@ -141,6 +142,11 @@ impl Hub {
         Arc::clone(&self.rules.load().bodies)
     }
 
+    /// Which APIs are read.
+    pub fn parsers(&self) -> Arc<Parsers> {
+        Arc::clone(&self.rules.load().parsers)
+    }
+
     /// The endpoints known now.
     pub fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool.borrow())
@@ -165,6 +171,11 @@ impl Hub {
     pub fn saturation(&self) -> Option<f64> {
         let now = self.clock.now();
         self.state.lock().director.saturation(now)
+    }
+
+    /// Blocks remembered in the prefix index, over all endpoints.
+    pub fn prefix_blocks(&self) -> usize {
+        self.state.lock().director.prefix_blocks()
     }
 
     /// Replaces what holds for requests that say nothing of it themselves: targets where their objective has none
@@ -265,7 +276,10 @@ impl Hub {
 
     /// Load was given back, or time passed: dispatches what there is room for and expires what waited too long.
     pub fn pump(&self) {
+        let began = self.clock.now();
         self.with_director(|director, now| director.advance(now));
+        let took = self.clock.now().saturating_sub(began);
+        self.telemetry.dispatch_cycle.observe(took.as_secs_f64());
     }
 
     /// Refuses everything queued; for the end of a drain.
@@ -392,6 +406,8 @@ pub(crate) mod tests {
             emit_scores: false,
             subsets: true,
             dialects: Arc::default(),
+            parsers: Arc::default(),
+            headers_in_use: Arc::default(),
         };
         let learners = Learners::new(LearnerConfig::default());
         let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::detector::{detector, usage_limit};
 use super::error::ConfigError;
 use super::flow::flow_config;
+use super::parsers::parsers;
 use super::plugin::{Plugin, Role};
 use super::profile::profile;
 use super::registry::Registry;
@@ -29,7 +30,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let profile = profile(document.scheduling_profiles, &mut registry)?;
     let data = data_layer(document.data_layer, &mut registry)?;
     warnings.extend(data.warnings);
-    parsers(
+    let parsers = parsers(
         document.request_handler,
         document.parser,
         &mut registry,
@@ -81,7 +82,10 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let parts = parts(&mut registry)?;
     let uses = |filters: fn(&Filter) -> bool, scorers: fn(&Scorer) -> bool| {
         profile.filters.iter().any(|named| filters(&named.filter))
-            || profile.scorers.iter().any(|weighted| scorers(&weighted.scorer))
+            || profile
+                .scorers
+                .iter()
+                .any(|weighted| scorers(&weighted.scorer))
     };
     let predicts = uses(Filter::predicts, Scorer::predicts) || slo_admitter.is_some();
     let predicted_latency = predictor.or_else(|| predicts.then(Default::default));
@@ -108,6 +112,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         discovery: data.discovery,
         metrics: data.metrics,
         warnings,
+        parsers,
         session,
         probabilistic_admitter: parts.probabilistic_admitter,
         inflight_load: parts.inflight_load,
@@ -115,6 +120,10 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         reported: parts.reported,
         verify_served: parts.verify_served,
         topology: parts.topology,
+        types: registry
+            .plugins()
+            .map(|(name, plugin)| (name.into(), plugin.type_name()))
+            .collect(),
         models: data.models,
         gpu: data.gpu,
         ..default
@@ -198,33 +207,6 @@ fn feature_gates(gates: &[String]) -> Result<bool, ConfigError> {
         }
     }
     Ok(flow_control)
-}
-
-fn parsers(
-    handler: Option<raw::RequestHandler>,
-    twin: Option<raw::OptionalRef>,
-    registry: &mut Registry,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    if let Some(twin) = twin {
-        warnings.push("parser at the top level is deprecated; write requestHandler.parsers".into());
-        if let Some(name) = twin.plugin_ref {
-            registry.find("parser.pluginRef", &name, Role::Parser)?;
-        }
-    }
-    for (index, reference) in handler
-        .map(|handler| handler.parsers)
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
-        registry.find(
-            &format!("requestHandler.parsers[{index}].pluginRef"),
-            &reference.plugin_ref,
-            Role::Parser,
-        )?;
-    }
-    Ok(())
 }
 
 /// Parameters that name the producer of what a plugin reads must name one.

@@ -7,6 +7,7 @@ mod engine;
 mod error;
 mod flow;
 mod page_source;
+mod parsers;
 mod plugin;
 mod preset;
 mod profile;
@@ -25,13 +26,13 @@ pub use error::ConfigError;
 pub(crate) use error::from_yaml;
 pub use page_source::{PageSource, PageTls};
 pub use plugin::{
-    ActiveRequestScorer, AgentIdentity, AttributeGate, AttributeKey, AttributeScale, Comparison,
-    ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor, CustomMetric,
-    DcgmDataSource, Direction,
-    EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer, EngineConfig, FileDiscovery,
-    FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator, LabelRequirement,
-    LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource, ModelsDataSource, NoHitLruScorer,
-    NoParameters, Normalization, OnMissing, PLUGIN_TYPES, PassiveHealth, PickerParameters,
+    ActiveRequestScorer, AgentIdentity, AppProtocol, AttributeGate, AttributeKey, AttributeScale,
+    Comparison, ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor,
+    CustomMetric, DcgmDataSource, Direction, EncodedEndpointHeader, EndpointAttributeFilter,
+    EndpointAttributeScorer, EngineConfig, FileDiscovery, FixedRange, HeaderLabelAffinityScorer,
+    InflightLoadProducer, LabelOperator, LabelRequirement, LabelSelectorFilter, LatencyScorer,
+    LoadAwareScorer, MetricsDataSource, ModelsDataSource, NoHitLruScorer, NoParameters,
+    Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth, PickerParameters,
     PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter, PrefixCacheScorer,
     PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute, RequestAttributeReporter,
     SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionSource,
@@ -72,6 +73,8 @@ pub struct Config {
     pub metrics_staleness: Duration,
     /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
     pub warnings: Vec<String>,
+    /// Which request APIs are read, in the order written.
+    pub parsers: Vec<Parser>,
     /// Refusal of sheddable requests at random, the fuller the pool the more.
     pub probabilistic_admitter: Option<ProbabilisticAdmitter>,
     /// What counts as a request's tokens in flight.
@@ -86,6 +89,8 @@ pub struct Config {
     pub verify_served: bool,
     /// The labels that say where an endpoint is.
     pub topology: TopologyExtractor,
+    /// Types of the plugins listed, by their names.
+    pub types: BTreeMap<Arc<str>, &'static str>,
     /// Where engines list their models; `None` = nobody asks them.
     pub models: Option<PageSource>,
     /// Where the GPUs' metrics are; `None` = nobody asks for them.
@@ -244,7 +249,10 @@ impl Config {
             || self.probabilistic_admitter.is_some()
             || self.prefix.as_ref().is_some_and(|prefix| prefix.auto_tune)
             || matches!(self.detector, Detector::Utilization { .. })
-            || profile.filters.iter().any(|named| named.filter.reads_metrics())
+            || profile
+                .filters
+                .iter()
+                .any(|named| named.filter.reads_metrics())
             || profile
                 .scorers
                 .iter()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::plugin::{
-    ConcurrencyDetector, InflightLoadProducer, PassiveHealth, PredictedLatencyProducer,
+    ConcurrencyDetector, InflightLoadProducer, Parser, PassiveHealth, PredictedLatencyProducer,
     PredictedTtftScorer, PrefixCacheScorer, PrefixProducer, SloAdmitter, TopologyExtractor,
     UtilizationDetector,
 };
@@ -44,6 +44,7 @@ impl Default for Config {
             metrics: Some(Scrape::default()),
             metrics_staleness: METRICS_STALENESS,
             warnings: Vec::new(),
+            parsers: Parser::AUTOMATIC.to_vec(),
             probabilistic_admitter: None,
             inflight_load: InflightLoadProducer::default(),
             session: None,
@@ -51,6 +52,7 @@ impl Default for Config {
             reported: Vec::new(),
             verify_served: false,
             topology: TopologyExtractor::default(),
+            types: std::collections::BTreeMap::new(),
             models: None,
             gpu: None,
         }

@@ -78,15 +78,19 @@ fn add(
         (profile.picker, profile.endpoints) = (picker, endpoints);
         return Ok(true);
     }
-    profile.filters.extend(filter(&plugin)?.map(|filter| NamedFilter {
-        name: name.as_str().into(),
-        filter,
-    }));
-    profile.scorers.extend(scorer(&plugin).map(|scorer| WeightedScorer {
-        name: name.as_str().into(),
-        weight,
-        scorer,
-    }));
+    profile
+        .filters
+        .extend(filter(&plugin)?.map(|filter| NamedFilter {
+            name: name.as_str().into(),
+            filter,
+        }));
+    profile
+        .scorers
+        .extend(scorer(&plugin).map(|scorer| WeightedScorer {
+            name: name.as_str().into(),
+            weight,
+            scorer,
+        }));
     Ok(false)
 }
 

@@ -29,14 +29,14 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             check.above_zero(
                 "lruCapacityPerServer",
                 f64::from(it.lru_capacity_per_server),
-            )
+            )?;
+            check.above_zero("maxBlocksInAll", f64::from(it.max_blocks_in_all))
         }
         Plugin::InflightLoad(it) => check.above_zero("outputRatio", it.output_ratio),
         Plugin::Token(it) => check.not_built("vllm", it.vllm.is_some()),
         Plugin::PredictedLatency(it) => {
             check.above_zero("sloBufferFactor", it.slo_buffer_factor)?;
             span(&check.field("contextTTL"), &it.context_ttl)?;
-            check.not_built("endpointRoleLabel", !it.endpoint_role_label.is_empty())?;
             check.not_built("useEncoderCacheFeatures", it.use_encoder_cache_features)?;
             check.not_built(
                 "encoderCacheMatchInfoProducerName",

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::config::HealthRules;
-
 /// What happened in a span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -18,16 +16,14 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// Share of failed answers and its limit; `None` = too few ended.
-    pub(super) fn failed_share(&self, rules: &HealthRules) -> Option<(f64, f64)> {
-        let share = share(self.failed, self.ended, rules)?;
-        Some((share, rules.parameters.max_error_share))
+    /// Failed answers and all.
+    pub(super) fn failures(&self) -> (u32, u32) {
+        (self.failed, self.ended)
     }
 
-    /// Share of late first tokens and its limit; `None` = too few came.
-    pub(super) fn slow_share(&self, rules: &HealthRules) -> Option<(f64, f64)> {
-        let share = share(self.slow, self.first_tokens, rules)?;
-        Some((share, rules.parameters.max_ttft_outlier_share))
+    /// Late first tokens and all.
+    pub(super) fn lateness(&self) -> (u32, u32) {
+        (self.slow, self.first_tokens)
     }
 
     /// What is left of these without `part`.
@@ -48,10 +44,6 @@ impl Counts {
             slow: self.slow.saturating_add(other.slow),
         }
     }
-}
-
-fn share(part: u32, whole: u32, rules: &HealthRules) -> Option<f64> {
-    (whole >= rules.parameters.min_requests.max(1)).then(|| f64::from(part) / f64::from(whole))
 }
 
 /// Counts over between half and all of the span last asked for.

@@ -137,7 +137,10 @@ impl Router {
         let producer = self.config.predicted_latency.as_ref();
         let role = producer.map_or("", |producer| producer.endpoint_role_label.as_str());
         let prefills = |endpoint: &Arc<Endpoint>| {
-            endpoint.labels.get(role).is_some_and(|role| role == "prefill")
+            endpoint
+                .labels
+                .get(role)
+                .is_some_and(|role| role == "prefill")
         };
         self.prefills.clear();
         self.prefills.extend(pool.endpoints.iter().map(prefills));

@@ -11,10 +11,7 @@ pub(crate) enum Declared {
     /// Not `min-max`.
     Unreadable,
     /// Prompt tokens, both ends included.
-    Range {
-        least: u32,
-        most: u32,
-    },
+    Range { least: u32, most: u32 },
 }
 
 /// The ranges of a pool.

@@ -58,7 +58,11 @@ pub(crate) fn harms(quantile: Quantile, ask: &Ask<'_>, candidate: &Candidate) ->
     };
     let tpot_ms = quantile.of(&prediction.tpot);
     let load = &candidate.load;
-    if candidate.decodes && load.kept_tpot_ms.is_some_and(|kept| tpot_ms > f64::from(kept)) {
+    if candidate.decodes
+        && load
+            .kept_tpot_ms
+            .is_some_and(|kept| tpot_ms > f64::from(kept))
+    {
         return true;
     }
     let Some(deadline_ms) = load.kept_first_token_ms else {

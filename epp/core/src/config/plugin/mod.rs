@@ -9,6 +9,7 @@ mod admit;
 mod data;
 mod filter;
 mod flow;
+mod parser;
 mod producer;
 mod schedule;
 
@@ -17,23 +18,24 @@ pub use data::{
     CoreMetricsExtractor, CustomMetric, DcgmDataSource, EngineConfig, FileDiscovery,
     MetricsDataSource, ModelsDataSource,
 };
-pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
 pub use filter::{
     AttributeGate, Comparison, EndpointAttributeFilter, LabelOperator, LabelRequirement,
     LabelSelectorFilter, OnMissing, PassiveHealth, PrefixCacheAffinityFilter,
     SloHeadroomTierFilter, Threshold, TopologyAffinityFilter, TopologyExtractor, TopologyLevel,
     TtftSource, UtilizationCap, UtilizationFilter, UtilizationMetric,
 };
+pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
+pub use parser::{AppProtocol, Parser};
 pub use producer::{
     AgentIdentity, AttributeKey, InflightLoadProducer, PredictedLatencyProducer, PrefixProducer,
     ReportedAttribute, RequestAttributeReporter, SessionSource, TokenProducer,
 };
 pub use schedule::{
     ActiveRequestScorer, AttributeScale, ContextLengthAware, Direction, EncodedEndpointHeader,
-    EndpointAttributeScorer, FixedRange, HeaderLabelAffinityScorer, LatencyScorer,
-    LoadAwareScorer, NoHitLruScorer, Normalization, PickerParameters, PredictedTtftScorer,
-    PrefixCacheScorer, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource,
-    SessionStrategy, Strategy, TokenLoadScorer, TopologyAffinityScorer,
+    EndpointAttributeScorer, FixedRange, HeaderLabelAffinityScorer, LatencyScorer, LoadAwareScorer,
+    NoHitLruScorer, Normalization, PickerParameters, PredictedTtftScorer, PrefixCacheScorer,
+    SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionStrategy, Strategy,
+    TokenLoadScorer, TopologyAffinityScorer,
 };
 
 /// What a plugin can be referred to as.
@@ -112,6 +114,12 @@ macro_rules! plugins {
 plugins! {
     FileDiscovery(FileDiscovery) = "file-discovery", Discovery;
     OpenaiParser(NoParameters) = "openai-parser", Parser;
+    AnthropicParser(NoParameters) = "anthropic-parser", Parser;
+    VllmHttpParser(NoParameters) = "vllmhttp-parser", Parser;
+    SglangHttpParser(NoParameters) = "sglanghttp-parser", Parser;
+    VllmGrpcParser(NoParameters) = "vllmgrpc-parser", Parser;
+    VertexAiParser(NoParameters) = "vertexai-parser", Parser;
+    PassthroughParser(NoParameters) = "passthrough-parser", Parser;
     Prefix(PrefixProducer) = "approx-prefix-cache-producer", Producer;
     InflightLoad(InflightLoadProducer) = "inflight-load-producer", Producer;
     Token(TokenProducer) = "token-producer", Producer;

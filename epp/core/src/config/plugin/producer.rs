@@ -18,6 +18,8 @@ parameters! {
         max_prefix_tokens_to_match: u32 = 131_072,
         /// Blocks remembered per endpoint until its engine has told its KV size.
         lru_capacity_per_server: u32 = 31_250,
+        /// Headroom's own: blocks remembered over all endpoints, about 50 bytes each.
+        max_blocks_in_all: u32 = 1_000_000,
     }
 }
 
@@ -59,7 +61,7 @@ parameters! {
         context_ttl: String = "5m".to_owned(),
         /// Take TPOT into account.
         streaming_mode: bool = false,
-        /// Label with the endpoint's role; not built, must stay empty.
+        /// Label with the endpoint's role: where it is `prefill`, TPOT does not count.
         endpoint_role_label: String = String::new(),
         /// Kept for llm-d's files; predictions are always made before scoring.
         predict_in_produce: bool = true,

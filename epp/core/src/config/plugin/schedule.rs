@@ -208,7 +208,10 @@ impl SessionAffinity {
     /// Whether it reads a session that `session-id-producer` or `agent-identity` reads.
     pub(crate) fn reads_attribute(&self) -> bool {
         self.strategy == SessionStrategy::SessionId
-            && self.sources().iter().any(|source| source.header().is_none())
+            && self
+                .sources()
+                .iter()
+                .any(|source| source.header().is_none())
     }
 
     /// Headers of requests that it reads.

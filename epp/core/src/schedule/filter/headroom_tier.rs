@@ -32,7 +32,10 @@ impl Filter for HeadroomTier {
         let meets = |candidate: &Candidate| {
             headroom(&self.producer, ask, candidate).is_some_and(|room| room.is_positive())
         };
-        let positive = candidates.iter().filter(|candidate| meets(candidate)).count();
+        let positive = candidates
+            .iter()
+            .filter(|candidate| meets(candidate))
+            .count();
         if positive == 0 || positive == candidates.len() {
             return;
         }

@@ -134,7 +134,11 @@ impl Filter for HealthFilter {
         let (sum, count) = full.fold((0.0, 0.0), |(sum, count), candidate| {
             (sum + f64::from(candidate.load.in_flight), count + 1.0)
         });
-        let others = if count > 0.0 { sum / count } else { f64::INFINITY };
+        let others = if count > 0.0 {
+            sum / count
+        } else {
+            f64::INFINITY
+        };
         super::super::prefer(candidates, |candidate| self.passes(candidate, others));
     }
 }

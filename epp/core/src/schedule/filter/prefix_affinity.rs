@@ -38,7 +38,10 @@ impl Filter for PrefixAffinity {
             return;
         }
         let sticky = |candidate: &Candidate| share(ask, candidate) >= threshold;
-        let count = candidates.iter().filter(|candidate| sticky(candidate)).count();
+        let count = candidates
+            .iter()
+            .filter(|candidate| sticky(candidate))
+            .count();
         if count == 0 || count == candidates.len() {
             return;
         }
@@ -68,9 +71,7 @@ impl PrefixAffinity {
                 let tokens = candidate.load.in_flight_tokens() as f64;
                 Some(tokens / self.parameters.peak_prefill_throughput * 1e3)
             }
-            TtftSource::LatencyPredictor => {
-                Some(Quantile::P50.of(&candidate.prediction?.ttft))
-            }
+            TtftSource::LatencyPredictor => Some(Quantile::P50.of(&candidate.prediction?.ttft)),
         }
     }
 }

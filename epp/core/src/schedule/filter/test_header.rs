@@ -65,8 +65,7 @@ impl Filter for TestHeaderFilter {
             return;
         };
         self.wanted.clear();
-        self.wanted
-            .extend(text.split(',').filter_map(Wanted::read));
+        self.wanted.extend(text.split(',').filter_map(Wanted::read));
         candidates.retain(|candidate| {
             let address = self.addresses.get(candidate.slot as usize);
             address

@@ -102,7 +102,10 @@ mod tests {
             scored(lower(), [Some(2.0), Some(6.0), Some(3.0)]),
             [1.0, 0.0, 0.75]
         );
-        assert_eq!(scored(lower(), [Some(4.0), None, Some(4.0)]), [1.0, 0.0, 1.0]);
+        assert_eq!(
+            scored(lower(), [Some(4.0), None, Some(4.0)]),
+            [1.0, 0.0, 1.0]
+        );
         let higher = AttributeScale {
             direction: Direction::LinearHigherIsBetter,
             ..lower()

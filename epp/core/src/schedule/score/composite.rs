@@ -20,10 +20,7 @@ impl Composite {
         let sum = (self.kv + self.queue + self.prefix).max(f64::MIN_POSITIVE);
         let scraped = Requests::Waiting.told(candidates);
         let queue = |candidate: &Candidate| Requests::Waiting.of(candidate, scraped);
-        let longest = candidates
-            .iter()
-            .map(queue)
-            .fold(0.0, f32::max);
+        let longest = candidates.iter().map(queue).fold(0.0, f32::max);
         for (candidate, score) in candidates.iter().zip(scores) {
             let queued = if longest > 0.0 {
                 (longest - queue(candidate)) / longest

@@ -45,9 +45,7 @@ pub(super) fn build(scorer: &Scorer, config: &Config) -> Box<dyn Score> {
         Scorer::LoraAffinity => Box::new(lora::LoraAffinity::default()),
         Scorer::Session(it) => Box::new(session::SessionScorer::new(it)),
         Scorer::HeaderLabel(it) => Box::new(header_label::HeaderLabel::new(it)),
-        Scorer::ContextLength(it) => {
-            Box::new(context_length::ContextLengthScorer::new(&it.label))
-        }
+        Scorer::ContextLength(it) => Box::new(context_length::ContextLengthScorer::new(&it.label)),
         Scorer::Attribute(it) => Box::new(attribute::AttributeScorer::new(it.clone())),
         Scorer::Topology(it) => Box::new(topology::TopologyScorer::new(it, config)),
         Scorer::Latency(it) => Box::new(latency::HeadroomScorer {

@@ -116,11 +116,7 @@ mod tests {
     }
 
     fn sent(scorer: &mut NoHitLru, candidates: &[Candidate], chosen: usize) {
-        scorer.dispatched(
-            &ask(&Request::default()),
-            candidates,
-            &candidates[chosen],
-        );
+        scorer.dispatched(&ask(&Request::default()), candidates, &candidates[chosen]);
     }
 
     #[test]
@@ -141,7 +137,10 @@ mod tests {
         assert_eq!(scores(&mut scorer, &cold), [0.5, 1.0, 0.0]);
         assert_eq!(scores(&mut scorer, &cold[2..]), [1.0], "alone is best");
         let moved = Pool {
-            endpoints: vec![Arc::clone(&pool.endpoints[2]), Arc::clone(&pool.endpoints[1])],
+            endpoints: vec![
+                Arc::clone(&pool.endpoints[2]),
+                Arc::clone(&pool.endpoints[1]),
+            ],
         };
         scorer.pool_changed(&Arc::new(moved));
         assert_eq!(scores(&mut scorer, &cold[..2]), [0.0, 1.0]);

@@ -69,8 +69,7 @@ impl PredictedTtftScorer {
             let quantile = self.parameters.quantile;
             let ttft = ask.waited_ms + quantile.of(&prediction.ttft);
             let tpot = candidate.decodes.then(|| quantile.of(&prediction.tpot));
-            ask.slo().met(ttft, tpot)
-                && !(self.protect_running && harms(quantile, ask, candidate))
+            ask.slo().met(ttft, tpot) && !(self.protect_running && harms(quantile, ask, candidate))
         })
     }
 }
