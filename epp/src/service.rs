@@ -11,9 +11,10 @@ use crate::grpc::{Secure, serve, server};
 use crate::health::Readiness;
 use crate::model_dir::ModelDir;
 use crate::options::{Certificate, Options};
+use crate::peers::{self, PeersCollector, PeersError};
 use crate::spans::CollectorError;
 use crate::telemetry::Telemetry;
-use crate::telemetry::collector::HubCollector;
+use crate::telemetry::collector::{HubCollector, QueueView};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::setup::{Told, set_up};
 use crate::{discovery, health, scrape};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// There is no certificate to serve with.
     #[error("no certificate to serve ext_proc with (--secure-serving, --cert-path): {0}")]
     Tls(#[from] TlsError),
+    /// What pickers tell each other cannot be exchanged.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
     /// Spans cannot be sent as the environment says.
     #[error(transparent)]
     Spans(#[from] CollectorError),
@@ -68,6 +72,8 @@ pub struct Handle {
     pub admin: SocketAddr,
     /// Where controllers read demand and models.
     pub admin_port: Option<SocketAddr>,
+    /// Where other pickers tell what they do.
+    pub peers: Option<SocketAddr>,
     hub: Arc<Hub>,
     metrics: Metrics,
     ready: watch::Sender<bool>,
@@ -160,11 +166,28 @@ pub async fn start(
             Some(admin_port::start(port, picker, hub, ready, drain, &shutdown, &tasks).await?)
         }
     };
+    let peers = match options.peers.clone() {
+        None => None,
+        Some(others) => {
+            hub.with_director(|director, _| director.share_prefixes());
+            let (desk, pool) = (Arc::clone(&hub), hub.watch_pool());
+            let name = &options.name;
+            let listening =
+                peers::start(others, name, desk, pool, clock, &shutdown, &tasks).await?;
+            let collector = PeersCollector {
+                peers: listening.peers,
+                pool: pool_name.clone(),
+            };
+            metrics.register(|registry| registry.register_collector(Box::new(collector)));
+            Some(listening.address)
+        }
+    };
     let handle = Handle {
         grpc: local(&grpc, options.ip, options.grpc_port),
         grpc_health: local(&grpc_health, options.ip, options.grpc_health_port),
         admin,
         admin_port,
+        peers,
         hub,
         metrics,
         ready,
@@ -223,7 +246,7 @@ fn local(listener: &TcpListener, ip: std::net::IpAddr, port: u16) -> SocketAddr 
 fn hub(
     config: Config,
     options: &Options,
-    telemetry: Telemetry,
+    mut telemetry: Telemetry,
     decisions: Decisions,
     clock: Clock,
 ) -> Hub {
@@ -231,6 +254,7 @@ fn hub(
     let headers_in_use = config.headers_in_use().into();
     let mut director = Director::new(config, options.seed);
     director.lend(Stopwatch::new(move || clock.now()));
+    telemetry.queue = Some(QueueView::of(&director));
     let rules = Rules {
         objectives: Objectives::default(),
         default_slo: Slo::NONE,

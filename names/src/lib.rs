@@ -68,6 +68,10 @@ pub mod header {
     pub const REQUEST_ID: &str = "x-request-id";
     /// The trace that a request is part of (W3C).
     pub const TRACEPARENT: &str = "traceparent";
+    /// Response: milliseconds that the request was queued for.
+    pub const QUEUE_MS: &str = "x-headroom-queue-ms";
+    /// Response: requests that the queue still had room for in the request's band when it was dispatched.
+    pub const BAND_ROOM: &str = "x-headroom-band-room";
     /// Request and answer: the endpoint that served the session before, its name in base64.
     pub const SESSION_TOKEN: &str = "x-session-token";
     /// Request: an opaque session.
@@ -128,12 +132,32 @@ pub mod dropped_reason {
     pub const SHUTTING_DOWN: &str = "rejected-shutting-down";
     /// It was taken off its server to make room.
     pub const EVICTED: &str = "evicted";
+    /// It was taken off its server to make room for requests of a higher priority.
+    pub const EVICTED_PRIORITY: &str = "evicted-priority";
     /// No endpoint could meet its SLO.
     pub const SLO_UNATTAINABLE: &str = "rejected-slo-unattainable";
     /// It could not be read.
     pub const BAD_REQUEST: &str = "rejected-bad-request";
     /// Anything else.
     pub const OTHER: &str = "rejected-other";
+}
+
+/// Values of [`label::ROLE`] on model servers.
+pub mod role {
+    /// Reads prompts.
+    pub const PREFILL: &str = "prefill";
+    /// Makes output.
+    pub const DECODE: &str = "decode";
+    /// Encodes images and sound.
+    pub const ENCODE: &str = "encode";
+    /// Encodes and reads prompts.
+    pub const ENCODE_PREFILL: &str = "encode-prefill";
+    /// Reads prompts and makes output.
+    pub const PREFILL_DECODE: &str = "prefill-decode";
+    /// Does everything.
+    pub const ENCODE_PREFILL_DECODE: &str = "encode-prefill-decode";
+    /// Older word for [`PREFILL_DECODE`].
+    pub const BOTH: &str = "both";
 }
 
 /// Annotations on a HorizontalPodAutoscaler, Deployment, LeaderWorkerSet or InferencePool.
@@ -319,6 +343,12 @@ pub mod metadata {
     pub const LB: &str = "envoy.lb";
     /// Where the proxy puts the endpoints to choose among.
     pub const SUBSET_HINT: &str = "envoy.lb.subset_hint";
+}
+
+/// Pickers among themselves.
+pub mod peer {
+    /// What the certificate of every picker is for, whatever its address: a member of the pool's pickers.
+    pub const SERVER_NAME: &str = "headroom-peers";
 }
 
 /// gRPC health service names.

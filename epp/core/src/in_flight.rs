@@ -7,7 +7,10 @@ use predictor::{Features, Observation, Prediction, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::demand::{BandCounters, DemandLedger, MixSample, Totals};
+use crate::director::Ticket;
+use crate::director::evict::Evictable;
 use crate::endpoint::{COLD_LABELS, Endpoint};
+use crate::flow::{Charge, FlowAccount, LimitRule};
 use crate::health::{Fate, Visit, Watch};
 use crate::load::Share;
 use crate::outcome::Outcome;
@@ -28,6 +31,8 @@ pub struct InFlight {
     resident: u64,
     emitted: u32,
     recorded: bool,
+    /// Its place among those that may be taken off their server.
+    evictable: Option<Evictable>,
     /// What it adds to the endpoint's load.
     share: Share,
     /// Its stay as the endpoint's health sees it.
@@ -49,6 +54,12 @@ pub(crate) struct Booking {
     /// Features frozen at dispatch; `None` when nothing is to be learned.
     pub(crate) features: Option<Features>,
     pub(crate) prediction: Option<Prediction>,
+    /// The flow that it counts for.
+    pub(crate) account: Arc<FlowAccount>,
+    /// What the flow was charged for it.
+    pub(crate) charge: Charge,
+    /// How its endpoint's limit is learned, where it is.
+    pub(crate) limit: Option<Arc<LimitRule>>,
     /// Whether the prediction is believed.
     pub(crate) trusted: bool,
     /// Passive health; `None` = nobody asks for it.
@@ -201,6 +212,7 @@ impl InFlight {
             resident: 0,
             emitted: 0,
             recorded: false,
+            evictable: None,
             share,
             visit,
         }
@@ -236,6 +248,16 @@ impl InFlight {
         }
     }
 
+    /// It may be taken off its server from now on.
+    pub(crate) fn make_evictable(&mut self, place: Evictable) {
+        self.evictable = Some(place);
+    }
+
+    /// The ticket under which [`crate::Director::poll_eviction`] may name this request; `None` = it never does.
+    pub fn evictable(&self) -> Option<Ticket> {
+        self.evictable.as_ref().map(Evictable::ticket)
+    }
+
     /// The endpoint the request was dispatched to.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
@@ -255,21 +277,23 @@ impl InFlight {
         self.first_token_at = Some(now);
         self.resident = u64::from(self.booking.prompt_tokens);
         self.endpoint.load.started(&self.share, self.resident);
+        let served_in = now.saturating_sub(self.booking.dispatched_at);
+        let ttft_ms = milliseconds(served_in);
+        if let Some(rule) = &self.booking.limit {
+            let load = &self.endpoint.load;
+            let (uncached, in_flight) = (self.share.uncached_tokens, load.snapshot().in_flight);
+            load.limit
+                .first_token(rule, now, ttft_ms, uncached, in_flight);
+        }
         if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
-            let times_p99 = self
-                .booking
-                .times_p99(now.saturating_sub(self.booking.dispatched_at));
+            let times_p99 = self.booking.times_p99(served_in);
             watch.first_token(&self.endpoint.load.health, now, visit, times_p99);
         }
         self.cold_start = self.endpoint.load.label() < COLD_LABELS;
         if self.cold_start {
             return None;
         }
-        self.observation(
-            Target::Ttft,
-            milliseconds(now.saturating_sub(self.booking.dispatched_at)),
-            now,
-        )
+        self.observation(Target::Ttft, ttft_ms, now)
     }
 
     /// `tokens_total` output tokens have been seen so far; counts as context on the endpoint once decoding.
@@ -287,6 +311,10 @@ impl InFlight {
         let outcome = outcome(end);
         let (prompt_tokens, cached_tokens, output_tokens) = self.tokens(end);
         let tpot_ms = self.tpot_ms(now, output_tokens);
+        self.teach_limit(now, end, tpot_ms);
+        if let Some(evictable) = self.evictable.as_mut().filter(|_| end == End::Evicted) {
+            evictable.taken();
+        }
         self.tell_health(now, self.fate(now, end), tpot_ms);
         let learned = self.lesson(end, tpot_ms, now);
         let ttft_ms = self
@@ -300,15 +328,16 @@ impl InFlight {
         if slo_met == Some(true) {
             self.booking.band.slo_met();
         }
-        self.record(
-            outcome,
-            Totals {
-                requests: 1,
-                prompt_tokens: u64::from(prompt_tokens),
-                cached_tokens: u64::from(cached_tokens),
-                output_tokens: u64::from(output_tokens.unwrap_or_default()),
-            },
-        );
+        if let (Outcome::Served, Some(output_tokens)) = (outcome, output_tokens) {
+            self.booking.account.learn_output(output_tokens);
+        }
+        let totals = Totals {
+            requests: 1,
+            prompt_tokens: u64::from(prompt_tokens),
+            cached_tokens: u64::from(cached_tokens),
+            output_tokens: u64::from(output_tokens.unwrap_or_default()),
+        };
+        self.record(outcome, totals, prompt_tokens, output_tokens);
         if let (Outcome::Served, Some(output_tokens)) = (outcome, output_tokens) {
             let (priority, slo) = (self.booking.priority, self.booking.slo);
             let sample = MixSample {
@@ -429,6 +458,20 @@ impl InFlight {
                 .met(milliseconds(self.booking.waited + shown), tpot_ms)
     }
 
+    /// What the stream's end says of how much its endpoint can take.
+    fn teach_limit(&self, now: Duration, end: End, tpot_ms: Option<f64>) {
+        let (Some(rule), End::Complete { status, .. }) = (&self.booking.limit, end) else {
+            return;
+        };
+        let load = &self.endpoint.load;
+        let in_flight = load.snapshot().in_flight;
+        if matches!(status, 429 | 503) {
+            load.limit.refused(rule, now, in_flight);
+        } else if let Some(tpot_ms) = tpot_ms.filter(|_| status == 200) {
+            load.limit.ended(rule, now, tpot_ms, in_flight);
+        }
+    }
+
     /// What `end` says of the endpoint.
     fn fate(&self, now: Duration, end: End) -> Fate {
         match end {
@@ -456,9 +499,20 @@ impl InFlight {
         }
     }
 
-    fn record(&mut self, outcome: Outcome, tokens: Totals) {
+    /// Records the one end, and what it cost the flow: tokens as told, output else as far as it was seen.
+    fn record(
+        &mut self,
+        outcome: Outcome,
+        totals: Totals,
+        prompt_tokens: u32,
+        output_tokens: Option<u32>,
+    ) {
         self.recorded = true;
-        self.booking.band.ended(outcome, tokens);
+        self.booking.band.ended(outcome, totals);
+        let account = &self.booking.account;
+        account.ended(outcome, totals);
+        let output_tokens = output_tokens.unwrap_or(self.emitted);
+        account.correct(self.booking.charge.correction(prompt_tokens, output_tokens));
     }
 }
 
@@ -468,18 +522,17 @@ impl Drop for InFlight {
         // Without an instant nothing is held against the endpoint; a trial is left to the next request.
         self.tell_health(self.booking.dispatched_at, Fate::Left(None), None);
         if !self.recorded {
-            let prompt_tokens = u64::from(self.booking.prompt_tokens);
-            let cached_tokens = u64::from(self.booking.cached_tokens);
-            self.record(
-                Outcome::ClientGone,
-                Totals {
-                    requests: 1,
-                    prompt_tokens,
-                    cached_tokens,
-                    output_tokens: 0,
-                },
-            );
+            let prompt_tokens = self.booking.prompt_tokens;
+            let totals = Totals {
+                requests: 1,
+                prompt_tokens: u64::from(prompt_tokens),
+                cached_tokens: u64::from(self.booking.cached_tokens),
+                output_tokens: 0,
+            };
+            self.record(Outcome::ClientGone, totals, prompt_tokens, None);
         }
+        // Last: who sees the count sees the room.
+        self.ledger.note_freed();
     }
 }
 

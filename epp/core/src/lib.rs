@@ -22,6 +22,7 @@ pub mod in_flight;
 mod load;
 pub mod objectives;
 pub mod outcome;
+pub mod peers;
 pub mod pool;
 pub mod prefix;
 pub mod record;
@@ -38,10 +39,12 @@ mod targets;
 pub use config::Config;
 pub use decision::{Decision, Explanation, Removal, RequestFacts};
 pub use demand::{DemandLedger, DemandTotals, MixSample, Totals};
-pub use director::{Director, Dispatch, Ticket, Verdict};
+pub use director::{Advice, Director, Dispatch, Revocations, Ticket, Verdict};
 pub use discovery_file::DiscoveryFile;
 pub use endpoint::{Attributes, Endpoint, Load, LoadSnapshot, Lora, Scraped};
-pub use flow::{BandDepth, QueueDepth};
+pub use flow::{
+    BandDepth, CapacityUse, FlowDepth, FlowTotals, QueueDepth, QueueGauges, StageSaturation,
+};
 pub use health::{Fault, Health, HealthView, Standing};
 pub use in_flight::{Completion, End, InFlight, Unlearned};
 pub use objectives::{Objective, Objectives};

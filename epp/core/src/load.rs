@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use crate::flow::LearnedLimit;
 use crate::health::Health;
+use crate::peers::{Flight, Remote, RemoteCell};
 use crate::targets::Targets;
 
 /// Labels an endpoint must have produced before its latencies are believed: a server's first answers pay
@@ -24,6 +26,10 @@ pub struct Load {
     kept_first_tokens: Targets,
     /// What the endpoint does with what it is sent.
     pub health: Health,
+    /// How many requests it is thought to take at a time.
+    pub(crate) limit: LearnedLimit,
+    /// What other pickers of the pool have dispatched there.
+    remote: RemoteCell,
 }
 
 /// The counters of [`Load`] read once.
@@ -52,6 +58,11 @@ pub struct LoadSnapshot {
     /// Until when the most urgent of the waiting ones needs its first token, milliseconds on the picker's clock; of
     /// those that were expected to meet their TTFT target when they were dispatched.
     pub kept_first_token_ms: Option<u64>,
+    /// Requests in flight that the endpoint takes, as learned; `None` = nothing is learned.
+    pub limit: Option<u32>,
+    /// Requests that other pickers are assumed to have dispatched since they last told; detectors count them beside
+    /// `in_flight`.
+    pub assumed: u32,
 }
 
 impl LoadSnapshot {
@@ -83,24 +94,51 @@ pub(crate) struct Share {
 }
 
 impl Load {
-    /// Reads all counters. Each is exact; together they may straddle a concurrent update.
+    /// Reads all counters, those of other pickers included. Each is exact; together they may straddle a concurrent
+    /// update.
     pub fn snapshot(&self) -> LoadSnapshot {
-        let in_flight = self.in_flight.load(Relaxed);
-        let waiting = self.waiting.load(Relaxed).min(in_flight);
+        let own = self.own();
+        let remote = self.remote.load();
+        let theirs = remote.map(|remote| remote.flight).unwrap_or_default();
+        let in_flight = own.in_flight + theirs.in_flight;
+        let waiting = own.waiting + theirs.waiting.min(theirs.in_flight);
         let milliseconds = |target: u64| u32::try_from(target).unwrap_or(u32::MAX);
         LoadSnapshot {
             in_flight,
             waiting,
-            waiting_tokens: self.waiting_tokens.load(Relaxed),
+            waiting_tokens: own.waiting_tokens + theirs.waiting_tokens,
             running: in_flight - waiting,
-            resident_tokens: self.resident_tokens.load(Relaxed),
+            resident_tokens: own.resident_tokens + theirs.resident_tokens,
             estimated_tokens: self.estimated_tokens.load(Relaxed),
             served: self.served.load(Relaxed),
             since_scrape: self.since_scrape.load(Relaxed),
             tightest_tpot_ms: self.tpot_targets.tightest().map(milliseconds),
             kept_tpot_ms: self.kept_tpot.tightest().map(milliseconds),
             kept_first_token_ms: self.kept_first_tokens.tightest(),
+            limit: self.limit.get(),
+            assumed: remote.map_or(0, |remote| remote.assumed(own.in_flight)),
         }
+    }
+
+    /// What this picker alone has in flight there.
+    pub fn own(&self) -> Flight {
+        let in_flight = self.in_flight.load(Relaxed);
+        Flight {
+            in_flight,
+            waiting: self.waiting.load(Relaxed).min(in_flight),
+            waiting_tokens: self.waiting_tokens.load(Relaxed),
+            resident_tokens: self.resident_tokens.load(Relaxed),
+        }
+    }
+
+    /// What other pickers have in flight there; `None` = no other is known.
+    pub fn remote(&self) -> Option<Remote> {
+        self.remote.load()
+    }
+
+    /// Other pickers told of themselves.
+    pub(crate) fn set_remote(&self, remote: Remote) {
+        self.remote.store(remote);
     }
 
     /// Counts one label; returns how many the endpoint had produced before it.

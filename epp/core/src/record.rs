@@ -239,6 +239,12 @@ pub struct CandidateRecord {
     /// Output tokens expected of those in flight, where they are estimated.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub estimated_tokens: u64,
+    /// Learned limit on requests in flight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Requests that other pickers are assumed to have sent there since they last told.
+    #[serde(default, skip_serializing_if = "is_none_of")]
+    pub assumed: u32,
     /// Tightest TPOT target on it, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tightest_tpot_ms: Option<u32>,
@@ -442,6 +448,10 @@ fn not_serving(standing: Standing) -> Option<String> {
     Some(word.to_owned())
 }
 
+fn is_none_of(value: &u32) -> bool {
+    *value == 0
+}
+
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
@@ -489,6 +499,8 @@ impl CandidateRecord {
             tightest_tpot_ms,
             kept_tpot_ms,
             kept_first_token_ms,
+            limit,
+            assumed,
             running: _,
         } = candidate.load;
         let left = |at: u64| at as i64 - now.as_millis() as i64;
@@ -515,6 +527,8 @@ impl CandidateRecord {
             served,
             since_scrape,
             estimated_tokens,
+            limit,
+            assumed,
             tightest_tpot_ms,
             kept_tpot_ms,
             kept_first_token_in_ms: kept_first_token_ms.map(left),
@@ -548,6 +562,8 @@ impl CandidateRecord {
                 since_scrape: self.since_scrape,
                 tightest_tpot_ms: self.tightest_tpot_ms,
                 kept_tpot_ms: self.kept_tpot_ms,
+                limit: self.limit,
+                assumed: self.assumed,
                 kept_first_token_ms: self
                     .kept_first_token_in_ms
                     .map(|left| (now.as_millis() as i64).saturating_add(left).max(0) as u64),

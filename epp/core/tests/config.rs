@@ -167,7 +167,7 @@ fn every_value_arrives() {
         panic!("{:?}", config.detector)
     };
     assert_eq!((detector.max_concurrency, detector.headroom), (8, 0.25));
-    assert_eq!(config.ceiling, 0.9);
+    assert_eq!(config.usage_limit.highest(), 0.9);
 
     let flow = config.flow.unwrap();
     assert_eq!(
@@ -198,6 +198,7 @@ fn every_type_is_known_by_its_name_alone() {
         "endpoint-attribute-filter",
         "endpoint-attribute-scorer",
         "header-label-affinity-scorer",
+        "priority-holdback-policy",
         "session-id-producer",
         "utilization-filter",
     ];
@@ -299,10 +300,6 @@ fn wrong_values_are_refused_with_what_would_be_right() {
     refused(
         "flowControl: {maxBytes: 1GB}",
         &["maxBytes", "`1GB`", "1G or 512Mi"],
-    );
-    refused(
-        "flowControl: {enableEviction: true}",
-        &["enableEviction", "leave it false"],
     );
     refused(
         "flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}",

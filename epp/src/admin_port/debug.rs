@@ -9,7 +9,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use epp_core::{Config, Endpoint, Lora, QueueDepth};
+use epp_core::config::{BandConfig, FlowConfig};
+use epp_core::{Config, Endpoint, FlowTotals, Lora, QueueDepth, StageSaturation};
 use predictor::TargetReport;
 use serde::Serialize;
 use std::sync::Arc;
@@ -21,6 +22,10 @@ const SCHEMA: u32 = 1;
 const DECISIONS: usize = 20;
 /// Endpoints told at most.
 const ENDPOINTS: usize = 2000;
+/// Bands whose limits are told at most.
+const BANDS: usize = 64;
+/// Flows told at most.
+const FLOWS: usize = 100;
 /// Warnings of the configuration told at most.
 const WARNINGS: usize = 100;
 /// Models of one endpoint told at most.
@@ -48,12 +53,53 @@ struct Build {
 struct Configuration {
     version: Arc<str>,
     flow_control: bool,
+    limits: Option<Limits>,
     detector: &'static str,
     predicts: bool,
     filters: Vec<Part>,
     scorers: Vec<Part>,
     picker: &'static str,
     warnings: Vec<String>,
+}
+
+/// What the queue holds at most; `null` = no limit.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Limits {
+    max_requests: Option<u64>,
+    max_bytes: Option<u64>,
+    request_ttl_ms: Option<f64>,
+    no_endpoint_ttl_ms: Option<f64>,
+    bands: Vec<BandLimits>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BandLimits {
+    /// `null` = bands without an entry of their own.
+    priority: Option<i32>,
+    max_requests: u64,
+    max_bytes: u64,
+}
+
+impl Limits {
+    fn of(flow: &FlowConfig) -> Self {
+        let ms = |ttl: Option<Duration>| ttl.map(|ttl| ttl.as_secs_f64() * 1e3);
+        let band = |priority, band: &BandConfig| BandLimits {
+            priority,
+            max_requests: band.max_requests,
+            max_bytes: band.max_bytes,
+        };
+        let named = flow.bands.iter().rev().take(BANDS);
+        let named = named.map(|(&priority, of)| band(Some(priority), of));
+        Self {
+            max_requests: flow.max_requests,
+            max_bytes: flow.max_bytes,
+            request_ttl_ms: ms(flow.request_ttl),
+            no_endpoint_ttl_ms: ms(flow.no_endpoint_ttl),
+            bands: named.chain([band(None, &flow.default_band)]).collect(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -86,6 +132,7 @@ impl About {
             config: Configuration {
                 version: Arc::clone(&telemetry.config),
                 flow_control: config.flow_control(),
+                limits: config.flow.as_ref().map(Limits::of),
                 detector: config.detector.type_name(),
                 predicts: config.predicted_latency.is_some(),
                 filters: filters.collect(),
@@ -112,13 +159,36 @@ struct Snapshot<'a> {
     about: &'a About,
     at_ms: u64,
     uptime_ms: u64,
-    saturation: Option<f64>,
+    saturation: Saturation,
     queue: QueueDepth,
+    /// The flows with the most requests.
+    flows: Vec<FlowTotals>,
     arriving_body_bytes: u64,
     models: Vec<Model>,
     endpoints: Vec<EndpointState>,
     /// Endpoints beyond those told.
     endpoints_left_out: usize,
+}
+
+/// How full the pool is by stage; `null` = unknown.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Saturation {
+    prefill: Option<f64>,
+    decode: Option<f64>,
+    effective: Option<f64>,
+    stale_endpoints: usize,
+}
+
+impl From<StageSaturation> for Saturation {
+    fn from(level: StageSaturation) -> Self {
+        Self {
+            prefill: level.prefill,
+            decode: level.decode,
+            effective: level.effective,
+            stale_endpoints: level.unknown,
+        }
+    }
 }
 
 /// One class's latency model.
@@ -266,7 +336,7 @@ async fn state(State(pages): State<Pages>) -> impl IntoResponse {
 
 fn snapshot<'a>(hub: &Hub, about: &'a About) -> Snapshot<'a> {
     let now = hub.clock.now();
-    let pool = hub.pool();
+    let (pool, view) = (hub.pool(), hub.telemetry.queue.as_ref());
     let endpoints = pool.endpoints.iter().take(ENDPOINTS);
     let models = hub.trainer.reports();
     let models = models.iter().map(|of| Model {
@@ -280,8 +350,9 @@ fn snapshot<'a>(hub: &Hub, about: &'a About) -> Snapshot<'a> {
         about,
         at_ms: hub.clock.unix_ms(),
         uptime_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-        saturation: hub.saturation(),
-        queue: hub.queued(),
+        saturation: view.map(|view| view.saturation(hub).into()).unwrap_or_default(),
+        queue: view.map(|view| view.gauges.depth()).unwrap_or_default(),
+        flows: hub.demand().top_flows(FLOWS),
         arriving_body_bytes: hub.bodies().held(),
         models: models.collect(),
         endpoints: endpoints.map(|endpoint| EndpointState::of(endpoint, now)).collect(),

@@ -287,7 +287,8 @@ impl Hub {
         self.with_director(|director, now| director.drain(now));
     }
 
-    fn with_director(&self, act: impl FnOnce(&mut Director, Duration)) {
+    /// Lets the director do something, and carries out what it decides on.
+    pub(crate) fn with_director(&self, act: impl FnOnce(&mut Director, Duration)) {
         let mut state = self.state.lock();
         self.refresh_models(&mut state);
         act(&mut state.director, self.clock.now());

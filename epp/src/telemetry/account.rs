@@ -173,6 +173,8 @@ impl Account {
         }
         hub.telemetry.outcome(outcome, self.priority);
         self.series.waited(outcome, waited);
+        let program = &self.series.labels.fairness_id;
+        hub.telemetry.program_waited(program, waited);
         if let Some(trace) = trace {
             self.trace_decision(hub, now, verdict, outcome, trace);
         }

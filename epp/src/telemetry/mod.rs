@@ -144,10 +144,16 @@ pub struct Telemetry {
     extract_errors: Family<ExtractorLabels, Counter>,
     outcomes: Family<OutcomeLabels, Counter>,
     unlearned: Family<ReasonLabel, Counter>,
+    /// The queue, readable without the director; `None` = nobody put it there.
+    pub(crate) queue: Option<collector::QueueView>,
+    /// How long requests waited, by program; only where fairness looks at programs.
+    pub(crate) waits: Mutex<BTreeMap<Arc<str>, collector::Wait>>,
     /// Draws which requests are traced; `None` = none is.
     pub tracer: Option<Tracer>,
     /// Version of the configuration in force.
     pub(crate) config: Arc<str>,
+    /// Fairness looks at programs.
+    programs: bool,
     /// The proxy is told every candidate's score: what led to each pick is needed.
     pub(crate) scores: bool,
     /// Keyed per process, so that what is disguised cannot be guessed back.
@@ -168,6 +174,8 @@ pub(crate) struct Configured {
     pub(crate) types: BTreeMap<Arc<str>, Arc<str>>,
     /// The proxy is told every candidate's score.
     pub(crate) scores: bool,
+    /// Fairness looks at programs.
+    pub(crate) programs: bool,
 }
 
 /// How a stream ended, seen from gRPC.
@@ -221,8 +229,11 @@ impl Telemetry {
             extract_errors: Family::default(),
             outcomes: Family::default(),
             unlearned: Family::default(),
+            queue: None,
+            waits: Mutex::default(),
             tracer,
             config: config.version.as_str().into(),
+            programs: config.programs,
             scores: config.scores,
             disguises: RandomState::new(),
             types: config.types.clone(),
@@ -281,6 +292,13 @@ impl Telemetry {
             inference_pool: Arc::clone(&self.pool),
         };
         self.outcomes.get_or_create(&labels).inc();
+    }
+
+    /// A request of `program` waited so long for its decision.
+    pub fn program_waited(&self, program: &Arc<str>, seconds: f64) {
+        if self.programs {
+            self.waits.lock().entry(Arc::clone(program)).or_default().add(seconds);
+        }
     }
 
     /// Counts a decision that led nowhere; the model's name is capped already.

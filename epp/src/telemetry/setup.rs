@@ -6,6 +6,7 @@ use super::{Configured, Telemetry};
 use crate::options::Options;
 use crate::spans::{self, CollectorError, SpanOptions, Spans, Tracer};
 use epp_core::Config;
+use epp_core::config::Fairness;
 use runtime::{Clock, Metrics, Shutdown, Tasks};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ pub(crate) fn set_up(
         version: version(config),
         types: types(config),
         scores: options.emit_endpoint_scores,
+        programs: programs(config),
     };
     let telemetry = metrics.register(|registry| {
         if let Some(recorder) = &recorder {
@@ -82,6 +84,16 @@ impl Errands {
         }
         Ok(())
     }
+}
+
+/// Whether fairness looks at programs in any band.
+fn programs(config: &Config) -> bool {
+    let Some(flow) = &config.flow else {
+        return false;
+    };
+    let bands = flow.bands.values();
+    let mut bands = bands.chain([&flow.default_band, &flow.negative_band]);
+    bands.any(|band| matches!(band.fairness, Fairness::ProgramAware(_)))
 }
 
 /// A hash of everything that a configuration says: two that behave alike have the same one, in one version of this

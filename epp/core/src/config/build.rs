@@ -48,12 +48,12 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         &mut registry,
         &mut warnings,
     )?;
-    let ceiling = usage_limit(
+    let usage_limit = usage_limit(
         section.usage_limit_policy_plugin_ref.as_deref(),
         &mut registry,
     )?;
     let said = gate && section.no_endpoint_request_ttl.is_some();
-    let flow = flow_config(section, &mut registry)?;
+    let flow = flow_config(section, &mut registry, &mut warnings)?;
     let empty_pool_ttl = said.then(|| flow.no_endpoint_ttl.unwrap_or(Duration::MAX));
     producer_names(&mut registry)?;
     registry.only(|plugin| matches!(plugin, Plugin::SingleProfile(_)).then_some(()))?;
@@ -104,7 +104,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         flow: gate.then_some(flow),
         empty_pool_ttl,
         detector,
-        ceiling,
+        usage_limit,
         profile,
         prefix,
         predicted_latency,

@@ -9,6 +9,7 @@ mod flow;
 mod page_source;
 mod parsers;
 mod plugin;
+mod policy;
 mod preset;
 mod profile;
 mod raw;
@@ -41,6 +42,11 @@ pub use plugin::{
     TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
     UtilizationFilter, UtilizationMetric,
 };
+pub use plugin::{
+    AdaptiveConcurrency, HoldbackDomain, HoldbackShape, LimitAlgorithm, PriorityHoldback,
+    ProgramAwareFairness, ProgramStrategy, VirtualTokenCounter,
+};
+pub use policy::{Fairness, Ordering, UsageLimit};
 pub use schedule::{
     Filter, HealthRules, NamedFilter, Picker, Profile, Scorer, ServingStage, WeightedScorer,
 };
@@ -55,8 +61,8 @@ pub struct Config {
     pub empty_pool_ttl: Option<Duration>,
     /// What tells that the pool is full.
     pub detector: Detector,
-    /// Saturation at which dispatch stops (`static-usage-limit-policy`).
-    pub ceiling: f64,
+    /// Saturation at which dispatch stops, band by band.
+    pub usage_limit: UsageLimit,
     /// How an endpoint is chosen.
     pub profile: Profile,
     /// The approximate prefix index; `None` = nothing reads it.
@@ -118,6 +124,13 @@ pub enum Detector {
         /// `metricsStalenessThreshold`, read.
         staleness: Duration,
     },
+    /// `adaptive-concurrency-detector`
+    Adaptive {
+        /// Its parameters.
+        parameters: AdaptiveConcurrency,
+        /// `window`, read.
+        window: Duration,
+    },
 }
 
 /// The queue's limits.
@@ -137,10 +150,17 @@ pub struct FlowConfig {
     pub negative_band: BandConfig,
     /// Limits by priority.
     pub bands: BTreeMap<i32, BandConfig>,
+    /// All bands made from `negative_band` share its limits: it is the one budget of sheddable traffic. Without it
+    /// each of them has as much.
+    pub negative_shares: bool,
+    /// Take running requests of negative priority off their servers where a higher band finds no room.
+    pub eviction: bool,
+    /// Tell clients how long their request was queued and how much room its band has left.
+    pub advisory_headers: bool,
 }
 
-/// One band's limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One band's limits. A limit of zero, which only `defaultNegativePriorityBand` can have: nothing waits.
+#[derive(Clone, Debug, PartialEq)]
 pub struct BandConfig {
     /// Requests queued at most.
     pub max_requests: u64,
@@ -148,6 +168,10 @@ pub struct BandConfig {
     pub max_bytes: u64,
     /// A shorter time in the queue than the general one.
     pub request_ttl: Option<Duration>,
+    /// Which of its flows is next.
+    pub fairness: Fairness,
+    /// Which request of a flow is next.
+    pub ordering: Ordering,
 }
 
 impl Default for BandConfig {
@@ -157,6 +181,8 @@ impl Default for BandConfig {
             max_requests: 5_000,
             max_bytes: 1_000_000_000,
             request_ttl: None,
+            fairness: Fairness::default(),
+            ordering: Ordering::default(),
         }
     }
 }
@@ -173,6 +199,9 @@ impl Default for FlowConfig {
             default_band: BandConfig::default(),
             negative_band: BandConfig::default(),
             bands: BTreeMap::new(),
+            negative_shares: false,
+            eviction: false,
+            advisory_headers: false,
         }
     }
 }
@@ -186,6 +215,18 @@ impl FlowConfig {
             &self.default_band
         };
         self.bands.get(&priority).unwrap_or(default)
+    }
+
+    /// Whether the band of that priority lives off the common budget of sheddable traffic.
+    pub fn shares(&self, priority: i32) -> bool {
+        self.negative_shares && priority < 0 && !self.bands.contains_key(&priority)
+    }
+}
+
+impl BandConfig {
+    /// Whether a request may wait in this band at all.
+    pub fn waits(&self) -> bool {
+        self.max_requests > 0 && self.max_bytes > 0
     }
 }
 

@@ -9,7 +9,7 @@ use super::plugin::{
 };
 use super::{
     Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, Picker, Profile, Scorer,
-    Scrape, WeightedScorer,
+    Scrape, UsageLimit, WeightedScorer,
 };
 
 /// llm-d's default for the flag `--metrics-staleness-threshold`.
@@ -22,7 +22,7 @@ impl Default for Config {
             flow: None,
             empty_pool_ttl: None,
             detector: Detector::utilization_default(),
-            ceiling: 1.0,
+            usage_limit: UsageLimit::default(),
             profile: Profile {
                 filters: Vec::new(),
                 scorers: vec![

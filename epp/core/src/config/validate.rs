@@ -80,6 +80,49 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             check.not_negative("headroom", it.headroom)
         }
         Plugin::StaticUsageLimit(it) => check.above_zero("threshold", it.threshold),
+        Plugin::Adaptive(it) => {
+            check.above_zero("min", f64::from(it.min))?;
+            let ordered = it.min <= it.initial && it.initial <= it.max;
+            check.that(
+                "initial",
+                it.initial,
+                ordered,
+                "must lie between min and max",
+            )?;
+            check.that(
+                "tolerance",
+                it.tolerance,
+                it.tolerance.is_finite() && it.tolerance >= 1.0,
+                "must be a number of at least 1",
+            )?;
+            span(&check.field("window"), &it.window)?;
+            check.not_negative("headroom", it.headroom)
+        }
+        Plugin::ProgramAware(it) => {
+            check.weights(&[
+                ("lasWeightService", it.las_weight_service),
+                ("lasWeightHeadWait", it.las_weight_head_wait),
+            ])?;
+            check.not_negative("lasHalfLifeSeconds", it.las_half_life_seconds)?;
+            check.share("lasDecayFactor", it.las_decay_factor)?;
+            check.not_negative("evictionTtlSeconds", it.eviction_ttl_seconds)?;
+            check.above_zero("evictionSweepSeconds", it.eviction_sweep_seconds)
+        }
+        Plugin::VirtualTokens(it) => {
+            check.weights(&[
+                ("inputWeight", it.input_weight),
+                ("outputWeight", it.output_weight),
+            ])?;
+            it.weights.iter().try_for_each(|(flow, &weight)| {
+                check.above_zero(&format!("weights.{flow}"), weight)
+            })
+        }
+        Plugin::PriorityHoldback(it) => {
+            let least = it.min_ceiling.unwrap_or(f64::NAN);
+            let ordered = (0.0..=1.0).contains(&it.max_ceiling) && least <= it.max_ceiling;
+            let wanted = "must be given, between 0 and maxCeiling, which is at most 1";
+            check.that("minCeiling", least, ordered && least >= 0.0, wanted)
+        }
         other => schedule::plugin(&check, other),
     }
 }

@@ -77,6 +77,7 @@ impl Router {
         if expected_miss {
             waiting.counters.expected_miss();
         }
+        let slot = chosen.slot as usize;
         let booking = self.booking(now, &waiting, &chosen, trusted);
         if let Some(prefixes) = &mut self.prefixes {
             let request = &waiting.request;
@@ -86,14 +87,19 @@ impl Router {
                 &request.prefix,
                 request.prefix_block_tokens,
             );
+            if let Some(sent) = &mut self.sent {
+                sent.note(chosen.slot, request, chosen.matched_blocks);
+            }
         }
         let in_flight = InFlight::reserve(Arc::clone(&endpoint), ledger.clone(), booking);
+        self.reread(slot);
         Ok(Box::new(Dispatch {
             endpoint,
             fallbacks,
             waited,
             decision,
             in_flight,
+            advice: None,
         }))
     }
 
@@ -130,6 +136,9 @@ impl Router {
             prediction: chosen.prediction,
             trusted,
             watch: self.watch.clone(),
+            account: Arc::clone(&waiting.account),
+            charge: waiting.charge,
+            limit: self.meter.rule(),
         }
     }
 }

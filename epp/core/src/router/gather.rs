@@ -43,12 +43,12 @@ impl Router {
     }
 
     /// Keeps the candidates with room for one more, if room is asked for.
-    pub(super) fn keep_room(&mut self, now: Duration, among: Among) {
+    pub(super) fn keep_room(&mut self, now: Duration, among: Among, ceiling: f64) {
         if among != Among::WithRoom {
             return;
         }
         self.profile.trail.before(&self.candidates);
-        let (detector, ceiling) = (&self.config.detector, self.config.ceiling);
+        let detector = &self.config.detector;
         let readings = &self.readings;
         self.candidates.retain(|candidate| {
             let reading: Option<&Reading> = readings.get(candidate.slot as usize);

@@ -17,8 +17,9 @@ use rand::{RngExt, SeedableRng};
 use crate::admit::{Chances, Rules, refusal_probability};
 use crate::config::{Config, Filter};
 use crate::endpoint::Endpoint;
-use crate::flow::{Reading, Saturation, Waiting, saturation};
+use crate::flow::{Meter, Reading, Saturation, Waiting};
 use crate::health::Watch;
+use crate::peers::{Chain, Sent};
 use crate::pool::Pool;
 use crate::prefix::{PrefixIndex, block_tokens};
 use crate::schedule::{Ask, Candidate, Profile, Stage};
@@ -38,11 +39,14 @@ pub(crate) struct Router {
     /// Endpoints of the pool that only prefill.
     prefills: Vec<bool>,
     prefixes: Option<PrefixIndex>,
+    /// Prompts sent to endpoints that other pickers have not been told of; `None` = there are none to tell.
+    sent: Option<Sent>,
     profile: Profile,
     /// Passive health, if it is configured.
     watch: Option<Arc<Watch>>,
     rng: StdRng,
     readings: Vec<Reading>,
+    meter: Meter,
     candidates: Vec<Candidate>,
     rows: Vec<Features>,
     predictions: Vec<Prediction>,
@@ -100,10 +104,12 @@ impl Router {
             only: None,
             prefills: Vec::new(),
             prefixes: config.prefix.clone().map(PrefixIndex::new),
+            sent: None,
             profile: Profile::new(&config, watch.as_ref()),
             watch,
             rng: StdRng::seed_from_u64(seed),
             readings: Vec::new(),
+            meter: Meter::new(&config.detector),
             candidates: Vec::new(),
             rows: Vec::new(),
             predictions: Vec::new(),
@@ -133,6 +139,10 @@ impl Router {
         if let Some(prefixes) = &mut self.prefixes {
             prefixes.set_pool(&self.pool, &pool);
         }
+        if let Some(sent) = &mut self.sent {
+            // Slots mean other endpoints from now on.
+            sent.clear();
+        }
         self.profile.pool_changed(&pool);
         let producer = self.config.predicted_latency.as_ref();
         let role = producer.map_or("", |producer| producer.endpoint_role_label.as_str());
@@ -145,6 +155,7 @@ impl Router {
         self.prefills.clear();
         self.prefills.extend(pool.endpoints.iter().map(prefills));
         self.pool = pool;
+        self.meter.set_pool(&self.pool);
         self.assign_models();
     }
 
@@ -161,6 +172,23 @@ impl Router {
         Some(block_tokens(self.config.prefix.as_ref()?, &self.pool))
     }
 
+    pub(crate) fn share_prefixes(&mut self) {
+        self.sent.get_or_insert_default();
+    }
+
+    pub(crate) fn take_sent(&mut self) -> Vec<Chain> {
+        self.sent.as_mut().map(Sent::take).unwrap_or_default()
+    }
+
+    /// Another picker sent a prompt to the endpoint in `slot`.
+    pub(crate) fn learn_elsewhere(&mut self, slot: usize, chain: &Chain) {
+        let alike = self.block_tokens() == Some(chain.block_tokens);
+        let endpoint = self.pool.endpoints.get(slot).filter(|_| alike);
+        if let (Some(prefixes), Some(endpoint)) = (&mut self.prefixes, endpoint) {
+            prefixes.learn(slot, endpoint, &chain.blocks, chain.block_tokens);
+        }
+    }
+
     /// Blocks remembered in the prefix index, over all endpoints.
     pub(crate) fn prefix_blocks(&self) -> usize {
         self.prefixes.as_ref().map_or(0, PrefixIndex::len)
@@ -169,26 +197,43 @@ impl Router {
     /// Reads every endpoint once; what follows judges by these readings.
     pub(crate) fn observe(&mut self) {
         self.readings.clear();
-        let read = |endpoint: &Arc<Endpoint>| Reading {
-            load: endpoint.load.snapshot(),
-            scraped: endpoint.scraped(),
-        };
-        self.readings.extend(self.pool.endpoints.iter().map(read));
+        self.readings
+            .extend(self.pool.endpoints.iter().map(|one| Reading::of(one)));
+        self.meter.observed();
     }
 
-    /// How full the pool is, by the last readings.
-    pub(crate) fn saturation(&self, now: Duration) -> Saturation {
-        saturation(&self.config.detector, &self.readings, now)
+    /// How full the pool is, by the last readings and what was dispatched since.
+    pub(crate) fn saturation(&mut self, now: Duration) -> Saturation {
+        self.meter
+            .saturation(&self.config.detector, &self.readings, now)
     }
 
-    /// Weighs a request that has waited (or is expected to wait) `waited`, by the last readings. After
-    /// [`Offer::Go`] or [`Offer::Hopeless`] the candidates stand ready for [`Router::dispatch`].
+    /// Requests in flight on the endpoints of the pool, by the last readings.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let in_flight = |reading: &Reading| u64::from(reading.load.in_flight);
+        self.readings.iter().map(in_flight).sum()
+    }
+
+    /// The endpoint in `slot` was given a request: its reading, and what is summed of it, follow.
+    fn reread(&mut self, slot: usize) {
+        if let (Some(endpoint), Some(reading)) =
+            (self.pool.endpoints.get(slot), self.readings.get_mut(slot))
+        {
+            let before = std::mem::replace(reading, Reading::of(endpoint));
+            self.meter
+                .reread(&self.config.detector, slot, &before, reading);
+        }
+    }
+
+    /// Weighs a request that has waited (or is expected to wait) `waited`, by the last readings; endpoints at or above
+    /// `ceiling` have no room for it. After [`Offer::Go`] or [`Offer::Hopeless`] the candidates stand ready for [`Router::dispatch`].
     pub(crate) fn offer(
         &mut self,
         now: Duration,
         waiting: &Waiting,
         waited: Duration,
         among: Among,
+        ceiling: f64,
     ) -> Offer {
         self.profile.trail.begin(waiting.request.recorded);
         if !self.reach(now, waiting) {
@@ -201,7 +246,7 @@ impl Router {
             return Offer::Barred("no endpoint passes the filters of the scheduling profile");
         }
         if among != Among::Ever {
-            self.keep_room(now, among);
+            self.keep_room(now, among, ceiling);
             self.keep(Stage::Room, &ask);
         }
         if self.candidates.is_empty() {

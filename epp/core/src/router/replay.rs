@@ -71,7 +71,7 @@ impl Router {
         if self.candidates.is_empty() {
             return Again::Barred("no endpoint passes the filters");
         }
-        self.keep_room(now, among);
+        self.keep_room(now, among, self.config.usage_limit.highest());
         self.keep(Stage::Room, &ask);
         if self.candidates.is_empty() {
             return Again::NoRoom;

@@ -1,8 +1,12 @@
 //! Metrics that are read when they are asked for: pool, queue, demand, predictor.
 
 mod demand;
+mod flow;
+mod health;
 mod pool;
 mod predictor;
+
+pub(crate) use flow::{QueueView, Wait};
 
 use super::registrar::all;
 use crate::admin_port::debug::COMMIT;
@@ -54,6 +58,7 @@ impl Collector for HubCollector {
         page.on_endpoints(&hub)?;
         page.attempts(&hub)?;
         page.prefixes(&hub)?;
+        page.health(&hub)?;
         page.queue(&hub)?;
         page.bodies(&hub)?;
         page.demand(&hub)?;
@@ -138,6 +143,17 @@ impl Page<'_, '_> {
         self.rows(&headroom(name), help, &rows)
     }
 
+    /// A counter of Headroom's own.
+    fn own_counters<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl Iterator<Item = (Row<'l>, u64)>,
+    ) -> Result<(), Error> {
+        let rows: Vec<_> = rows.map(|(labels, value)| (labels, ConstCounter::new(value))).collect();
+        self.rows(&headroom(name), help, &rows)
+    }
+
     /// A counter of Headroom's own, without labels.
     fn counter(&mut self, name: &str, help: &str, value: u64) -> Result<(), Error> {
         self.family(&headroom(name), help, MetricType::Counter, |encoder| {
@@ -155,16 +171,6 @@ impl Page<'_, '_> {
         let version = hub.telemetry.config.to_string();
         let labels = vec![("version", version.into())];
         self.own_gauges("config_info", "The configuration in force, by a hash of what it says", one(labels))
-    }
-
-    fn queue(&mut self, hub: &Hub) -> Result<(), Error> {
-        let saturation = hub.saturation().unwrap_or(f64::NAN);
-        let labels = vec![
-            ("inference_pool", self.pool.to_owned().into()),
-            ("stage", "effective".into()),
-        ];
-        let help = "Share of the pool's room that is taken; may exceed 1, NaN = unknown";
-        self.gauges(picker::SATURATION, help, std::iter::once((labels, saturation)))
     }
 }
 

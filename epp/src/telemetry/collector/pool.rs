@@ -152,7 +152,7 @@ fn on_endpoint<'l>(endpoint: &str, flow: &str, priority: &str) -> Row<'l> {
 }
 
 /// An endpoint's name without its namespace.
-fn short(name: &str) -> &str {
+pub(super) fn short(name: &str) -> &str {
     name.split_once('/').map_or(name, |(_, short)| short)
 }
 

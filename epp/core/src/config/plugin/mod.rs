@@ -24,7 +24,11 @@ pub use filter::{
     SloHeadroomTierFilter, Threshold, TopologyAffinityFilter, TopologyExtractor, TopologyLevel,
     TtftSource, UtilizationCap, UtilizationFilter, UtilizationMetric,
 };
-pub use flow::{ConcurrencyDetector, ConcurrencyMode, StaticUsageLimit, UtilizationDetector};
+pub use flow::{
+    AdaptiveConcurrency, ConcurrencyDetector, ConcurrencyMode, HoldbackDomain, HoldbackShape,
+    LimitAlgorithm, PriorityHoldback, ProgramAwareFairness, ProgramStrategy, StaticUsageLimit,
+    UtilizationDetector, VirtualTokenCounter,
+};
 pub use parser::{AppProtocol, Parser};
 pub use producer::{
     AgentIdentity, AttributeKey, InflightLoadProducer, PredictedLatencyProducer, PrefixProducer,
@@ -55,6 +59,8 @@ pub(crate) enum Role {
     Ordering,
     UsageLimit,
     Admitter,
+    EvictionFilter,
+    EvictionOrdering,
     Processor,
 }
 
@@ -76,6 +82,8 @@ impl Role {
             Self::Ordering => "ordering policy",
             Self::UsageLimit => "usage limit policy",
             Self::Admitter => "admitter",
+            Self::EvictionFilter => "eviction filter",
+            Self::EvictionOrdering => "eviction ordering",
             Self::Processor => "processor of requests or answers",
         }
     }
@@ -145,6 +153,16 @@ plugins! {
     GlobalStrict(NoParameters) = "global-strict-fairness-policy", Fairness;
     Fcfs(NoParameters) = "fcfs-ordering-policy", Ordering;
     StaticUsageLimit(StaticUsageLimit) = "static-usage-limit-policy", UsageLimit;
+    Adaptive(AdaptiveConcurrency) = "adaptive-concurrency-detector", Detector;
+    RoundRobinFairness(NoParameters) = "round-robin-fairness-policy", Fairness;
+    ProgramAware(ProgramAwareFairness) = "program-aware-fairness", Fairness;
+    VirtualTokens(VirtualTokenCounter) = "virtual-token-counter-fairness-policy", Fairness;
+    Edf(NoParameters) = "edf-ordering-policy", Ordering;
+    SloDeadline(NoParameters) = "slo-deadline-ordering-policy", Ordering;
+    PriorityHoldback(PriorityHoldback) = "priority-holdback-policy", UsageLimit;
+    SoftReflective(NoParameters) = "soft-reflective-ceiling-policy", UsageLimit;
+    SheddableEviction(NoParameters) = "sheddable-eviction-filter", EvictionFilter;
+    PriorityThenTime(NoParameters) = "eviction-priority-then-time-ordering", EvictionOrdering;
     SloAdmitter(SloAdmitter) = "latency-slo-admitter", Admitter;
     // Filters.
     LabelSelector(LabelSelectorFilter) = "label-selector-filter", Filter;
