@@ -10,6 +10,8 @@ mod explain;
 mod home;
 mod leader;
 mod predictor;
+mod records;
+mod replay;
 mod simulate;
 mod story;
 mod tether;
@@ -37,8 +39,10 @@ enum Command {
     Epp(Box<epp::Args>),
     /// Autoscaling loop that decides how many replicas run, and starts and stops them.
     Controller(Box<controller::Args>),
-    /// Why a model has the replicas it has.
-    Explain(explain::Args),
+    /// Why a model has the replicas it has, or why a request went where it went.
+    Explain(Box<explain::Args>),
+    /// Recorded decisions under another configuration: what it would change.
+    Replay(replay::Args),
     /// Checks the whole chain on a cluster, from endpoint picker to HorizontalPodAutoscaler.
     Doctor(doctor::Args),
     /// Latency predictor.
@@ -72,7 +76,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Epp(args) => epp::run(*args),
         Command::Controller(args) => controller::run(*args),
-        Command::Explain(args) => explain::run(args),
+        Command::Explain(args) => explain::run(*args),
+        Command::Replay(args) => replay::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Predictor(PredictorCommand::Eval(args)) => predictor::run(args),
         Command::Simulate(SimulateCommand::Server(args)) => simulate::run(args),
