@@ -2,6 +2,7 @@
 
 use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker, debug};
 use crate::api::paths::Parsers;
+use crate::api::wanted::Wanted;
 use crate::drain::drain;
 use crate::extproc::budget::Budget;
 use crate::extproc::hub::Hub;
@@ -251,7 +252,7 @@ fn hub(
     clock: Clock,
 ) -> Hub {
     let parsers = Arc::new(Parsers::new(&config.parsers));
-    let headers_in_use = config.headers_in_use().into();
+    let wanted = Arc::new(Wanted::of(&config));
     let mut director = Director::new(config, options.seed);
     director.lend(Stopwatch::new(move || clock.now()));
     telemetry.queue = Some(QueueView::of(&director));
@@ -267,7 +268,7 @@ fn hub(
         subsets: !options.disable_endpoint_subset_filter,
         dialects: Arc::default(),
         parsers,
-        headers_in_use,
+        wanted,
     };
     let learner = options.learner.clone();
     let learners = match &options.model_dir {

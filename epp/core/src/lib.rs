@@ -16,6 +16,7 @@ pub mod demand;
 pub mod director;
 pub mod discovery_file;
 pub mod endpoint;
+pub mod expression;
 pub mod flow;
 pub mod health;
 pub mod in_flight;

@@ -166,10 +166,10 @@ pub struct RequestRecord {
 
 impl RequestRecord {
     /// What is recorded of `request`; `session` stands for its session.
-    pub fn of(request: &Request, target_model: Option<&str>, session: Option<String>) -> Self {
+    pub fn of(request: &Request, session: Option<String>) -> Self {
         Self {
             model: request.model.clone(),
-            target_model: target_model.map(str::to_owned),
+            target_model: request.target_model.clone(),
             prompt_tokens: request.prompt_tokens,
             blocks: request.prefix.len() as u32,
             block_tokens: request.prefix_block_tokens,

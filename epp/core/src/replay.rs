@@ -218,6 +218,7 @@ impl Replay {
         Request {
             id: record.id.clone(),
             model: asked.model.clone(),
+            target_model: asked.target_model.clone(),
             prompt_tokens: asked.prompt_tokens,
             // Which blocks they are shows in what the candidates have seen of them.
             prefix: if blocks == self.prefix.len() {

@@ -69,6 +69,7 @@ fn asked(id: &str, flow: &str) -> Request {
     Request {
         id: id.into(),
         model: "chat".into(),
+        target_model: Some("chat-v2".into()),
         prompt_tokens: 512,
         prefix: Arc::from([11, 12, 13, 14, 15, 16, 17, 18]),
         slo: Slo {
@@ -85,7 +86,7 @@ fn asked(id: &str, flow: &str) -> Request {
 
 /// What becomes of one request, as a shell would record it.
 fn record(director: &mut Director, now: Duration, request: Request) -> Line {
-    let facts = RequestRecord::of(&request, Some("chat-v2"), Some("5e55".into()));
+    let facts = RequestRecord::of(&request, Some("5e55".into()));
     let id = request.id.clone();
     director.submit(now, request);
     let (_, verdict) = director.poll().expect("decided at once");

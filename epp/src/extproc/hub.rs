@@ -8,8 +8,8 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
 use arc_swap::ArcSwap;
 use epp_core::{
-    DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Slo, Ticket,
-    Verdict,
+    DemandLedger, Director, Endpoint, EndpointSpec, Objectives, Pool, QueueDepth, Request, Slo,
+    Ticket, Verdict,
 };
 use parking_lot::Mutex;
 use predictor::trainer::Trainer;
@@ -152,6 +152,15 @@ impl Hub {
         Arc::clone(&self.pool.borrow())
     }
 
+    /// The endpoint at `address`.
+    pub fn endpoint_at(&self, address: &str) -> Option<Arc<Endpoint>> {
+        let pool = self.pool.borrow();
+        let mut known = pool.endpoints.iter();
+        known
+            .find(|endpoint| &*endpoint.address == address)
+            .map(Arc::clone)
+    }
+
     /// Follows the endpoints as they change.
     pub fn watch_pool(&self) -> watch::Receiver<Arc<Pool>> {
         self.pool.subscribe()
@@ -181,6 +190,7 @@ impl Hub {
     /// Replaces what holds for requests that say nothing of it themselves: targets where their objective has none
     /// either, and the models that they are sent on under.
     pub fn set_defaults(&self, slo: Slo, rewrites: Rewrites) {
+        self.telemetry.requests.exempt(rewrites.models());
         let rewrites = Arc::new(rewrites);
         self.rules.rcu(|rules| Rules {
             default_slo: slo,
@@ -408,7 +418,7 @@ pub(crate) mod tests {
             subsets: true,
             dialects: Arc::default(),
             parsers: Arc::default(),
-            headers_in_use: Arc::default(),
+            wanted: Arc::default(),
         };
         let learners = Learners::new(LearnerConfig::default());
         let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));

@@ -6,6 +6,7 @@
 
 pub mod budget;
 pub mod hub;
+mod incoming;
 pub mod protocol;
 pub mod reply;
 pub mod request;

@@ -2,17 +2,18 @@
 //! place: no task, no channel and no lock of its own between two messages.
 
 use super::hub::{Hub, Submitted};
+use super::incoming::event;
 use super::protocol::{Action, Actions, Ended, Event, Submission};
 use super::reply::Reply;
 use super::stream::Stream as Machine;
-use super::wire::{self, Incoming, ProcessingRequest, ProcessingResponse};
-use crate::api::head::{Header, grpc_status};
+use super::wire::{self, ProcessingRequest, ProcessingResponse};
+use crate::api::head::Header;
 use crate::spans::Trace;
 use crate::telemetry::StreamCode;
 use crate::telemetry::account::Account;
 use bytes::Bytes;
 use epp_core::{Outcome, Ticket, Verdict};
-use names::{header, metadata};
+use names::header;
 use predictor::Observation;
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -274,7 +275,7 @@ impl Exchange {
         }
         match Pin::new(&mut self.inbound).poll_next(context) {
             Poll::Ready(Some(Ok(message))) => {
-                if let Some(event) = event(message) {
+                if let Some(event) = event(message, &self.hub) {
                     self.hear(event);
                 }
                 Poll::Ready(())
@@ -359,76 +360,5 @@ fn error_code(status: u16) -> &'static str {
         429 => "ResourceExhausted",
         503 => "ServiceUnavailable",
         _ => "Internal",
-    }
-}
-
-/// What a message says, in neutral words; `None` for messages of kinds unknown here.
-fn event(message: ProcessingRequest) -> Option<Event> {
-    let ProcessingRequest {
-        metadata_context,
-        request,
-    } = message;
-    Some(match request? {
-        Incoming::RequestHeaders(headers) => Event::RequestHeaders {
-            end_of_stream: headers.end_of_stream,
-            headers: neutral(headers.headers),
-            subset: metadata_context.and_then(subset),
-        },
-        Incoming::ResponseHeaders(headers) => Event::ResponseHeaders {
-            end_of_stream: headers.end_of_stream,
-            headers: neutral(headers.headers),
-        },
-        Incoming::RequestBody(body) => Event::RequestBody {
-            body: body.body,
-            end_of_stream: body.end_of_stream,
-        },
-        Incoming::ResponseBody(body) => Event::ResponseBody {
-            body: body.body,
-            end_of_stream: body.end_of_stream,
-        },
-        Incoming::RequestTrailers(_) => Event::RequestTrailers,
-        Incoming::ResponseTrailers(trailers) => Event::ResponseTrailers {
-            grpc_status: grpc_status(&neutral(trailers.trailers)),
-        },
-    })
-}
-
-fn neutral(headers: Option<wire::HeaderMap>) -> Vec<Header> {
-    let headers = headers.unwrap_or_default().headers.into_iter();
-    headers
-        .map(
-            |wire::HeaderValue {
-                 key,
-                 value,
-                 raw_value,
-             }| {
-                let value = if raw_value.is_empty() {
-                    value
-                } else {
-                    raw_value
-                };
-                Header { name: key, value }
-            },
-        )
-        .collect()
-}
-
-/// The endpoints the proxy wants the choice to be among. A key that is there but empty allows none.
-fn subset(metadata: wire::Metadata) -> Option<Vec<String>> {
-    let hint = metadata.filter_metadata.get(metadata::SUBSET_HINT)?;
-    let text = |kind: &wire::Kind| match kind {
-        wire::Kind::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-        _ => Vec::new(),
-    };
-    match hint.fields.get(header::DESTINATION_SUBSET)?.kind.as_ref() {
-        Some(wire::Kind::List(list)) => Some(
-            list.values
-                .iter()
-                .filter_map(|value| value.kind.as_ref())
-                .flat_map(text)
-                .collect(),
-        ),
-        Some(kind) => Some(text(kind)),
-        None => Some(Vec::new()),
     }
 }

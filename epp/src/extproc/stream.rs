@@ -84,7 +84,13 @@ impl Stream {
             Event::ResponseHeaders {
                 headers,
                 end_of_stream,
-            } => self.response_headers(now, &headers, end_of_stream, out),
+                served,
+            } => {
+                if let (Some(in_flight), Some(served)) = (&mut self.in_flight, served) {
+                    in_flight.served_by(now, served);
+                }
+                self.response_headers(now, &headers, end_of_stream, out)
+            }
             Event::ResponseBody {
                 body,
                 end_of_stream,
@@ -244,7 +250,10 @@ impl Stream {
             }
             State::Start | State::Picking | State::Answering(_) | State::Over => return false,
         };
-        let (answer, change) = Answer::new(headers, relayed);
+        let (answer, mut change) = Answer::new(headers, relayed);
+        if let Some(in_flight) = &self.in_flight {
+            change.named = self.rules.wanted.answered(in_flight.endpoint());
+        }
         out.push_back(Action::Send(Reply::ResponseHeaders(change)));
         self.state = State::Answering(Box::new(answer));
         if end {
@@ -288,12 +297,28 @@ impl Stream {
 
     /// The answer was relayed to its end.
     fn complete(&mut self, now: Duration, out: &mut Actions) {
+        self.report(out);
         let end = match &self.state {
             State::Answering(answer) => answer.end(),
             _ => End::ClientGone,
         };
         self.end(now, end, out);
         out.push_back(Action::Finish);
+    }
+
+    /// Tells the proxy with the last message what the configuration computes of the answer's usage.
+    fn report(&self, out: &mut Actions) {
+        let State::Answering(answer) = &self.state else {
+            return;
+        };
+        let wanted = self.rules.wanted.reports() && self.in_flight.is_some();
+        if wanted && let Some(Action::Send(last)) = out.back_mut() {
+            let attributes = self.rules.wanted.attributes(&answer.usage());
+            if !attributes.is_empty() {
+                let reply = std::mem::replace(last, Reply::ResponseTrailers);
+                *last = Reply::Telling(Box::new(reply), attributes);
+            }
+        }
     }
 
     /// The proxy ended the stream before the answer's end. It does so in the same way whether the client left or

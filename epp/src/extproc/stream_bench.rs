@@ -31,7 +31,7 @@ pub(super) fn rules() -> Rules {
         subsets: true,
         dialects: Arc::default(),
         parsers: Arc::default(),
-        headers_in_use: Arc::default(),
+        wanted: Arc::default(),
     }
 }
 
@@ -224,6 +224,7 @@ pub(super) fn response_headers(status: &str, content_type: &str, end_of_stream: 
     Event::ResponseHeaders {
         headers,
         end_of_stream,
+        served: None,
     }
 }
 

@@ -33,6 +33,7 @@ fn place(reply: &Reply) -> (bool, u8) {
         Reply::ResponseBody(_) => (true, 1),
         Reply::ResponseTrailers => (true, 2),
         Reply::Immediate(_) => (true, 3),
+        Reply::Telling(reply, _) => place(reply),
     }
 }
 

@@ -89,10 +89,9 @@ impl Account {
     ) -> Self {
         let telemetry = &hub.telemetry;
         let request = &submission.request;
-        let target = submission.target_model.as_deref();
         let series = telemetry.requests.series(
             &request.model,
-            target.unwrap_or(&request.model),
+            request.sent_model(),
             &request.flow,
             request.priority,
         );
@@ -107,7 +106,7 @@ impl Account {
             Box::new(Draft {
                 wanted,
                 id: request.id.clone(),
-                request: RequestRecord::of(request, target, session),
+                request: RequestRecord::of(request, session),
             })
         });
         let account = Self {
