@@ -512,8 +512,12 @@ impl<'a> Run<'a> {
             .pickers
             .into_iter()
             .find_map(|picker| picker.learner);
+        let output_tokens = self.tally.output_tokens;
+        let (all, kinds) = self.tally.scores();
         FleetReport {
-            output_tokens: self.tally.output_tokens,
+            all,
+            kinds,
+            output_tokens,
             crowding: Crowding::of(self.replicas.iter().map(|replica| &replica.crowd)),
             policy: self.spec.name.clone(),
             makespan: self.now,
@@ -526,7 +530,6 @@ impl<'a> Run<'a> {
             decisions: self.decisions,
             timeline: self.timeline,
             predictor: learner.map(|learner| learner.report(self.now)),
-            kinds: self.tally.scores(),
         }
     }
 }
