@@ -252,6 +252,7 @@ fn report(picker: &PickerPod, second: u64, class: &ClassReport) -> DemandReport 
         models: vec![class.clone()],
         default_slo: Slo::NONE,
         model_names: BTreeMap::new(),
+        flows: Vec::new(),
     }
 }
 

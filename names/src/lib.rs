@@ -66,6 +66,27 @@ pub mod header {
     pub const RESPONSE_SEEN: &str = "x-went-into-resp-headers";
     /// Correlates a request across hops.
     pub const REQUEST_ID: &str = "x-request-id";
+    /// Response: milliseconds that the request was queued for.
+    pub const QUEUE_MS: &str = "x-headroom-queue-ms";
+    /// Response: requests that the queue still had room for in the request's band when it was dispatched.
+    pub const BAND_ROOM: &str = "x-headroom-band-room";
+    /// Request and answer: the endpoint that served the session before, its name in base64.
+    pub const SESSION_TOKEN: &str = "x-session-token";
+    /// Request: an opaque session.
+    pub const SESSION_ID: &str = "x-session-id";
+    /// Request: session headers of coding agents, in order of precedence.
+    pub const AGENT_SESSIONS: &[&str] = &[
+        "x-claude-code-session-id",
+        "x-session-affinity",
+        "session-id",
+        "session_id",
+    ];
+    /// Request: a client's cookies.
+    pub const COOKIE: &str = "cookie";
+    /// Request, in conformance tests: the endpoints to choose among, `ip[,ip:port…]`.
+    pub const TEST_ENDPOINT_SELECTION: &str = "test-epp-endpoint-selection";
+    /// Answer, in conformance tests: the endpoint that served.
+    pub const TEST_ENDPOINT_SERVED: &str = "x-conformance-test-served-endpoint";
 
     /// Headers that choose where a request goes: a client must never set them.
     pub const ROUTING: &[&str] = &[
@@ -109,12 +130,32 @@ pub mod dropped_reason {
     pub const SHUTTING_DOWN: &str = "rejected-shutting-down";
     /// It was taken off its server to make room.
     pub const EVICTED: &str = "evicted";
+    /// It was taken off its server to make room for requests of a higher priority.
+    pub const EVICTED_PRIORITY: &str = "evicted-priority";
     /// No endpoint could meet its SLO.
     pub const SLO_UNATTAINABLE: &str = "rejected-slo-unattainable";
     /// It could not be read.
     pub const BAD_REQUEST: &str = "rejected-bad-request";
     /// Anything else.
     pub const OTHER: &str = "rejected-other";
+}
+
+/// Values of [`label::ROLE`] on model servers.
+pub mod role {
+    /// Reads prompts.
+    pub const PREFILL: &str = "prefill";
+    /// Makes output.
+    pub const DECODE: &str = "decode";
+    /// Encodes images and sound.
+    pub const ENCODE: &str = "encode";
+    /// Encodes and reads prompts.
+    pub const ENCODE_PREFILL: &str = "encode-prefill";
+    /// Reads prompts and makes output.
+    pub const PREFILL_DECODE: &str = "prefill-decode";
+    /// Does everything.
+    pub const ENCODE_PREFILL_DECODE: &str = "encode-prefill-decode";
+    /// Older word for [`PREFILL_DECODE`].
+    pub const BOTH: &str = "both";
 }
 
 /// Annotations on a HorizontalPodAutoscaler, Deployment, LeaderWorkerSet or InferencePool.
@@ -188,6 +229,16 @@ pub mod label {
             "llm-d.ai/accelerator",
         ],
     );
+    /// Prompt lengths in tokens that a pod is for, `min-max`.
+    pub const CONTEXT_LENGTH_RANGE: &str = "llm-d.ai/context-length-range";
+    /// The host that a pod is on.
+    pub const HOST: &str = "kubernetes.io/hostname";
+    /// The rack of that host.
+    pub const RACK: &str = "topology.kubernetes.io/rack";
+    /// Its zone.
+    pub const ZONE: &str = "topology.kubernetes.io/zone";
+    /// Its region.
+    pub const REGION: &str = "topology.kubernetes.io/region";
     /// On endpoint picker pods: the pool they pick for. How the controller finds them.
     pub const POOL: &str = "headroom.dev/pool";
     /// On everything of ours: `headroom`.
@@ -288,6 +339,12 @@ pub mod metadata {
     pub const LB: &str = "envoy.lb";
     /// Where the proxy puts the endpoints to choose among.
     pub const SUBSET_HINT: &str = "envoy.lb.subset_hint";
+}
+
+/// Pickers among themselves.
+pub mod peer {
+    /// What the certificate of every picker is for, whatever its address: a member of the pool's pickers.
+    pub const SERVER_NAME: &str = "headroom-peers";
 }
 
 /// gRPC health service names.

@@ -153,6 +153,7 @@ impl Picker {
             models: vec![self.class()],
             default_slo: Slo::NONE,
             model_names: Default::default(),
+            flows: Vec::new(),
         }
     }
 

@@ -1,12 +1,16 @@
 //! True demand: everything that arrived, whatever became of it, in requests and tokens, by band.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flow::{Accounts, FlowAccount, FlowTotals, OTHER_FLOW};
 use crate::outcome::Outcome;
 use crate::slo::Slo;
 
@@ -24,7 +28,10 @@ pub struct DemandLedger {
 #[derive(Debug, Default)]
 struct Shared {
     bands: RwLock<Vec<Arc<BandCounters>>>,
+    flows: RwLock<Accounts>,
     mix: Mutex<Recent>,
+    /// Streams that have given their load back.
+    freed: AtomicU64,
 }
 
 /// The newest samples, and how many there were in all.
@@ -125,7 +132,7 @@ fn sum(all: impl Iterator<Item = Totals>) -> Totals {
 }
 
 /// Totals by outcome as a map, so that another release may know other outcomes.
-mod by_name {
+pub(crate) mod by_name {
     use std::collections::BTreeMap;
 
     use serde::{Deserialize, Deserializer, Serializer};
@@ -133,13 +140,13 @@ mod by_name {
     use super::Totals;
     use crate::outcome::Outcome;
 
-    pub(super) fn serialize<S: Serializer>(outcomes: &[Totals], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(outcomes: &[Totals], to: S) -> Result<S::Ok, S::Error> {
         let named = Outcome::ALL.iter().zip(outcomes);
         let ended = named.filter(|(_, totals)| **totals != Totals::default());
         to.collect_map(ended.map(|(outcome, totals)| (outcome.name(), totals)))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Totals>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Totals>, D::Error> {
         let named: BTreeMap<String, Totals> = BTreeMap::deserialize(from)?;
         let of = |outcome: Outcome| named.get(outcome.name()).copied().unwrap_or_default();
         Ok(Outcome::ALL.map(of).to_vec())
@@ -217,6 +224,63 @@ impl DemandLedger {
         band
     }
 
+    /// The account of one flow of one band, opened when first seen.
+    pub(crate) fn flow(&self, priority: i32, flow: &Arc<str>, now: Duration) -> Arc<FlowAccount> {
+        let flows = &self.shared.flows;
+        let known = flows.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = known.find(priority, flow, now) {
+            return account;
+        }
+        drop(known);
+        let mut flows = flows.write().unwrap_or_else(PoisonError::into_inner);
+        flows.open(priority, flow, now)
+    }
+
+    /// Forgets flows that have nothing queued or in flight and were not seen for five minutes.
+    pub(crate) fn forget_idle_flows(&self, now: Duration) {
+        let flows = self.shared.flows.write();
+        flows
+            .unwrap_or_else(PoisonError::into_inner)
+            .forget_idle(now);
+    }
+
+    /// Every flow that is remembered, by descending priority and by name; their number is bounded.
+    pub fn flows(&self) -> Vec<FlowTotals> {
+        let flows = self.shared.flows.read();
+        flows.unwrap_or_else(PoisonError::into_inner).totals()
+    }
+
+    /// The `most` flows that offered most; what is left is summed up by band under [`OTHER_FLOW`].
+    pub fn top_flows(&self, most: usize) -> Vec<FlowTotals> {
+        let mut flows = self.flows();
+        flows.sort_by_key(|flow| std::cmp::Reverse(flow.offered.requests));
+        let rest = flows.split_off(most.min(flows.len()));
+        for mut flow in rest {
+            let other = |kept: &&mut FlowTotals| {
+                kept.priority == flow.priority && &*kept.flow == OTHER_FLOW
+            };
+            match flows.iter_mut().find(other) {
+                Some(other) => other.absorb(&flow),
+                None => {
+                    flow.flow = OTHER_FLOW.into();
+                    flows.push(flow);
+                }
+            }
+        }
+        flows.sort_by(|a, b| (b.priority, &a.flow).cmp(&(a.priority, &b.flow)));
+        flows
+    }
+
+    /// How many streams have given their load back: while it stays, a pool that was full is as full as before.
+    pub(crate) fn freed(&self) -> u64 {
+        self.shared.freed.load(Acquire)
+    }
+
+    /// A stream has given its load back.
+    pub(crate) fn note_freed(&self) {
+        self.shared.freed.fetch_add(1, Release);
+    }
+
     /// Adds one served request to the mix; left out rather than waited for while a reader copies the mix.
     pub(crate) fn sample(&self, sample: MixSample) {
         if let Ok(mut mix) = self.shared.mix.try_lock() {
@@ -279,8 +343,9 @@ pub(crate) struct BandCounters {
     expected_misses: AtomicU64,
 }
 
+/// Live [`Totals`].
 #[derive(Debug, Default)]
-struct Counters {
+pub(crate) struct Counters {
     requests: AtomicU64,
     prompt_tokens: AtomicU64,
     cached_tokens: AtomicU64,
@@ -288,14 +353,14 @@ struct Counters {
 }
 
 impl Counters {
-    fn add(&self, totals: Totals) {
+    pub(crate) fn add(&self, totals: Totals) {
         self.requests.fetch_add(totals.requests, Relaxed);
         self.prompt_tokens.fetch_add(totals.prompt_tokens, Relaxed);
         self.cached_tokens.fetch_add(totals.cached_tokens, Relaxed);
         self.output_tokens.fetch_add(totals.output_tokens, Relaxed);
     }
 
-    fn read(&self) -> Totals {
+    pub(crate) fn read(&self) -> Totals {
         Totals {
             requests: self.requests.load(Relaxed),
             prompt_tokens: self.prompt_tokens.load(Relaxed),

@@ -7,7 +7,12 @@ use predictor::{Features, Observation, Prediction, Target};
 use serde::{Deserialize, Serialize};
 
 use crate::demand::{BandCounters, DemandLedger, MixSample, Totals};
+use crate::director::Ticket;
+use crate::director::evict::Evictable;
 use crate::endpoint::{COLD_LABELS, Endpoint};
+use crate::flow::{Charge, FlowAccount, LimitRule};
+use crate::health::{Fate, Visit, Watch};
+use crate::load::Share;
 use crate::outcome::Outcome;
 use crate::slo::Slo;
 
@@ -26,6 +31,12 @@ pub struct InFlight {
     resident: u64,
     emitted: u32,
     recorded: bool,
+    /// Its place among those that may be taken off their server.
+    evictable: Option<Evictable>,
+    /// What it adds to the endpoint's load.
+    share: Share,
+    /// Its stay as the endpoint's health sees it.
+    visit: Option<Visit>,
 }
 
 /// Everything that was known when the request was dispatched.
@@ -36,11 +47,23 @@ pub(crate) struct Booking {
     pub(crate) waited: Duration,
     pub(crate) prompt_tokens: u32,
     pub(crate) cached_tokens: u32,
+    /// Output tokens expected, as `inflight-load-producer` estimates them.
+    pub(crate) estimated_tokens: u32,
     pub(crate) priority: i32,
     pub(crate) slo: Slo,
     /// Features frozen at dispatch; `None` when nothing is to be learned.
     pub(crate) features: Option<Features>,
     pub(crate) prediction: Option<Prediction>,
+    /// The flow that it counts for.
+    pub(crate) account: Arc<FlowAccount>,
+    /// What the flow was charged for it.
+    pub(crate) charge: Charge,
+    /// How its endpoint's limit is learned, where it is.
+    pub(crate) limit: Option<Arc<LimitRule>>,
+    /// Whether the prediction is believed.
+    pub(crate) trusted: bool,
+    /// Passive health; `None` = nobody asks for it.
+    pub(crate) watch: Option<Arc<Watch>>,
 }
 
 impl Booking {
@@ -48,9 +71,39 @@ impl Booking {
         u64::from(self.prompt_tokens.saturating_sub(self.cached_tokens))
     }
 
-    /// The TPOT target as the endpoint counts it: whole milliseconds, rounded down.
-    fn tpot_target_ms(&self) -> Option<u32> {
-        self.slo.tpot_ms.map(|target| target as u32)
+    /// What the request adds to its endpoint's load. Targets are in whole milliseconds, rounded down; those that were
+    /// predicted to be missed are nobody's to keep.
+    fn share(&self) -> Share {
+        let tpot_target_ms = self.slo.tpot_ms.map(|target| target as u64);
+        let kept_tpot_ms = tpot_target_ms.filter(|_| {
+            let tpot_ms = self.prediction.map(|prediction| prediction.tpot.p50);
+            let met = |tpot_ms| {
+                self.slo
+                    .tpot_ms
+                    .is_some_and(|target| f64::from(tpot_ms) <= target)
+            };
+            tpot_ms.is_some_and(met)
+        });
+        Share {
+            uncached_tokens: self.uncached_tokens(),
+            estimated_tokens: u64::from(self.estimated_tokens),
+            tpot_target_ms,
+            kept_tpot_ms,
+            kept_first_token_ms: self.first_token_deadline_ms(),
+        }
+    }
+
+    /// Latest instant of the first token, milliseconds on the picker's clock, if its target is expected to be met.
+    fn first_token_deadline_ms(&self) -> Option<u64> {
+        let left_ms = self.slo.ttft_ms? - milliseconds(self.waited);
+        let predicted_ms = f64::from(self.prediction?.ttft.p50);
+        (predicted_ms <= left_ms).then(|| (milliseconds(self.dispatched_at) + left_ms) as u64)
+    }
+
+    /// How many times the predicted p99 `span` is, if the prediction is believed.
+    fn times_p99(&self, span: Duration) -> Option<f64> {
+        let prediction = self.prediction.filter(|_| self.trusted)?;
+        Some(milliseconds(span) / f64::from(prediction.ttft.p99).max(1.0))
     }
 }
 
@@ -145,9 +198,11 @@ pub struct Completion {
 impl InFlight {
     /// Reserves the load at once.
     pub(crate) fn reserve(endpoint: Arc<Endpoint>, ledger: DemandLedger, booking: Booking) -> Self {
-        endpoint
-            .load
-            .dispatched(booking.uncached_tokens(), booking.tpot_target_ms());
+        let share = booking.share();
+        endpoint.load.dispatched(&share);
+        let at = booking.dispatched_at;
+        let visit = |watch: &Arc<Watch>| watch.dispatched(&endpoint.load.health, at);
+        let visit = booking.watch.as_ref().map(visit);
         Self {
             endpoint,
             ledger,
@@ -157,7 +212,50 @@ impl InFlight {
             resident: 0,
             emitted: 0,
             recorded: false,
+            evictable: None,
+            share,
+            visit,
         }
+    }
+
+    /// Another endpoint than the one picked serves the request: the proxy could not reach the first and took a
+    /// fall-back. The load moves there, and nothing is learned, since nothing was predicted for it.
+    pub fn served_by(&mut self, now: Duration, endpoint: Arc<Endpoint>) {
+        if Arc::ptr_eq(&endpoint.load, &self.endpoint.load) {
+            return;
+        }
+        self.tell_health(now, Fate::Unreachable, None);
+        self.release();
+        self.booking.features = None;
+        self.booking.prediction = None;
+        self.booking.trusted = false;
+        self.booking.cached_tokens = 0;
+        self.share = self.booking.share();
+        self.endpoint = endpoint;
+        let load = &self.endpoint.load;
+        load.dispatched(&self.share);
+        if self.first_token_at.is_some() {
+            load.started(&self.share, self.resident);
+        }
+        let watch = self.booking.watch.as_ref();
+        self.visit = watch.map(|watch| watch.dispatched(&load.health, now));
+    }
+
+    /// Another piece of the answer came.
+    pub fn progress(&mut self, now: Duration) {
+        if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
+            watch.progress(&self.endpoint.load.health, now, visit);
+        }
+    }
+
+    /// It may be taken off its server from now on.
+    pub(crate) fn make_evictable(&mut self, place: Evictable) {
+        self.evictable = Some(place);
+    }
+
+    /// The ticket under which [`crate::Director::poll_eviction`] may name this request; `None` = it never does.
+    pub fn evictable(&self) -> Option<Ticket> {
+        self.evictable.as_ref().map(Evictable::ticket)
     }
 
     /// The endpoint the request was dispatched to.
@@ -178,18 +276,24 @@ impl InFlight {
         }
         self.first_token_at = Some(now);
         self.resident = u64::from(self.booking.prompt_tokens);
-        self.endpoint
-            .load
-            .started(self.booking.uncached_tokens(), self.resident);
+        self.endpoint.load.started(&self.share, self.resident);
+        let served_in = now.saturating_sub(self.booking.dispatched_at);
+        let ttft_ms = milliseconds(served_in);
+        if let Some(rule) = &self.booking.limit {
+            let load = &self.endpoint.load;
+            let (uncached, in_flight) = (self.share.uncached_tokens, load.snapshot().in_flight);
+            load.limit
+                .first_token(rule, now, ttft_ms, uncached, in_flight);
+        }
+        if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
+            let times_p99 = self.booking.times_p99(served_in);
+            watch.first_token(&self.endpoint.load.health, now, visit, times_p99);
+        }
         self.cold_start = self.endpoint.load.label() < COLD_LABELS;
         if self.cold_start {
             return None;
         }
-        self.observation(
-            Target::Ttft,
-            milliseconds(now.saturating_sub(self.booking.dispatched_at)),
-            now,
-        )
+        self.observation(Target::Ttft, ttft_ms, now)
     }
 
     /// `tokens_total` output tokens have been seen so far; counts as context on the endpoint once decoding.
@@ -207,6 +311,11 @@ impl InFlight {
         let outcome = outcome(end);
         let (prompt_tokens, cached_tokens, output_tokens) = self.tokens(end);
         let tpot_ms = self.tpot_ms(now, output_tokens);
+        self.teach_limit(now, end, tpot_ms);
+        if let Some(evictable) = self.evictable.as_mut().filter(|_| end == End::Evicted) {
+            evictable.taken();
+        }
+        self.tell_health(now, self.fate(now, end), tpot_ms);
         let learned = self.lesson(end, tpot_ms, now);
         let ttft_ms = self
             .first_token_at
@@ -219,15 +328,16 @@ impl InFlight {
         if slo_met == Some(true) {
             self.booking.band.slo_met();
         }
-        self.record(
-            outcome,
-            Totals {
-                requests: 1,
-                prompt_tokens: u64::from(prompt_tokens),
-                cached_tokens: u64::from(cached_tokens),
-                output_tokens: u64::from(output_tokens.unwrap_or_default()),
-            },
-        );
+        if let (Outcome::Served, Some(output_tokens)) = (outcome, output_tokens) {
+            self.booking.account.learn_output(output_tokens);
+        }
+        let totals = Totals {
+            requests: 1,
+            prompt_tokens: u64::from(prompt_tokens),
+            cached_tokens: u64::from(cached_tokens),
+            output_tokens: u64::from(output_tokens.unwrap_or_default()),
+        };
+        self.record(outcome, totals, prompt_tokens, output_tokens);
         if let (Outcome::Served, Some(output_tokens)) = (outcome, output_tokens) {
             let (priority, slo) = (self.booking.priority, self.booking.slo);
             let sample = MixSample {
@@ -348,32 +458,81 @@ impl InFlight {
                 .met(milliseconds(self.booking.waited + shown), tpot_ms)
     }
 
-    fn record(&mut self, outcome: Outcome, tokens: Totals) {
+    /// What the stream's end says of how much its endpoint can take.
+    fn teach_limit(&self, now: Duration, end: End, tpot_ms: Option<f64>) {
+        let (Some(rule), End::Complete { status, .. }) = (&self.booking.limit, end) else {
+            return;
+        };
+        let load = &self.endpoint.load;
+        let in_flight = load.snapshot().in_flight;
+        if matches!(status, 429 | 503) {
+            load.limit.refused(rule, now, in_flight);
+        } else if let Some(tpot_ms) = tpot_ms.filter(|_| status == 200) {
+            load.limit.ended(rule, now, tpot_ms, in_flight);
+        }
+    }
+
+    /// What `end` says of the endpoint.
+    fn fate(&self, now: Duration, end: End) -> Fate {
+        match end {
+            End::Complete { status, .. } => Fate::Answered(status),
+            End::UpstreamCut => Fate::Cut,
+            End::ClientGone | End::Evicted if self.first_token_at.is_none() => {
+                let waited = now.saturating_sub(self.booking.dispatched_at);
+                Fate::Left(self.booking.times_p99(waited))
+            }
+            End::ClientGone | End::Evicted => Fate::Left(None),
+        }
+    }
+
+    fn tell_health(&mut self, now: Duration, fate: Fate, tpot_ms: Option<f64>) {
+        if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
+            watch.ended(&self.endpoint.load.health, now, visit, fate, tpot_ms);
+        }
+    }
+
+    /// Gives the load back.
+    fn release(&self) {
+        match self.first_token_at {
+            Some(_) => self.endpoint.load.ended_running(&self.share, self.resident),
+            None => self.endpoint.load.ended_waiting(&self.share),
+        }
+    }
+
+    /// Records the one end, and what it cost the flow: tokens as told, output else as far as it was seen.
+    fn record(
+        &mut self,
+        outcome: Outcome,
+        totals: Totals,
+        prompt_tokens: u32,
+        output_tokens: Option<u32>,
+    ) {
         self.recorded = true;
-        self.booking.band.ended(outcome, tokens);
+        self.booking.band.ended(outcome, totals);
+        let account = &self.booking.account;
+        account.ended(outcome, totals);
+        let output_tokens = output_tokens.unwrap_or(self.emitted);
+        account.correct(self.booking.charge.correction(prompt_tokens, output_tokens));
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let (load, target) = (&self.endpoint.load, self.booking.tpot_target_ms());
-        match self.first_token_at {
-            Some(_) => load.ended_running(self.resident, target),
-            None => load.ended_waiting(self.booking.uncached_tokens(), target),
-        }
+        self.release();
+        // Without an instant nothing is held against the endpoint; a trial is left to the next request.
+        self.tell_health(self.booking.dispatched_at, Fate::Left(None), None);
         if !self.recorded {
-            let prompt_tokens = u64::from(self.booking.prompt_tokens);
-            let cached_tokens = u64::from(self.booking.cached_tokens);
-            self.record(
-                Outcome::ClientGone,
-                Totals {
-                    requests: 1,
-                    prompt_tokens,
-                    cached_tokens,
-                    output_tokens: 0,
-                },
-            );
+            let prompt_tokens = self.booking.prompt_tokens;
+            let totals = Totals {
+                requests: 1,
+                prompt_tokens: u64::from(prompt_tokens),
+                cached_tokens: u64::from(self.booking.cached_tokens),
+                output_tokens: 0,
+            };
+            self.record(Outcome::ClientGone, totals, prompt_tokens, None);
         }
+        // Last: who sees the count sees the room.
+        self.ledger.note_freed();
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::demand::{DemandTotals, MixSample};
 use crate::endpoint::Endpoint;
-use crate::flow::QueueDepth;
+use crate::flow::{FlowTotals, QueueDepth};
 use crate::pool::Pool;
 use crate::slo::Slo;
 
@@ -22,6 +22,9 @@ pub const SCHEMA: u32 = 1;
 pub const MIX_SAMPLES: usize = 1000;
 /// Model names in one report, at most: those with the most requests.
 pub const MODEL_NAMES: usize = 32;
+
+/// Flows in one report, at most: those that offered most, and one more per band for the rest.
+pub const FLOWS: usize = 64;
 
 /// The whole report at one instant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,6 +62,10 @@ pub struct DemandReport {
     pub default_slo: Slo,
     /// Requests by the model that clients named: the [`MODEL_NAMES`] with the most.
     pub model_names: BTreeMap<String, u64>,
+    /// Demand by priority and fairness id: the [`FLOWS`] flows with the most, the others of each band together. Empty
+    /// in reports of older pickers.
+    #[serde(default)]
+    pub flows: Vec<FlowTotals>,
 }
 
 impl DemandReport {
@@ -103,6 +110,9 @@ pub struct EndpointReport {
     pub scraped_age_ms: Option<u64>,
     /// Whether requests are sent there.
     pub ready: bool,
+    /// Requests in flight that it takes, as learned from its latencies; `None` = nothing is learned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 impl EndpointReport {
@@ -121,6 +131,7 @@ impl EndpointReport {
             kv_tokens: scraped.and_then(|scraped| scraped.kv_tokens()),
             scraped_age_ms: scraped.map(|scraped| milliseconds(scraped.age(now))),
             ready: true,
+            limit: load.limit,
         }
     }
 

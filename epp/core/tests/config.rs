@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use epp_core::Config;
-use epp_core::config::{Detector, PLUGIN_TYPES, Picker, Quantile, Scorer, Strategy};
+use epp_core::config::{
+    Detector, Filter, NamedFilter, PLUGIN_TYPES, Picker, Quantile, Scorer, Strategy,
+};
 
 const PLAIN: &str = include_str!("configs/plain.yaml");
 const LLMD_QUEUED: &str = include_str!("configs/llmd-queued.yaml");
@@ -145,9 +147,13 @@ fn every_value_arrives() {
         (Picker::WeightedRandom, 3)
     );
     let [
-        Detector::Utilization {
-            parameters,
-            staleness,
+        NamedFilter {
+            filter:
+                Filter::Room(Detector::Utilization {
+                    parameters,
+                    staleness,
+                }),
+            ..
         },
     ] = &profile.filters[..]
     else {
@@ -161,7 +167,7 @@ fn every_value_arrives() {
         panic!("{:?}", config.detector)
     };
     assert_eq!((detector.max_concurrency, detector.headroom), (8, 0.25));
-    assert_eq!(config.ceiling, 0.9);
+    assert_eq!(config.usage_limit.highest(), 0.9);
 
     let flow = config.flow.unwrap();
     assert_eq!(
@@ -187,9 +193,18 @@ fn every_value_arrives() {
 
 #[test]
 fn every_type_is_known_by_its_name_alone() {
+    let not_without = [
+        "file-discovery",
+        "endpoint-attribute-filter",
+        "endpoint-attribute-scorer",
+        "header-label-affinity-scorer",
+        "priority-holdback-policy",
+        "session-id-producer",
+        "utilization-filter",
+    ];
     for type_name in PLUGIN_TYPES
         .iter()
-        .filter(|&&name| name != "file-discovery")
+        .filter(|name| !not_without.contains(name))
     {
         let config = with(&format!("plugins: [{{type: {type_name}}}]"));
         assert!(config.is_ok(), "{type_name}: {config:?}");
@@ -227,12 +242,8 @@ fn what_is_consumed_is_injected() {
 #[test]
 fn unknown_names_are_refused_with_the_nearest() {
     refused(
-        "plugins: [{type: no-hit-lru-scorer}]",
-        &[
-            "plugin type `no-hit-lru-scorer`",
-            "nearest known",
-            "-scorer`",
-        ],
+        "plugins: [{type: no-hit-scorer}]",
+        &["plugin type `no-hit-scorer`", "nearest known", "-scorer`"],
     );
     refused(
         "plugins: [{type: queue-scorr}]",
@@ -289,10 +300,6 @@ fn wrong_values_are_refused_with_what_would_be_right() {
     refused(
         "flowControl: {maxBytes: 1GB}",
         &["maxBytes", "`1GB`", "1G or 512Mi"],
-    );
-    refused(
-        "flowControl: {enableEviction: true}",
-        &["enableEviction", "leave it false"],
     );
     refused(
         "flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}",

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epp_core::report::{ClassReport, DemandReport, EndpointReport, PoolName, SCHEMA, TargetReport};
+use epp_core::report::{
+    ClassReport, DemandReport, EndpointReport, FLOWS, PoolName, SCHEMA, TargetReport,
+};
 use epp_core::{Config, Director, EndpointSpec, Pool, Scraped, Slo};
 use predictor::State;
 use support::{complete, dispatched, request, seconds, with_slo};
@@ -80,6 +82,7 @@ fn report() -> DemandReport {
             tpot_ms: None,
         },
         model_names: BTreeMap::from([("llama-8b".into(), 3)]),
+        flows: demand.top_flows(FLOWS),
     };
     drop(running);
     report
@@ -109,6 +112,18 @@ fn fields_and_outcomes_of_another_release_are_passed_over() {
         json["totals"]["bands"][0]["offered"].clone();
     let read: DemandReport = serde_json::from_value(json).unwrap();
     assert_eq!(read, report());
+}
+
+#[test]
+fn a_report_of_an_older_release_has_no_flows() {
+    let mut json: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
+    json.as_object_mut().unwrap().remove("flows");
+    let read: DemandReport = serde_json::from_value(json).unwrap();
+    let without = DemandReport {
+        flows: Vec::new(),
+        ..report()
+    };
+    assert_eq!(read, without);
 }
 
 #[test]

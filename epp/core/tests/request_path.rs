@@ -326,7 +326,7 @@ fn stale_metrics_do_not_stop_a_pool_and_fresh_full_ones_do() {
     assert!(director.poll().is_none(), "full");
     assert_eq!(
         director.next_wakeup(),
-        Some(seconds(1.11)),
+        Some(seconds(1.15)),
         "room shows only in scrapes"
     );
     director.advance(seconds(1.3));

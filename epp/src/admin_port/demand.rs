@@ -3,7 +3,7 @@
 use super::models::Encoded;
 use crate::extproc::hub::Hub;
 use epp_core::report::{
-    ClassReport, DemandReport, EndpointReport, MIX_SAMPLES, MODEL_NAMES, PoolName, SCHEMA,
+    ClassReport, DemandReport, EndpointReport, FLOWS, MIX_SAMPLES, MODEL_NAMES, PoolName, SCHEMA,
 };
 use predictor::Report;
 use std::sync::Arc;
@@ -55,6 +55,7 @@ impl Picker {
             models: classes(hub, models),
             default_slo: hub.default_slo(),
             model_names: hub.telemetry.requests.models(MODEL_NAMES),
+            flows: demand.top_flows(FLOWS),
         }
     }
 }

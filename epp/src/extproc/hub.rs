@@ -2,6 +2,7 @@
 
 use super::budget::Budget;
 use super::protocol::Rules;
+use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
@@ -141,6 +142,11 @@ impl Hub {
         Arc::clone(&self.rules.load().bodies)
     }
 
+    /// Which APIs are read.
+    pub fn parsers(&self) -> Arc<Parsers> {
+        Arc::clone(&self.rules.load().parsers)
+    }
+
     /// The endpoints known now.
     pub fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool.borrow())
@@ -273,7 +279,8 @@ impl Hub {
         self.with_director(|director, now| director.drain(now));
     }
 
-    fn with_director(&self, act: impl FnOnce(&mut Director, Duration)) {
+    /// Lets the director do something, and carries out what it decides on.
+    pub(crate) fn with_director(&self, act: impl FnOnce(&mut Director, Duration)) {
         let mut state = self.state.lock();
         self.refresh_models(&mut state);
         act(&mut state.director, self.clock.now());
@@ -392,6 +399,8 @@ pub(crate) mod tests {
             emit_scores: false,
             subsets: true,
             dialects: Arc::default(),
+            parsers: Arc::default(),
+            headers_in_use: Arc::default(),
         };
         let learners = Learners::new(LearnerConfig::default());
         let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));

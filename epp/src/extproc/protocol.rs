@@ -3,6 +3,7 @@
 use super::budget::Budget;
 use super::reply::Reply;
 use crate::api::head::Header;
+use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
 use crate::usage::dialect::Dialects;
 use bytes::Bytes;
@@ -35,6 +36,10 @@ pub struct Rules {
     pub subsets: bool,
     /// How servers write what was not asked for.
     pub dialects: Arc<Dialects>,
+    /// Which APIs are read.
+    pub parsers: Arc<Parsers>,
+    /// Headers of requests that the configuration reads, in lower case.
+    pub headers_in_use: Arc<[Arc<str>]>,
 }
 
 /// What happened.
@@ -77,7 +82,10 @@ pub enum Event {
         end_of_stream: bool,
     },
     /// Response trailers came.
-    ResponseTrailers,
+    ResponseTrailers {
+        /// How a gRPC call ended.
+        grpc_status: Option<u32>,
+    },
     /// The proxy ended the stream.
     Closed,
 }
@@ -93,7 +101,7 @@ impl Event {
             Self::Picked(_) => "any endpoint",
             Self::ResponseHeaders { .. } => "response headers",
             Self::ResponseBody { .. } => "response body",
-            Self::ResponseTrailers => "response trailers",
+            Self::ResponseTrailers { .. } => "response trailers",
             Self::Closed => "close",
         }
     }
@@ -130,7 +138,9 @@ pub struct Submission {
     pub request: Request,
     /// The model it is sent on under, where that is not the client's.
     pub target_model: Option<String>,
-    /// Whether a stream of events was asked for.
+    /// Name of the object whose rule chose the model; `None` = no rule did.
+    pub rewritten_by: Option<Arc<str>>,
+    /// Whether the answer was asked for piece by piece.
     pub streaming: bool,
 }
 

@@ -64,8 +64,10 @@ pub struct Immediate {
     pub status: u16,
     /// Headers.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON.
+    /// In the shape of the request's API.
     pub body: Bytes,
+    /// The gRPC status, where the request is a gRPC call.
+    pub grpc_status: Option<u32>,
     /// Why, for the proxy's access log.
     pub details: &'static str,
 }
@@ -188,6 +190,9 @@ impl From<Immediate> for wire::ImmediateResponse {
                 remove_headers: Vec::new(),
             }),
             body: immediate.body,
+            grpc_status: immediate
+                .grpc_status
+                .map(|status| wire::GrpcStatus { status }),
             details: immediate.details.to_owned(),
         }
     }

@@ -6,7 +6,7 @@ use super::protocol::{Action, Actions, Ended, Event, Submission};
 use super::reply::Reply;
 use super::stream::Stream as Machine;
 use super::wire::{self, Incoming, ProcessingRequest, ProcessingResponse};
-use crate::api::head::Header;
+use crate::api::head::{Header, grpc_status};
 use crate::telemetry::StreamCode;
 use crate::telemetry::series::Series;
 use epp_core::{Outcome, Slo, Ticket, Verdict};
@@ -189,6 +189,7 @@ impl Exchange {
         let Submission {
             request,
             target_model,
+            rewritten_by,
             streaming,
         } = submission;
         let target = target_model.as_deref().unwrap_or(&request.model);
@@ -199,6 +200,9 @@ impl Exchange {
             request.priority,
         );
         series.requests.inc();
+        if let Some(object) = &rewritten_by {
+            self.hub.telemetry.rewrites.decided(object, &series.labels);
+        }
         let now = self.hub.clock.now();
         self.request = Some(Subject {
             id: request.id.clone(),
@@ -427,12 +431,12 @@ fn event(message: ProcessingRequest) -> Option<Event> {
     Some(match request? {
         Incoming::RequestHeaders(headers) => Event::RequestHeaders {
             end_of_stream: headers.end_of_stream,
-            headers: neutral(headers),
+            headers: neutral(headers.headers),
             subset: metadata_context.and_then(subset),
         },
         Incoming::ResponseHeaders(headers) => Event::ResponseHeaders {
             end_of_stream: headers.end_of_stream,
-            headers: neutral(headers),
+            headers: neutral(headers.headers),
         },
         Incoming::RequestBody(body) => Event::RequestBody {
             body: body.body,
@@ -443,12 +447,14 @@ fn event(message: ProcessingRequest) -> Option<Event> {
             end_of_stream: body.end_of_stream,
         },
         Incoming::RequestTrailers(_) => Event::RequestTrailers,
-        Incoming::ResponseTrailers(_) => Event::ResponseTrailers,
+        Incoming::ResponseTrailers(trailers) => Event::ResponseTrailers {
+            grpc_status: grpc_status(&neutral(trailers.trailers)),
+        },
     })
 }
 
-fn neutral(headers: wire::HttpHeaders) -> Vec<Header> {
-    let headers = headers.headers.unwrap_or_default().headers.into_iter();
+fn neutral(headers: Option<wire::HeaderMap>) -> Vec<Header> {
+    let headers = headers.unwrap_or_default().headers.into_iter();
     headers
         .map(
             |wire::HeaderValue {

@@ -8,8 +8,8 @@
 use super::protocol::{Action, Actions, Ended, Event, Phase, ProtocolError, Rules};
 use super::reply::{Destination, HeaderChange, Immediate, Reply};
 use super::request::{Gathering, Pending};
-use super::response::{Answer, Asking};
-use crate::api::error::{RequestError, openai_error};
+use super::response::{Answer, Relayed};
+use crate::api::error::{ErrorShape, RequestError};
 use crate::api::head::Header;
 use bytes::Bytes;
 use epp_core::{End, InFlight, Refusal, Verdict};
@@ -24,7 +24,7 @@ enum State {
     Gathering(Box<Gathering>),
     Waiting(Box<Pending>),
     Picking,
-    Relayed(Asking),
+    Relayed(Box<Relayed>),
     Answering(Box<Answer>),
     Over,
 }
@@ -36,6 +36,8 @@ pub struct Stream {
     /// Number that makes up for a missing request id.
     serial: u64,
     state: State,
+    /// How the client is told of errors.
+    errors: ErrorShape,
     in_flight: Option<InFlight>,
 }
 
@@ -46,6 +48,7 @@ impl Stream {
             rules,
             serial,
             state: State::Start,
+            errors: ErrorShape::default(),
             in_flight: None,
         }
     }
@@ -86,7 +89,9 @@ impl Stream {
                 body,
                 end_of_stream,
             } => self.response_body(now, body, end_of_stream, out),
-            Event::ResponseTrailers => self.response_trailers(now, out),
+            Event::ResponseTrailers { grpc_status } => {
+                self.response_trailers(now, grpc_status, out)
+            }
             Event::Closed => self.closed(now, out),
         };
         if !taken {
@@ -115,11 +120,9 @@ impl Stream {
             self.state = State::Picking;
             out.push_back(Action::PickAny(subset));
         } else {
-            self.state = State::Gathering(Box::new(Gathering::new(
-                headers,
-                subset,
-                &self.rules.bodies,
-            )));
+            let gathering = Gathering::new(headers, subset, &self.rules);
+            self.errors = gathering.errors();
+            self.state = State::Gathering(Box::new(gathering));
         }
         true
     }
@@ -166,14 +169,16 @@ impl Stream {
     fn reject(&mut self, error: &RequestError, out: &mut Actions) {
         let answer = match error {
             RequestError::Crowded => unavailable(
+                self.errors,
                 error.status(),
                 dropped_reason::SATURATED,
                 &error.to_string(),
                 None,
             ),
             _ => {
-                let body = openai_error(error.status(), &error.to_string(), error.param(), None);
-                immediate(error.status(), dropped_reason::BAD_REQUEST, body)
+                let (status, errors) = (error.status(), self.errors);
+                let body = errors.body(status, &error.to_string(), error.param(), None);
+                immediate(errors, status, dropped_reason::BAD_REQUEST, body)
             }
         };
         self.answer(answer, out);
@@ -192,9 +197,10 @@ impl Stream {
             return true;
         };
         match verdict {
-            Verdict::Refused(refusal) => self.answer(refused(&refusal), out),
+            Verdict::Refused(refusal) => self.answer(refused(self.errors, &refusal), out),
             Verdict::Dispatched(dispatch) => {
-                self.state = State::Relayed(pending.relay(&dispatch, &self.rules, out));
+                let relayed = pending.relay(&dispatch, &self.rules, out);
+                self.state = State::Relayed(Box::new(relayed));
                 self.in_flight = Some(dispatch.in_flight);
             }
         }
@@ -207,7 +213,7 @@ impl Stream {
         }
         match endpoint {
             Some(endpoints) => {
-                self.state = State::Relayed(Asking::Nothing);
+                self.state = State::Relayed(Box::default());
                 let destination = Some(Destination {
                     endpoints,
                     scores: Vec::new(),
@@ -217,7 +223,7 @@ impl Stream {
                     ..Default::default()
                 })));
             }
-            None => self.answer(no_endpoints(), out),
+            None => self.answer(no_endpoints(self.errors), out),
         }
         true
     }
@@ -229,16 +235,16 @@ impl Stream {
         end: bool,
         out: &mut Actions,
     ) -> bool {
-        let asking = match &mut self.state {
-            State::Relayed(asking) => std::mem::take(asking),
+        let relayed = match &mut self.state {
+            State::Relayed(relayed) => std::mem::take(&mut **relayed),
             // The proxy answers by itself (a client too slow, a body too large): nothing is wanted any more.
             State::Gathering(_) | State::Waiting(_) => {
                 self.withdraw(out);
-                Asking::Nothing
+                Relayed::default()
             }
             State::Start | State::Picking | State::Answering(_) | State::Over => return false,
         };
-        let (answer, change) = Answer::new(headers, asking);
+        let (answer, change) = Answer::new(headers, relayed);
         out.push_back(Action::Send(Reply::ResponseHeaders(change)));
         self.state = State::Answering(Box::new(answer));
         if end {
@@ -261,9 +267,15 @@ impl Stream {
         }
     }
 
-    fn response_trailers(&mut self, now: Duration, out: &mut Actions) -> bool {
+    fn response_trailers(
+        &mut self,
+        now: Duration,
+        grpc_status: Option<u32>,
+        out: &mut Actions,
+    ) -> bool {
         match &mut self.state {
             State::Answering(answer) => {
+                answer.ended_with(grpc_status);
                 answer.flush(now, self.in_flight.as_mut(), out);
                 out.push_back(Action::Send(Reply::ResponseTrailers));
                 self.complete(now, out);
@@ -314,40 +326,42 @@ impl Stream {
     }
 }
 
-/// An answer of the picker's own: JSON, and why the request was dropped.
-fn immediate(status: u16, reason: &'static str, body: Bytes) -> Immediate {
-    let headers = vec![
-        ("content-type", "application/json".to_owned()),
-        (header::DROPPED_REASON, reason.to_owned()),
-    ];
+/// An answer of the picker's own, and why the request was dropped.
+fn immediate(errors: ErrorShape, status: u16, reason: &'static str, body: Bytes) -> Immediate {
+    let mut headers = vec![(header::DROPPED_REASON, reason.to_owned())];
+    headers.extend(
+        errors
+            .content_type()
+            .map(|kind| ("content-type", kind.to_owned())),
+    );
     Immediate {
         status,
         headers,
         body,
+        grpc_status: errors.grpc_status(status),
         details: reason,
     }
 }
 
 /// The answer to a request that was right but cannot be served now; says when to come back.
 fn unavailable(
+    errors: ErrorShape,
     status: u16,
     reason: &'static str,
     message: &str,
     after: Option<Duration>,
 ) -> Immediate {
-    let mut answer = immediate(
-        status,
-        reason,
-        openai_error(status, message, None, Some(reason)),
-    );
+    let body = errors.body(status, message, None, Some(reason));
+    let mut answer = immediate(errors, status, reason, body);
     let seconds = after.map_or(1, |after| after.as_secs().max(1));
     answer.headers.push(("retry-after", seconds.to_string()));
     answer
 }
 
 /// The answer to a request that the director refused.
-fn refused(refusal: &Refusal) -> Immediate {
+fn refused(errors: ErrorShape, refusal: &Refusal) -> Immediate {
     unavailable(
+        errors,
         refusal.status,
         refusal.reason,
         &refusal.message,
@@ -356,8 +370,9 @@ fn refused(refusal: &Refusal) -> Immediate {
 }
 
 /// The answer to a request without a body when there is nowhere to send it.
-fn no_endpoints() -> Immediate {
+fn no_endpoints(errors: ErrorShape) -> Immediate {
     unavailable(
+        errors,
         503,
         dropped_reason::NO_ENDPOINTS,
         "no model server is ready",
@@ -365,6 +380,9 @@ fn no_endpoints() -> Immediate {
     )
 }
 
+#[cfg(test)]
+#[path = "stream_api_tests.rs"]
+mod api_tests;
 #[cfg(test)]
 #[path = "stream_bench.rs"]
 mod bench;

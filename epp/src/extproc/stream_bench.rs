@@ -30,6 +30,8 @@ pub(super) fn rules() -> Rules {
         emit_scores: false,
         subsets: true,
         dialects: Arc::default(),
+        parsers: Arc::default(),
+        headers_in_use: Arc::default(),
     }
 }
 

@@ -17,7 +17,7 @@ fn event_of(kind: u8, end: bool) -> Option<Event> {
         3 => Event::RequestTrailers,
         4 => response_headers("200", SSE, end),
         5 => response_body(if end { USAGE } else { TOKEN }, end),
-        6 => Event::ResponseTrailers,
+        6 => Event::ResponseTrailers { grpc_status: None },
         7 => Event::Closed,
         _ => return None,
     })

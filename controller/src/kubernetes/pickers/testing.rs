@@ -39,5 +39,6 @@ pub(crate) fn report(epp: &str, incarnation: u64, uptime_ms: u64, offered: u64) 
         models: Vec::new(),
         default_slo: Slo::NONE,
         model_names: Default::default(),
+        flows: Vec::new(),
     }
 }

@@ -4,7 +4,7 @@ use super::error::ConfigError;
 use super::plugin::{Plugin, Role};
 use super::registry::Registry;
 use super::units::span;
-use super::{Detector, raw};
+use super::{Detector, UsageLimit, raw};
 
 /// The detector that a plugin is, if it is one.
 pub(super) fn detector_of(plugin: &Plugin) -> Result<Option<Detector>, ConfigError> {
@@ -16,6 +16,10 @@ pub(super) fn detector_of(plugin: &Plugin) -> Result<Option<Detector>, ConfigErr
                 "metricsStalenessThreshold",
                 &parameters.metrics_staleness_threshold,
             )?,
+        }),
+        Plugin::Adaptive(parameters) => Some(Detector::Adaptive {
+            parameters: parameters.clone(),
+            window: span("window", &parameters.window)?,
         }),
         _ => None,
     })
@@ -47,19 +51,19 @@ pub(super) fn detector(
     Ok(detector_of(&plugin)?.unwrap_or_else(Detector::utilization_default))
 }
 
+/// How full each band may make the pool.
 pub(super) fn usage_limit(
     reference: Option<&str>,
     registry: &mut Registry,
-) -> Result<f64, ConfigError> {
+) -> Result<UsageLimit, ConfigError> {
     let Some(name) = reference else {
-        return Ok(1.0);
+        return Ok(UsageLimit::default());
     };
-    match registry.find(
-        "flowControl.usageLimitPolicyPluginRef",
-        name,
-        Role::UsageLimit,
-    )? {
-        Plugin::StaticUsageLimit(parameters) => Ok(parameters.threshold),
-        _ => Ok(1.0),
-    }
+    let place = "flowControl.usageLimitPolicyPluginRef";
+    Ok(match registry.find(place, name, Role::UsageLimit)? {
+        Plugin::StaticUsageLimit(parameters) => UsageLimit::Static(parameters),
+        Plugin::PriorityHoldback(parameters) => UsageLimit::Holdback(parameters),
+        Plugin::SoftReflective(_) => UsageLimit::SoftReflective,
+        _ => UsageLimit::default(),
+    })
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::plugin::Role;
+use super::plugin::{Plugin, Role};
 use super::raw::{self, Quantity};
 use super::registry::Registry;
-use super::{BandConfig, FlowConfig, units};
+use super::{BandConfig, Fairness, FlowConfig, Ordering, units};
 
 /// Bands that may be configured, so that the queue's size is bounded.
 const MAX_BANDS: usize = 64;
@@ -16,15 +16,8 @@ const MAX_BANDS: usize = 64;
 pub(super) fn flow_config(
     section: raw::FlowControl,
     registry: &mut Registry,
+    warnings: &mut Vec<String>,
 ) -> Result<FlowConfig, ConfigError> {
-    if section.enable_eviction {
-        let wanted = "cannot be honoured: requests in flight are never taken off their server; leave it false";
-        return Err(ConfigError::value(
-            "flowControl.enableEviction",
-            true,
-            wanted,
-        ));
-    }
     if section.priority_bands.len() > MAX_BANDS {
         let wanted = format!("bands are too many; at most {MAX_BANDS}");
         return Err(ConfigError::value(
@@ -44,15 +37,21 @@ pub(super) fn flow_config(
         section.no_endpoint_request_ttl.as_deref(),
     )?
     .unwrap_or(request_ttl);
-    let default_band = band(
+    let default_band = template(
         "flowControl.defaultPriorityBand",
         section.default_priority_band.unwrap_or_default(),
         registry,
+        warnings,
     )?;
-    let negative_band = match section.default_negative_priority_band {
-        Some(entry) => band("flowControl.defaultNegativePriorityBand", entry, registry)?,
+    let negative = section.default_negative_priority_band;
+    let negative_shares = negative.is_some();
+    let negative_band = match negative {
+        Some(entry) => negative_template(entry, registry, warnings)?,
         None => default_band.clone(),
     };
+    if section.enable_eviction {
+        eviction_plugins(registry)?;
+    }
     let mut bands = BTreeMap::new();
     for (index, entry) in section.priority_bands.into_iter().enumerate() {
         let (priority, place) = (
@@ -78,7 +77,54 @@ pub(super) fn flow_config(
         default_band,
         negative_band,
         bands,
+        negative_shares,
+        eviction: section.enable_eviction,
+        advisory_headers: section.advisory_headers,
     })
+}
+
+/// A band that others are made from.
+fn template(
+    place: &str,
+    entry: raw::DefaultBand,
+    registry: &mut Registry,
+    warnings: &mut Vec<String>,
+) -> Result<BandConfig, ConfigError> {
+    if entry.priority.is_some() {
+        warnings.push(format!(
+            "{place}.priority has no effect: bands of any priority are made from a template"
+        ));
+    }
+    band(place, entry, registry)
+}
+
+/// The one budget of negative bands. Here zero means what it says: nothing waits.
+fn negative_template(
+    entry: raw::DefaultBand,
+    registry: &mut Registry,
+    warnings: &mut Vec<String>,
+) -> Result<BandConfig, ConfigError> {
+    let place = "flowControl.defaultNegativePriorityBand";
+    let no_requests = entry.max_requests == Some(0);
+    let no_bytes = entry
+        .max_bytes
+        .as_ref()
+        .is_some_and(|quantity| most(&format!("{place}.maxBytes"), quantity) == Ok(0));
+    let mut made = template(place, entry, registry, warnings)?;
+    if no_requests {
+        made.max_requests = 0;
+    }
+    if no_bytes {
+        made.max_bytes = 0;
+    }
+    Ok(made)
+}
+
+/// The eviction plugins that are listed are the ones there are; listing them is not needed.
+fn eviction_plugins(registry: &mut Registry) -> Result<(), ConfigError> {
+    registry.only(|plugin| matches!(plugin, Plugin::SheddableEviction(_)).then_some(()))?;
+    registry.only(|plugin| matches!(plugin, Plugin::PriorityThenTime(_)).then_some(()))?;
+    Ok(())
 }
 
 /// One band. Zero counts as absent, as it does for llm-d.
@@ -87,12 +133,14 @@ fn band(
     entry: raw::DefaultBand,
     registry: &mut Registry,
 ) -> Result<BandConfig, ConfigError> {
-    if let Some(name) = &entry.fairness_policy_ref {
-        registry.find(&format!("{place}.fairnessPolicyRef"), name, Role::Fairness)?;
-    }
-    if let Some(name) = &entry.ordering_policy_ref {
-        registry.find(&format!("{place}.orderingPolicyRef"), name, Role::Ordering)?;
-    }
+    let fairness = match &entry.fairness_policy_ref {
+        Some(name) => fairness(&format!("{place}.fairnessPolicyRef"), name, registry)?,
+        None => Fairness::default(),
+    };
+    let ordering = match &entry.ordering_policy_ref {
+        Some(name) => ordering(&format!("{place}.orderingPolicyRef"), name, registry)?,
+        None => Ordering::default(),
+    };
     let default = BandConfig::default();
     let request_ttl = ttl(
         &format!("{place}.defaultRequestTTL"),
@@ -106,6 +154,25 @@ fn band(
         max_bytes: bytes(&format!("{place}.maxBytes"), entry.max_bytes)?
             .unwrap_or(default.max_bytes),
         request_ttl: request_ttl.flatten(),
+        fairness,
+        ordering,
+    })
+}
+
+fn fairness(place: &str, name: &str, registry: &mut Registry) -> Result<Fairness, ConfigError> {
+    Ok(match registry.find(place, name, Role::Fairness)? {
+        Plugin::RoundRobinFairness(_) => Fairness::RoundRobin,
+        Plugin::ProgramAware(parameters) => Fairness::ProgramAware(parameters),
+        Plugin::VirtualTokens(parameters) => Fairness::VirtualTokens(parameters),
+        _ => Fairness::GlobalStrict,
+    })
+}
+
+fn ordering(place: &str, name: &str, registry: &mut Registry) -> Result<Ordering, ConfigError> {
+    Ok(match registry.find(place, name, Role::Ordering)? {
+        Plugin::Edf(_) => Ordering::Edf,
+        Plugin::SloDeadline(_) => Ordering::SloDeadline,
+        _ => Ordering::Fcfs,
     })
 }
 
@@ -124,16 +191,21 @@ fn ttl(field: &str, text: Option<&str>) -> Result<Option<Option<Duration>>, Conf
 
 /// Absent or zero = `None`.
 fn bytes(field: &str, quantity: Option<Quantity>) -> Result<Option<u64>, ConfigError> {
-    let most = match quantity {
-        None => return Ok(None),
-        Some(Quantity::Number(number)) => number,
-        Some(Quantity::Text(text)) => units::bytes(&text).ok_or_else(|| {
+    let Some(quantity) = quantity else {
+        return Ok(None);
+    };
+    Ok(Some(most(field, &quantity)?).filter(|&most| most > 0))
+}
+
+fn most(field: &str, quantity: &Quantity) -> Result<u64, ConfigError> {
+    match quantity {
+        Quantity::Number(number) => Ok(*number),
+        Quantity::Text(text) => units::bytes(text).ok_or_else(|| {
             ConfigError::value(
                 field,
-                &text,
+                text,
                 "is not a quantity of bytes; write for example 1G or 512Mi",
             )
-        })?,
-    };
-    Ok((most > 0).then_some(most))
+        }),
+    }
 }

@@ -5,11 +5,14 @@ mod data_layer;
 mod detector;
 mod error;
 mod flow;
+mod parsers;
 mod plugin;
+mod policy;
 mod preset;
 mod profile;
 mod raw;
 mod registry;
+mod schedule;
 mod units;
 mod validate;
 
@@ -20,11 +23,27 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub(crate) use error::from_yaml;
 pub use plugin::{
-    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery,
-    InflightLoadProducer, LatencyScorer, MetricsDataSource, NoParameters, PLUGIN_TYPES,
-    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
-    PrefixProducer, Quantile, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
-    UtilizationDetector,
+    ActiveRequestScorer, AgentIdentity, AppProtocol, AttributeGate, AttributeKey, AttributeScale,
+    Comparison, ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor,
+    Direction, EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer,
+    FileDiscovery, FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator,
+    LabelRequirement, LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource,
+    NoHitLruScorer, NoParameters, Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth,
+    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter,
+    PrefixCacheScorer, PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute,
+    RequestAttributeReporter, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource,
+    SessionSource, SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy,
+    Threshold, TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
+    TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
+    UtilizationFilter, UtilizationMetric,
+};
+pub use plugin::{
+    AdaptiveConcurrency, HoldbackDomain, HoldbackShape, LimitAlgorithm, PriorityHoldback,
+    ProgramAwareFairness, ProgramStrategy, VirtualTokenCounter,
+};
+pub use policy::{Fairness, Ordering, UsageLimit};
+pub use schedule::{
+    Filter, HealthRules, NamedFilter, Picker, Profile, Scorer, ServingStage, WeightedScorer,
 };
 
 /// A validated configuration.
@@ -37,8 +56,8 @@ pub struct Config {
     pub empty_pool_ttl: Option<Duration>,
     /// What tells that the pool is full.
     pub detector: Detector,
-    /// Saturation at which dispatch stops (`static-usage-limit-policy`).
-    pub ceiling: f64,
+    /// Saturation at which dispatch stops, band by band.
+    pub usage_limit: UsageLimit,
     /// How an endpoint is chosen.
     pub profile: Profile,
     /// The approximate prefix index; `None` = nothing reads it.
@@ -55,6 +74,22 @@ pub struct Config {
     pub metrics_staleness: Duration,
     /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
     pub warnings: Vec<String>,
+    /// Which request APIs are read, in the order written.
+    pub parsers: Vec<Parser>,
+    /// Refusal of sheddable requests at random, the fuller the pool the more.
+    pub probabilistic_admitter: Option<ProbabilisticAdmitter>,
+    /// What counts as a request's tokens in flight.
+    pub inflight_load: InflightLoadProducer,
+    /// Where a request tells its session; `None` = nothing reads it.
+    pub session: Option<SessionSource>,
+    /// A fairness id from agents' session headers; `None` = only from the header made for it.
+    pub agent_identity: Option<AgentIdentity>,
+    /// Numbers told to the proxy with each answer.
+    pub reported: Vec<ReportedAttribute>,
+    /// Echo the endpoint that served to the client (`destination-endpoint-served-verifier`, conformance tests).
+    pub verify_served: bool,
+    /// The labels that say where an endpoint is.
+    pub topology: TopologyExtractor,
 }
 
 /// A metrics source and what is taken from it.
@@ -68,58 +103,6 @@ pub struct Scrape {
     pub extractor: CoreMetricsExtractor,
 }
 
-/// One scheduling profile: filters, then weighted scorers, then a picker.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Profile {
-    /// Detectors that are applied to single endpoints, besides the queue's own.
-    pub filters: Vec<Detector>,
-    /// In the order written.
-    pub scorers: Vec<WeightedScorer>,
-    /// The picker.
-    pub picker: Picker,
-    /// Endpoints returned: the pick and its fallbacks, at least 1.
-    pub endpoints: usize,
-}
-
-/// A scorer with its name and weight.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WeightedScorer {
-    /// Plugin name.
-    pub name: Arc<str>,
-    /// Weight, finite and not negative.
-    pub weight: f64,
-    /// The scorer.
-    pub scorer: Scorer,
-}
-
-/// A scorer and its parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scorer {
-    /// `queue-scorer`
-    Queue,
-    /// `kv-cache-utilization-scorer`
-    KvUtilization,
-    /// `prefix-cache-scorer`
-    Prefix(PrefixCacheScorer),
-    /// `latency-scorer`
-    Latency(LatencyScorer),
-    /// `predicted-ttft-scorer`
-    PredictedTtft(PredictedTtftScorer),
-}
-
-/// A picker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Picker {
-    /// `max-score-picker`
-    MaxScore,
-    /// `random-picker`
-    Random,
-    /// `weighted-random-picker`
-    WeightedRandom,
-    /// `round-robin-picker` (Headroom's own, for comparison)
-    RoundRobin,
-}
-
 /// A saturation detector.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Detector {
@@ -131,6 +114,13 @@ pub enum Detector {
         parameters: UtilizationDetector,
         /// `metricsStalenessThreshold`, read.
         staleness: Duration,
+    },
+    /// `adaptive-concurrency-detector`
+    Adaptive {
+        /// Its parameters.
+        parameters: AdaptiveConcurrency,
+        /// `window`, read.
+        window: Duration,
     },
 }
 
@@ -151,10 +141,17 @@ pub struct FlowConfig {
     pub negative_band: BandConfig,
     /// Limits by priority.
     pub bands: BTreeMap<i32, BandConfig>,
+    /// All bands made from `negative_band` share its limits: it is the one budget of sheddable traffic. Without it
+    /// each of them has as much.
+    pub negative_shares: bool,
+    /// Take running requests of negative priority off their servers where a higher band finds no room.
+    pub eviction: bool,
+    /// Tell clients how long their request was queued and how much room its band has left.
+    pub advisory_headers: bool,
 }
 
-/// One band's limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One band's limits. A limit of zero, which only `defaultNegativePriorityBand` can have: nothing waits.
+#[derive(Clone, Debug, PartialEq)]
 pub struct BandConfig {
     /// Requests queued at most.
     pub max_requests: u64,
@@ -162,6 +159,10 @@ pub struct BandConfig {
     pub max_bytes: u64,
     /// A shorter time in the queue than the general one.
     pub request_ttl: Option<Duration>,
+    /// Which of its flows is next.
+    pub fairness: Fairness,
+    /// Which request of a flow is next.
+    pub ordering: Ordering,
 }
 
 impl Default for BandConfig {
@@ -171,6 +172,8 @@ impl Default for BandConfig {
             max_requests: 5_000,
             max_bytes: 1_000_000_000,
             request_ttl: None,
+            fairness: Fairness::default(),
+            ordering: Ordering::default(),
         }
     }
 }
@@ -187,6 +190,9 @@ impl Default for FlowConfig {
             default_band: BandConfig::default(),
             negative_band: BandConfig::default(),
             bands: BTreeMap::new(),
+            negative_shares: false,
+            eviction: false,
+            advisory_headers: false,
         }
     }
 }
@@ -200,6 +206,18 @@ impl FlowConfig {
             &self.default_band
         };
         self.bands.get(&priority).unwrap_or(default)
+    }
+
+    /// Whether the band of that priority lives off the common budget of sheddable traffic.
+    pub fn shares(&self, priority: i32) -> bool {
+        self.negative_shares && priority < 0 && !self.bands.contains_key(&priority)
+    }
+}
+
+impl BandConfig {
+    /// Whether a request may wait in this band at all.
+    pub fn waits(&self) -> bool {
+        self.max_requests > 0 && self.max_bytes > 0
     }
 }
 
@@ -244,22 +262,32 @@ impl Config {
 
     /// Headers of requests that a part of this configuration reads, in lower case, each once.
     pub fn headers_in_use(&self) -> Vec<Arc<str>> {
-        Vec::new()
+        let filters = self.profile.filters.iter();
+        let scorers = self.profile.scorers.iter();
+        let mut headers: Vec<Arc<str>> = filters
+            .flat_map(|named| named.filter.headers())
+            .chain(scorers.flat_map(|weighted| weighted.scorer.headers()))
+            .map(|header| header.to_ascii_lowercase().into())
+            .collect();
+        headers.sort();
+        headers.dedup();
+        headers
     }
 
     /// Whether any part of this configuration reads engines' metrics.
     pub fn reads_metrics(&self) -> bool {
-        let utilization = |detector: &Detector| matches!(detector, Detector::Utilization { .. });
-        let scraped = |scorer: &WeightedScorer| {
-            matches!(
-                scorer.scorer,
-                Scorer::Queue | Scorer::KvUtilization | Scorer::Latency(_)
-            )
-        };
+        let profile = &self.profile;
         self.predicted_latency.is_some()
+            || self.probabilistic_admitter.is_some()
             || self.prefix.as_ref().is_some_and(|prefix| prefix.auto_tune)
-            || utilization(&self.detector)
-            || self.profile.filters.iter().any(utilization)
-            || self.profile.scorers.iter().any(scraped)
+            || matches!(self.detector, Detector::Utilization { .. })
+            || profile
+                .filters
+                .iter()
+                .any(|named| named.filter.reads_metrics())
+            || profile
+                .scorers
+                .iter()
+                .any(|weighted| weighted.scorer.reads_metrics())
     }
 }

@@ -107,14 +107,15 @@ pub(crate) struct FlowControl {
     pub(crate) saturation_detector: Option<OptionalRef>,
     #[serde(default)]
     pub(crate) enable_eviction: bool,
+    #[serde(default)]
+    pub(crate) advisory_headers: bool,
 }
 
-/// A band of the template kind: `priority` may stand there and means nothing.
+/// A band of the template kind: `priority` may stand there, means nothing, and is warned of.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct DefaultBand {
-    #[serde(rename = "priority")]
-    pub(crate) _priority: Option<i32>,
+    pub(crate) priority: Option<i32>,
     pub(crate) max_bytes: Option<Quantity>,
     pub(crate) max_requests: Option<u64>,
     #[serde(rename = "defaultRequestTTL")]
@@ -138,7 +139,7 @@ pub(crate) struct Band {
 impl From<Band> for DefaultBand {
     fn from(band: Band) -> Self {
         Self {
-            _priority: Some(band.priority),
+            priority: Some(band.priority),
             max_bytes: band.max_bytes,
             max_requests: band.max_requests,
             default_request_ttl: band.default_request_ttl,

@@ -1,5 +1,7 @@
 //! Ranges of plugin parameters, and parameters of llm-d's that are not built here.
 
+mod schedule;
+
 use super::error::ConfigError;
 use super::plugin::Plugin;
 use super::units::span;
@@ -27,16 +29,14 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             check.above_zero(
                 "lruCapacityPerServer",
                 f64::from(it.lru_capacity_per_server),
-            )
+            )?;
+            check.above_zero("maxBlocksInAll", f64::from(it.max_blocks_in_all))
         }
-        Plugin::InflightLoad(it) => {
-            check.not_built("addEstimatedOutputTokens", it.add_estimated_output_tokens)
-        }
+        Plugin::InflightLoad(it) => check.above_zero("outputRatio", it.output_ratio),
         Plugin::Token(it) => check.not_built("vllm", it.vllm.is_some()),
         Plugin::PredictedLatency(it) => {
             check.above_zero("sloBufferFactor", it.slo_buffer_factor)?;
             span(&check.field("contextTTL"), &it.context_ttl)?;
-            check.not_built("endpointRoleLabel", !it.endpoint_role_label.is_empty())?;
             check.not_built("useEncoderCacheFeatures", it.use_encoder_cache_features)?;
             check.not_built(
                 "encoderCacheMatchInfoProducerName",
@@ -94,7 +94,50 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             check.not_negative("headroom", it.headroom)
         }
         Plugin::StaticUsageLimit(it) => check.above_zero("threshold", it.threshold),
-        _ => Ok(()),
+        Plugin::Adaptive(it) => {
+            check.above_zero("min", f64::from(it.min))?;
+            let ordered = it.min <= it.initial && it.initial <= it.max;
+            check.that(
+                "initial",
+                it.initial,
+                ordered,
+                "must lie between min and max",
+            )?;
+            check.that(
+                "tolerance",
+                it.tolerance,
+                it.tolerance.is_finite() && it.tolerance >= 1.0,
+                "must be a number of at least 1",
+            )?;
+            span(&check.field("window"), &it.window)?;
+            check.not_negative("headroom", it.headroom)
+        }
+        Plugin::ProgramAware(it) => {
+            check.weights(&[
+                ("lasWeightService", it.las_weight_service),
+                ("lasWeightHeadWait", it.las_weight_head_wait),
+            ])?;
+            check.not_negative("lasHalfLifeSeconds", it.las_half_life_seconds)?;
+            check.share("lasDecayFactor", it.las_decay_factor)?;
+            check.not_negative("evictionTtlSeconds", it.eviction_ttl_seconds)?;
+            check.above_zero("evictionSweepSeconds", it.eviction_sweep_seconds)
+        }
+        Plugin::VirtualTokens(it) => {
+            check.weights(&[
+                ("inputWeight", it.input_weight),
+                ("outputWeight", it.output_weight),
+            ])?;
+            it.weights.iter().try_for_each(|(flow, &weight)| {
+                check.above_zero(&format!("weights.{flow}"), weight)
+            })
+        }
+        Plugin::PriorityHoldback(it) => {
+            let least = it.min_ceiling.unwrap_or(f64::NAN);
+            let ordered = (0.0..=1.0).contains(&it.max_ceiling) && least <= it.max_ceiling;
+            let wanted = "must be given, between 0 and maxCeiling, which is at most 1";
+            check.that("minCeiling", least, ordered && least >= 0.0, wanted)
+        }
+        other => schedule::plugin(&check, other),
     }
 }
 
@@ -146,6 +189,10 @@ impl Check<'_> {
             (0.0..=1.0).contains(&value),
             "must be between 0 and 1",
         )
+    }
+
+    fn named(&self, parameter: &str, value: &str) -> Result<(), ConfigError> {
+        self.that(parameter, value, !value.is_empty(), "must not be empty")
     }
 
     /// Each at least 0, not all 0.

@@ -1,12 +1,28 @@
 //! Flow control: who waits, for how long, and when the pool has room.
 
+mod account;
+mod band;
 mod drain_rate;
+mod fairness;
+mod gauges;
+mod limit;
+mod ordering;
 mod queue;
 mod saturation;
+mod stage;
+mod usage_limit;
 
+pub(crate) use account::{Accounts, FlowAccount};
+pub use account::{FlowDepth, FlowTotals, MAX_FLOWS, MAX_FLOWS_PER_BAND, OTHER_FLOW};
+pub(crate) use band::PassedOver;
 pub(crate) use drain_rate::DrainRate;
-pub(crate) use queue::{Full, Queue, Waiting};
-pub(crate) use saturation::{Reading, Saturation, has_room, saturation};
+pub(crate) use fairness::Charge;
+pub use gauges::{CapacityUse, QueueGauges};
+pub(crate) use limit::{LearnedLimit, LimitRule};
+pub(crate) use queue::{Full, Head, Queue, Waiting};
+pub use saturation::StageSaturation;
+pub(crate) use saturation::{Meter, Reading, Saturation, has_room};
+pub(crate) use usage_limit::Limits;
 
 use serde::{Deserialize, Serialize};
 

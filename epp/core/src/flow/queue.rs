@@ -1,4 +1,4 @@
-//! The queue itself: bands by priority, first come first served within, caps and deadlines.
+//! The queue itself: bands by priority, caps, deadlines.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,69 +6,177 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{BandDepth, QueueDepth};
-use crate::config::FlowConfig;
+use rustc_hash::FxHashMap;
+
+use super::account::FlowAccount;
+use super::band::{Band, PassedOver};
+use super::fairness::{Charge, Place};
+use super::gauges::QueueGauges;
+use super::ordering;
+use super::saturation::Saturation;
+use super::usage_limit::Limits;
+use crate::config::{BandConfig, FlowConfig};
 use crate::demand::BandCounters;
 use crate::director::Ticket;
+use crate::peers::BandUse;
 use crate::request::Request;
 
 /// Bands that may exist at once. Priorities come from objectives, which are configuration, but a file that is
 /// edited for months must not grow the queue without bound.
 const MAX_BANDS: usize = 64;
+/// A band that nothing names is forgotten when it was empty for this long.
+const BAND_IDLE: Duration = Duration::from_secs(600);
 
-/// A request in the queue.
+/// A request that waits for its verdict.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) request: Request,
     pub(crate) counters: Arc<BandCounters>,
+    pub(crate) account: Arc<FlowAccount>,
     /// `request.subset` as addresses.
     pub(crate) subset: Option<Vec<IpAddr>>,
     pub(crate) arrived: Duration,
+    /// What its dispatch costs its flow.
+    pub(crate) charge: Charge,
 }
 
-/// Which cap refused a request.
+/// Why a request may not wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
     Requests(u64),
     Bytes(u64),
+    /// In its band nothing waits.
+    NoWaiting,
 }
 
-/// Bands of first-come-first-served queues under common caps.
+/// Who is next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Head {
+    /// Nobody.
+    Nobody,
+    /// Somebody of a band that the pool is too full for; nobody below goes before them.
+    Closed { band: i32, ceiling: f64 },
+    /// This request, unless there is no room for it.
+    Next { over: PassedOver, ceiling: f64 },
+}
+
+/// Bands of flows under common caps.
 #[derive(Debug)]
 pub(crate) struct Queue {
     config: FlowConfig,
+    limits: Limits,
     bands: BTreeMap<Reverse<i32>, Band>,
+    /// Their priorities, highest first.
+    priorities: Vec<i32>,
+    /// By number of arrival.
+    items: FxHashMap<u64, Queued>,
     /// Earliest first; tickets are unique, so two equal deadlines stay apart.
     deadlines: BTreeSet<(Duration, Ticket)>,
-    requests: u64,
-    bytes: u64,
+    total: Held,
+    /// What the bands that live off the common budget of sheddable traffic hold.
+    shared: Held,
+    gauges: QueueGauges,
+    /// What other pickers hold, by band: all of it, and that of bands that share one budget.
+    elsewhere: BTreeMap<i32, Held>,
+    elsewhere_total: Held,
+    elsewhere_shared: Held,
     /// Whether the pool is without endpoints, and since when it is (or is not).
     starved: bool,
     regime_since: Duration,
 }
 
-#[derive(Debug, Default)]
-struct Band {
-    items: BTreeMap<u64, Box<Waiting>>,
-    depth: BandDepth,
+#[derive(Debug)]
+struct Queued {
+    waiting: Box<Waiting>,
+    band: i32,
+    flow: u32,
+    /// Sort key within the flow.
+    key: Duration,
+    deadline: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    requests: u64,
+    bytes: u64,
+}
+
+impl Held {
+    /// Both together.
+    fn with(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: u64) {
+        self.requests -= 1;
+        self.bytes -= bytes;
+    }
+
+    /// Which of two caps, if any, another `bytes` would break.
+    fn full(self, bytes: u64, requests: Option<u64>, most: Option<u64>) -> Option<Full> {
+        let requests = requests.filter(|&most| self.requests.saturating_add(1) > most);
+        let most = most.filter(|&most| self.bytes.saturating_add(bytes) > most);
+        requests.map(Full::Requests).or(most.map(Full::Bytes))
+    }
 }
 
 impl Queue {
     /// An empty queue in front of an empty pool.
-    pub(crate) fn new(config: FlowConfig) -> Self {
-        let mut bands = BTreeMap::new();
-        for &priority in config.bands.keys().chain(&[0]) {
-            bands.insert(Reverse(priority), Band::new(priority));
-        }
-        Self {
-            config,
-            bands,
+    pub(crate) fn new(config: FlowConfig, limits: Limits) -> Self {
+        let gauges = QueueGauges::new(config.max_requests, config.max_bytes);
+        let mut queue = Self {
+            limits,
+            bands: BTreeMap::new(),
+            priorities: Vec::new(),
+            items: FxHashMap::default(),
             deadlines: BTreeSet::new(),
-            requests: 0,
-            bytes: 0,
+            total: Held::default(),
+            shared: Held::default(),
+            gauges,
+            elsewhere: BTreeMap::new(),
+            elsewhere_total: Held::default(),
+            elsewhere_shared: Held::default(),
             starved: true,
             regime_since: Duration::ZERO,
+            config,
+        };
+        let configured: Vec<i32> = queue.config.bands.keys().copied().chain([0]).collect();
+        for priority in configured {
+            queue.create(priority, true);
         }
+        queue
+    }
+
+    /// What is queued, to be read without the queue.
+    pub(crate) fn gauges(&self) -> &QueueGauges {
+        &self.gauges
+    }
+
+    fn create(&mut self, priority: i32, pinned: bool) {
+        if let Some(band) = self.bands.get_mut(&Reverse(priority)) {
+            band.pinned |= pinned;
+            return;
+        }
+        let config = self.config.band(priority);
+        let gauge = self
+            .gauges
+            .add(priority, config.max_requests, config.max_bytes);
+        let band = Band::new(config.fairness.clone(), gauge, pinned);
+        self.bands.insert(Reverse(priority), band);
+        self.list();
+    }
+
+    fn list(&mut self) {
+        self.priorities.clear();
+        self.priorities.extend(self.bands.keys().map(|band| band.0));
     }
 
     /// The band a request of that priority joins; it is created when there is still room for one, else the
@@ -78,11 +186,34 @@ impl Queue {
             return priority;
         }
         if self.bands.len() < MAX_BANDS {
-            self.bands.insert(Reverse(priority), Band::new(priority));
+            self.create(priority, false);
             return priority;
         }
-        let lowest = self.bands.keys().next_back().map_or(0, |lowest| lowest.0);
+        let lowest = self.priorities.last().copied().unwrap_or(0);
         if priority < 0 { lowest } else { 0 }
+    }
+
+    /// Bands of these priorities, and of those configured, are kept however long they are empty; others are not.
+    pub(crate) fn pin(&mut self, priorities: &BTreeSet<i32>) {
+        for (priority, band) in &mut self.bands {
+            let configured = priority.0 == 0 || self.config.bands.contains_key(&priority.0);
+            band.pinned = configured || priorities.contains(&priority.0);
+        }
+        for &priority in priorities {
+            if self.bands.len() < MAX_BANDS {
+                self.create(priority, true);
+            }
+        }
+    }
+
+    /// How many bands there are.
+    pub(crate) fn bands(&self) -> usize {
+        self.bands.len()
+    }
+
+    /// Whether a request of that band may wait at all.
+    pub(crate) fn waits(&self, band: i32) -> bool {
+        self.config.band(band).waits()
     }
 
     /// Adds a request, or gives it back with the cap that is reached.
@@ -91,107 +222,218 @@ impl Queue {
         ticket: Ticket,
         waiting: Box<Waiting>,
     ) -> Result<(), (Box<Waiting>, Full)> {
-        let limits = self.config.band(ticket.band);
-        let bytes = waiting.request.bytes;
-        let Some(band) = self.bands.get_mut(&Reverse(ticket.band)) else {
-            return Err((waiting, Full::Requests(0)));
-        };
-        let counts = [
-            (self.requests, self.config.max_requests),
-            (band.depth.requests, Some(limits.max_requests)),
-        ];
-        let sizes = [
-            (self.bytes, self.config.max_bytes),
-            (band.depth.bytes, Some(limits.max_bytes)),
-        ];
-        let over = |held: u64, add: u64, most: Option<u64>| {
-            most.filter(|&most| held.saturating_add(add) > most)
-        };
-        let full = counts
-            .iter()
-            .find_map(|&(held, most)| over(held, 1, most).map(Full::Requests));
-        let full = full.or_else(|| {
-            sizes
-                .iter()
-                .find_map(|&(held, most)| over(held, bytes, most).map(Full::Bytes))
-        });
-        if let Some(full) = full {
-            return Err((waiting, full));
+        match self.full(ticket.band, waiting.request.bytes) {
+            Some(full) => Err((waiting, full)),
+            None => {
+                self.lodge(ticket, waiting);
+                Ok(())
+            }
         }
-        band.depth.add(&waiting);
-        band.items.insert(ticket.number, waiting);
-        self.requests += 1;
-        self.bytes += bytes;
-        if let Some(deadline) = self.deadline(ticket) {
+    }
+
+    fn full(&self, band: i32, bytes: u64) -> Option<Full> {
+        let limits = self.config.band(band);
+        let Some(held) = self.bands.get(&Reverse(band)) else {
+            return Some(Full::NoWaiting);
+        };
+        if !limits.waits() {
+            return Some(Full::NoWaiting);
+        }
+        let total = (self.config.max_requests, self.config.max_bytes);
+        let all = self.total.with(self.elsewhere_total);
+        all.full(bytes, total.0, total.1).or_else(|| {
+            let elsewhere = self.elsewhere.get(&band).copied().unwrap_or_default();
+            let held = if self.config.shares(band) {
+                self.shared.with(self.elsewhere_shared)
+            } else {
+                Held {
+                    requests: held.gauge.requests(),
+                    bytes: held.gauge.bytes(),
+                }
+                .with(elsewhere)
+            };
+            held.full(bytes, Some(limits.max_requests), Some(limits.max_bytes))
+        })
+    }
+
+    /// What other pickers hold counts against the limits as well.
+    pub(crate) fn set_elsewhere(&mut self, bands: BTreeMap<i32, BandUse>) {
+        let held = |band: BandUse| Held {
+            requests: band.requests,
+            bytes: band.bytes,
+        };
+        self.elsewhere = bands
+            .into_iter()
+            .map(|(priority, band)| (priority, held(band)))
+            .collect();
+        let config = &self.config;
+        let sum = |wanted: &dyn Fn(i32) -> bool| {
+            let bands = self.elsewhere.iter().filter(|(band, _)| wanted(**band));
+            bands.fold(Held::default(), |sum, (_, &held)| sum.with(held))
+        };
+        let (total, shared) = (sum(&|_| true), sum(&|band| config.shares(band)));
+        (self.elsewhere_total, self.elsewhere_shared) = (total, shared);
+    }
+
+    /// Requests that the band still has room for.
+    pub(crate) fn room(&self, band: i32) -> u64 {
+        let limits = self.config.band(band);
+        let held = if self.config.shares(band) {
+            self.shared.requests
+        } else {
+            let band = self.bands.get(&Reverse(band));
+            band.map_or(0, |band| band.gauge.requests())
+        };
+        let total = self.config.max_requests.unwrap_or(u64::MAX);
+        let room = limits.max_requests.saturating_sub(held);
+        room.min(total.saturating_sub(self.total.requests))
+    }
+
+    /// Adds a request whatever the caps say. One that may not wait is taken out again before anything else happens.
+    pub(crate) fn lodge(&mut self, ticket: Ticket, waiting: Box<Waiting>) {
+        let deadline = self.deadline(ticket.band, &waiting);
+        let config = self.config.band(ticket.band);
+        let (arrived, bytes) = (waiting.arrived, waiting.request.bytes);
+        let ttl = time_to_live(&self.config, config, &waiting.request);
+        let key = ordering::key(config.ordering, &waiting.request, arrived, ttl);
+        let Some(band) = self.bands.get_mut(&Reverse(ticket.band)) else {
+            return;
+        };
+        let flow = band.flow(arrived, &waiting.account);
+        band.add(arrived, flow, (key, ticket.number));
+        self.gauges.joined(&band.gauge, &waiting.request);
+        waiting.account.enqueued(&waiting.request);
+        self.total.add(bytes);
+        if self.config.shares(ticket.band) {
+            self.shared.add(bytes);
+        }
+        if let Some(deadline) = deadline {
             self.deadlines.insert((deadline, ticket));
         }
-        Ok(())
+        let queued = Queued {
+            waiting,
+            band: ticket.band,
+            flow,
+            key,
+            deadline,
+        };
+        self.items.insert(ticket.number, queued);
     }
 
     /// Takes a request out, wherever it stands.
-    pub(crate) fn remove(&mut self, ticket: Ticket) -> Option<Box<Waiting>> {
-        if let Some(deadline) = self.deadline(ticket) {
+    pub(crate) fn remove(&mut self, now: Duration, ticket: Ticket) -> Option<Box<Waiting>> {
+        let queued = self.items.remove(&ticket.number)?;
+        if let Some(deadline) = queued.deadline {
             self.deadlines.remove(&(deadline, ticket));
         }
-        let band = self.bands.get_mut(&Reverse(ticket.band))?;
-        let waiting = band.items.remove(&ticket.number)?;
-        band.depth.remove(&waiting);
-        self.requests -= 1;
-        self.bytes -= waiting.request.bytes;
+        let waiting = queued.waiting;
+        if let Some(band) = self.bands.get_mut(&Reverse(ticket.band)) {
+            band.take(now, queued.flow, (queued.key, ticket.number));
+            self.gauges.left(&band.gauge, &waiting.request);
+        }
+        waiting.account.dequeued(&waiting.request);
+        self.total.remove(waiting.request.bytes);
+        if self.config.shares(ticket.band) {
+            self.shared.remove(waiting.request.bytes);
+        }
         Some(waiting)
     }
 
     /// The request behind `ticket`, if it still waits.
     pub(crate) fn get(&self, ticket: Ticket) -> Option<&Waiting> {
-        self.bands
-            .get(&Reverse(ticket.band))?
-            .items
-            .get(&ticket.number)
-            .map(Box::as_ref)
+        let queued = self.items.get(&ticket.number)?;
+        Some(&queued.waiting)
     }
 
-    /// The next request in dispatch order after `after`: first within its band, then in lower bands.
-    pub(crate) fn next(&self, after: Option<Ticket>) -> Option<Ticket> {
-        let in_band = |priority: i32, band: &Band, from: u64| {
-            band.items.range(from..).next().map(|(&number, _)| Ticket {
-                number,
-                band: priority,
-            })
-        };
-        let Some(after) = after else {
-            return self
-                .bands
-                .iter()
-                .find_map(|(priority, band)| in_band(priority.0, band, 0));
-        };
-        let here = self
-            .bands
-            .get(&Reverse(after.band))
-            .and_then(|band| in_band(after.band, band, after.number + 1));
-        here.or_else(|| {
-            let below = self.bands.range((
-                std::ops::Bound::Excluded(Reverse(after.band)),
-                std::ops::Bound::Unbounded,
-            ));
-            below
-                .into_iter()
-                .find_map(|(priority, band)| in_band(priority.0, band, 0))
-        })
+    /// Who is next at that saturation: of the highest band in which somebody waits whom `passed` does not name,
+    /// whoever's turn it is by the band's fairness.
+    pub(crate) fn head(
+        &mut self,
+        now: Duration,
+        saturation: Saturation,
+        passed: &[PassedOver],
+    ) -> Head {
+        let ceilings = self.limits.compute(saturation.level(), &self.priorities);
+        let items = &self.items;
+        let arrived = |number: u64| items.get(&number).map_or(now, |item| item.waiting.arrived);
+        for ((priority, band), &ceiling) in self.bands.iter_mut().zip(ceilings) {
+            if band.is_empty() {
+                continue;
+            }
+            let Some((flow, place)) = band.next(now, priority.0, passed, arrived) else {
+                continue;
+            };
+            let band = priority.0;
+            if !saturation.admits(ceiling) {
+                return Head::Closed { band, ceiling };
+            }
+            let over = PassedOver { band, flow, place };
+            return Head::Next { over, ceiling };
+        }
+        Head::Nobody
     }
 
-    /// Requests of that band or a higher one, other than `ticket` and those behind it.
+    /// The first request of all, whatever the saturation.
+    pub(crate) fn first(&mut self, now: Duration) -> Option<Ticket> {
+        match self.head(now, Saturation::Unknown, &[]) {
+            Head::Next { over, .. } => Some(over.ticket()),
+            Head::Nobody | Head::Closed { .. } => None,
+        }
+    }
+
+    /// The highest band in which somebody waits.
+    pub(crate) fn highest_waiting(&self) -> Option<i32> {
+        let mut bands = self.bands.iter();
+        bands
+            .find(|(_, band)| !band.is_empty())
+            .map(|(priority, _)| priority.0)
+    }
+
+    /// The ceiling of one band at that saturation.
+    pub(crate) fn ceiling(&mut self, band: i32, saturation: Saturation) -> f64 {
+        let rank = self.priorities.partition_point(|&other| other > band);
+        let ceilings = self.limits.compute(saturation.level(), &self.priorities);
+        ceilings.get(rank).copied().unwrap_or(0.0)
+    }
+
+    /// Whether a band that is closed may open without any change of the pool.
+    pub(crate) fn alternates(&self) -> bool {
+        self.limits.alternates()
+    }
+
+    /// What dispatching `waiting` costs its flow.
+    pub(crate) fn price(&mut self, now: Duration, band: i32, waiting: &Waiting) -> Charge {
+        let Some(band) = self.bands.get_mut(&Reverse(band)) else {
+            return Charge::default();
+        };
+        let flow = band.flow(now, &waiting.account);
+        band.price(flow, &waiting.request)
+    }
+
+    /// A request of the flow that `account` counts was dispatched; `passing` = without having been queued.
+    pub(crate) fn served(
+        &mut self,
+        now: Duration,
+        band: i32,
+        account: &Arc<FlowAccount>,
+        charge: Charge,
+        passing: bool,
+    ) {
+        if let Some(band) = self.bands.get_mut(&Reverse(band)) {
+            let flow = band.flow(now, account);
+            band.served(now, flow, charge, passing);
+        }
+    }
+
+    /// About how many go before `ticket`, in its band and in those above.
     pub(crate) fn ahead_of(&self, ticket: Ticket) -> u64 {
-        let higher = self
-            .bands
-            .range(..Reverse(ticket.band))
-            .map(|(_, band)| band.depth.requests)
-            .sum::<u64>();
-        let Some(band) = self.bands.get(&Reverse(ticket.band)) else {
-            return higher;
-        };
-        // A new arrival is last of its band; only then is the count cheap, and only then is it asked for.
-        let behind = band.items.range(ticket.number..).count() as u64;
-        higher + band.depth.requests - behind
+        let higher = self.bands.range(..Reverse(ticket.band));
+        let higher: u64 = higher.map(|(_, band)| band.gauge.requests()).sum();
+        let within = self.items.get(&ticket.number).and_then(|queued| {
+            let band = self.bands.get(&Reverse(ticket.band))?;
+            Some(band.ahead_of(queued.flow, (queued.key, ticket.number)))
+        });
+        higher + within.unwrap_or(0)
     }
 
     /// Notes whether the pool is empty; a change restarts every budget under the other time to live.
@@ -200,16 +442,15 @@ impl Queue {
             return;
         }
         (self.starved, self.regime_since) = (starved, now);
-        let tickets = self.bands.iter().flat_map(|(priority, band)| {
-            band.items.keys().map(|&number| Ticket {
-                number,
-                band: priority.0,
-            })
-        });
-        let deadlines = tickets
-            .filter_map(|ticket| Some((self.deadline(ticket)?, ticket)))
-            .collect();
-        self.deadlines = deadlines;
+        let mut items = std::mem::take(&mut self.items);
+        let mut deadlines = BTreeSet::new();
+        for (&number, queued) in &mut items {
+            let band = queued.band;
+            queued.deadline = self.deadline(band, &queued.waiting);
+            let due = queued.deadline.map(|due| (due, Ticket { number, band }));
+            deadlines.extend(due);
+        }
+        (self.items, self.deadlines) = (items, deadlines);
     }
 
     /// Whether the pool is empty.
@@ -219,16 +460,14 @@ impl Queue {
 
     /// When a queued request gives up: the shortest of its limits after the later of its arrival and the last
     /// change between an empty and a filled pool.
-    fn deadline(&self, ticket: Ticket) -> Option<Duration> {
-        let waiting = self.get(ticket)?;
-        let general = if self.starved {
-            self.config.no_endpoint_ttl
+    fn deadline(&self, band: i32, waiting: &Waiting) -> Option<Duration> {
+        let ttl = if self.starved {
+            let general = self.config.no_endpoint_ttl;
+            [general, waiting.request.ttl].into_iter().flatten().min()
         } else {
-            let band = self.config.band(ticket.band).request_ttl;
-            [self.config.request_ttl, band].into_iter().flatten().min()
+            time_to_live(&self.config, self.config.band(band), &waiting.request)
         };
-        let ttl = [general, waiting.request.ttl].into_iter().flatten().min()?;
-        Some(waiting.arrived.max(self.regime_since).saturating_add(ttl))
+        Some(waiting.arrived.max(self.regime_since).saturating_add(ttl?))
     }
 
     /// The earliest deadline.
@@ -246,164 +485,71 @@ impl Queue {
 
     /// Whether nothing waits.
     pub(crate) fn is_empty(&self) -> bool {
-        self.requests == 0
+        self.items.is_empty()
     }
 
-    /// What waits, by band.
-    pub(crate) fn depth(&self) -> QueueDepth {
-        QueueDepth {
-            bands: self.bands.values().map(|band| band.depth).collect(),
-        }
-    }
-}
-
-impl Band {
-    fn new(priority: i32) -> Self {
-        Self {
-            items: BTreeMap::new(),
-            depth: BandDepth {
-                priority,
-                ..BandDepth::default()
-            },
-        }
-    }
-}
-
-impl BandDepth {
-    fn add(&mut self, waiting: &Waiting) {
-        self.requests += 1;
-        self.sheddable += u64::from(waiting.request.sheddable());
-        self.prompt_tokens += u64::from(waiting.request.prompt_tokens);
-        self.bytes += waiting.request.bytes;
+    /// Requests queued.
+    pub(crate) fn len(&self) -> u64 {
+        self.total.requests
     }
 
-    fn remove(&mut self, waiting: &Waiting) {
-        self.requests -= 1;
-        self.sheddable -= u64::from(waiting.request.sheddable());
-        self.prompt_tokens -= u64::from(waiting.request.prompt_tokens);
-        self.bytes -= waiting.request.bytes;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::BandConfig;
-    use crate::demand::DemandLedger;
-
-    fn waiting(seconds: u64, bytes: u64) -> Box<Waiting> {
-        let request = Request {
-            bytes,
-            ..Request::default()
-        };
-        let counters = DemandLedger::default().band(0, false);
-        Box::new(Waiting {
-            request,
-            counters,
-            subset: None,
-            arrived: Duration::from_secs(seconds),
+    /// Whether `ticket` is the first of its flow, so that others may wait behind it.
+    pub(crate) fn leads(&self, ticket: Ticket) -> bool {
+        self.items.get(&ticket.number).is_some_and(|queued| {
+            let band = self.bands.get(&Reverse(ticket.band));
+            band.is_some_and(|band| band.leads(queued.flow, (queued.key, ticket.number)))
         })
     }
 
-    fn ticket(number: u64, band: i32) -> Ticket {
-        Ticket { number, band }
-    }
-
-    fn filled(config: FlowConfig, bands: &[i32]) -> Queue {
-        let mut queue = Queue::new(config);
-        queue.set_starved(Duration::ZERO, false);
-        for (number, &band) in bands.iter().enumerate() {
-            let band = queue.band(band);
-            queue
-                .push(ticket(number as u64, band), waiting(0, 10))
-                .unwrap();
+    /// Forgets flows and bands that were idle for long; true = there are fewer bands than before.
+    pub(crate) fn sweep(&mut self, now: Duration) -> bool {
+        let before = self.bands.len();
+        let gauges = &self.gauges;
+        self.bands.retain(|priority, band| {
+            let forgotten = band.sweep(now, BAND_IDLE) && !band.pinned;
+            if forgotten {
+                gauges.remove(priority.0);
+            }
+            !forgotten
+        });
+        let fewer = self.bands.len() < before;
+        if fewer {
+            self.list();
         }
-        queue
+        fewer
     }
 
-    #[test]
-    fn higher_bands_first_then_arrival() {
-        let queue = filled(FlowConfig::default(), &[0, -1, 5, 0, 5]);
-        let mut order = Vec::new();
-        let mut cursor = None;
-        while let Some(next) = queue.next(cursor) {
-            order.push((next.band, next.number));
-            cursor = Some(next);
-        }
-        assert_eq!(order, [(5, 2), (5, 4), (0, 0), (0, 3), (-1, 1)]);
-        assert_eq!(queue.ahead_of(ticket(3, 0)), 3);
-        assert_eq!(queue.ahead_of(ticket(1, -1)), 4);
-    }
-
-    #[test]
-    fn caps_hold_for_the_band_and_for_all() {
-        let tight = BandConfig {
-            max_requests: 2,
-            max_bytes: 25,
-            request_ttl: None,
+    /// Time-decayed service by band and flow, where a band's fairness counts it.
+    pub(crate) fn attained(&self, now: Duration) -> Vec<(i32, Arc<str>, f64)> {
+        let bands = self.bands.iter();
+        let of = |(priority, band): (&Reverse<i32>, &Band)| {
+            let priority = priority.0;
+            let flows = band.attained(now);
+            flows
+                .map(move |(flow, attained)| (priority, flow, attained))
+                .collect::<Vec<_>>()
         };
-        let config = FlowConfig {
-            max_requests: Some(3),
-            default_band: tight,
-            ..FlowConfig::default()
-        };
-        let mut queue = filled(config, &[0, 0]);
-        assert!(matches!(
-            queue.push(ticket(8, 0), waiting(0, 1)),
-            Err((_, Full::Requests(2)))
-        ));
-        queue.remove(ticket(0, 0)).unwrap();
-        assert!(matches!(
-            queue.push(ticket(8, 0), waiting(0, 16)),
-            Err((_, Full::Bytes(25)))
-        ));
-        queue.push(ticket(8, 0), waiting(0, 15)).unwrap();
-        let band = queue.band(-1);
-        queue.push(ticket(9, band), waiting(0, 0)).unwrap();
-        let band = queue.band(7);
-        assert!(matches!(
-            queue.push(ticket(10, band), waiting(0, 0)),
-            Err((_, Full::Requests(3)))
-        ));
-        assert_eq!(
-            (queue.depth().total().requests, queue.depth().total().bytes),
-            (3, 25)
-        );
-    }
-
-    #[test]
-    fn budgets_restart_when_the_pool_empties_or_fills() {
-        let seconds = Duration::from_secs;
-        let config = FlowConfig {
-            request_ttl: Some(seconds(10)),
-            no_endpoint_ttl: Some(seconds(100)),
-            ..FlowConfig::default()
-        };
-        let mut queue = filled(config, &[0]);
-        assert_eq!(queue.next_deadline(), Some(seconds(10)));
-        queue.set_starved(seconds(9), true);
-        assert_eq!(queue.next_deadline(), Some(seconds(109)));
-        queue.set_starved(seconds(50), false);
-        assert_eq!(queue.next_deadline(), Some(seconds(60)));
-        let mut short = waiting(55, 1);
-        short.request.ttl = Some(seconds(2));
-        queue.push(ticket(7, 0), short).unwrap();
-        assert_eq!(queue.expired(seconds(57)), Some(ticket(7, 0)));
-        assert_eq!(queue.expired(seconds(56)), None);
-        queue.remove(ticket(7, 0)).unwrap();
-        assert_eq!(queue.next_deadline(), Some(seconds(60)));
-    }
-
-    #[test]
-    fn the_number_of_bands_is_bounded_and_nobody_gains() {
-        let mut queue = Queue::new(FlowConfig::default());
-        for priority in -200..200 {
-            let band = queue.band(priority);
-            assert!(
-                band <= priority.max(0),
-                "priority {priority} joined band {band}"
-            );
-        }
-        assert_eq!(queue.depth().bands.len(), MAX_BANDS);
+        bands.flat_map(of).collect()
     }
 }
+
+impl PassedOver {
+    /// The request.
+    pub(crate) fn ticket(&self) -> Ticket {
+        let (_, number): Place = self.place;
+        Ticket {
+            number,
+            band: self.band,
+        }
+    }
+}
+
+/// Time that a request may be queued for while there are endpoints: the shortest of its limits.
+fn time_to_live(config: &FlowConfig, band: &BandConfig, request: &Request) -> Option<Duration> {
+    let limits = [config.request_ttl, band.request_ttl, request.ttl];
+    limits.into_iter().flatten().min()
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

@@ -144,6 +144,7 @@ fn the_smallest_cache_of_a_class_counts() {
             kv_tokens: Some(tokens),
             scraped_age_ms: None,
             ready: true,
+            limit: None,
         });
     }
     gathering.heard(at(1), "a", &told).unwrap();

@@ -1,5 +1,7 @@
 //! Saturation, fairness, ordering and usage limits.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::parameters;
@@ -51,4 +53,111 @@ pub enum ConcurrencyMode {
     Tokens,
     /// The fuller of both, endpoint by endpoint.
     Hybrid,
+}
+
+parameters! {
+    /// `adaptive-concurrency-detector` (Headroom's own): saturation = in flight ÷ limit, over the pool, where each
+    /// endpoint's limit is learned from the latencies of what it serves.
+    AdaptiveConcurrency {
+        /// How a limit follows latency.
+        algorithm: LimitAlgorithm = LimitAlgorithm::Gradient,
+        /// Requests in flight that an endpoint starts with.
+        initial: u32 = 16,
+        /// Lowest limit.
+        min: u32 = 1,
+        /// Highest limit.
+        max: u32 = 1_000,
+        /// Latency that is still well, as a multiple of the unloaded endpoint's.
+        tolerance: f64 = 2.0,
+        /// Time over which latencies are gathered before the limit moves, a Go duration.
+        window: String = "1s".to_owned(),
+        /// Share that one endpoint may exceed its limit by while the pool has room.
+        headroom: f64 = 0.0,
+    }
+}
+
+/// How `adaptive-concurrency-detector` moves a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitAlgorithm {
+    /// In proportion to how far latency is from the unloaded endpoint's.
+    #[default]
+    Gradient,
+    /// Up by one while latency is well, down by a tenth when it is not.
+    Aimd,
+}
+
+parameters! {
+    /// `program-aware-fairness`: the flow with the least attained service goes first.
+    ProgramAwareFairness {
+        /// How flows are compared.
+        strategy: ProgramStrategy = ProgramStrategy::Las,
+        /// Weight of how little service a flow had.
+        las_weight_service: f64 = 0.8,
+        /// Weight of how long its head waited.
+        las_weight_head_wait: f64 = 0.2,
+        /// Seconds after which half of the service is forgotten; 0 = `lasDecayFactor` counts.
+        las_half_life_seconds: f64 = 60.0,
+        /// Share of the service that is remembered after a second, without a half-life.
+        las_decay_factor: f64 = 0.99997,
+        /// Seconds after which an idle flow is forgotten.
+        eviction_ttl_seconds: f64 = 3_600.0,
+        /// Seconds between two looks for idle flows.
+        eviction_sweep_seconds: f64 = 300.0,
+    }
+}
+
+/// How `program-aware-fairness` compares flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProgramStrategy {
+    /// By the service they attained.
+    #[default]
+    Las,
+}
+
+parameters! {
+    /// `virtual-token-counter-fairness-policy` (Headroom's own): weighted fair queueing on real tokens.
+    VirtualTokenCounter {
+        /// Cost of a prompt token.
+        input_weight: f64 = 1.0,
+        /// Cost of an output token.
+        output_weight: f64 = 2.0,
+        /// Share of a flow against the others', by fairness id; 1 where none is given.
+        weights: BTreeMap<String, f64> = BTreeMap::new(),
+    }
+}
+
+parameters! {
+    /// `priority-holdback-policy`: lower bands stop at a lower saturation.
+    PriorityHoldback {
+        /// How ceilings lie between the two ends.
+        shape: HoldbackShape = HoldbackShape::Linear,
+        /// Whether bands are placed by rank or by priority.
+        domain: HoldbackDomain = HoldbackDomain::Rank,
+        /// Ceiling of the lowest band; must be given.
+        min_ceiling: Option<f64> = None,
+        /// Ceiling of the highest band.
+        max_ceiling: f64 = 1.0,
+    }
+}
+
+/// The curve of `priority-holdback-policy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HoldbackShape {
+    /// A straight line.
+    #[default]
+    Linear,
+}
+
+/// What `priority-holdback-policy` places bands by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HoldbackDomain {
+    /// Their place in the order.
+    #[default]
+    Rank,
+    /// Their priority.
+    Value,
 }
