@@ -3,15 +3,19 @@
 //! Exit codes: 0 it worked, 1 it failed, 2 it was asked for wrongly, 130 it was interrupted.
 
 mod controller;
+mod compare;
 mod demo;
 mod doctor;
 mod epp;
 mod explain;
+mod format;
 mod home;
 mod leader;
+mod output;
 mod predictor;
 mod simulate;
 mod story;
+mod table;
 mod tether;
 mod validate;
 
@@ -47,6 +51,8 @@ enum Command {
     /// Simulated model servers.
     #[command(subcommand)]
     Simulate(SimulateCommand),
+    /// Routing policies side by side: the same requests on simulated replicas, medians over seeds.
+    Compare(compare::Args),
     /// The whole loop on this machine: live behind real Envoy, then an hour replayed.
     Demo(Box<demo::Args>),
     /// Runs a program that ends when this process's parent does.
@@ -77,6 +83,7 @@ fn main() -> ExitCode {
         Command::Predictor(PredictorCommand::Eval(args)) => predictor::run(args),
         Command::Simulate(SimulateCommand::Server(args)) => simulate::run(args),
         Command::Simulate(SimulateCommand::Validate(args)) => validate::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Demo(args) => demo::run(*args),
         Command::Tether(args) => tether::run(args),
     };

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use controller_core::fleet::Slo;
 use predictor::State;
 
-use crate::demo::format::{NOTHING, clock, milliseconds};
+use crate::format::{NOTHING, clock, milliseconds};
 use crate::demo::outcome::{LiveSample, Scaling};
 use crate::demo::page::change;
 

@@ -6,7 +6,7 @@ use controller_core::fleet::client::Kind;
 use super::{Card, Figure, Section, decision_lines, figure, prediction_card};
 use crate::demo::chart::{Chart, Scale, Series, Stroke};
 use crate::demo::compare;
-use crate::demo::format::{count, milliseconds, span};
+use crate::format::{count, milliseconds, span};
 use crate::demo::outcome::{Fleet, Replay, slo_phrase};
 
 /// Colours by position: Headroom, round-robin, llm-d.
