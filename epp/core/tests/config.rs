@@ -113,10 +113,10 @@ fn every_value_arrives() {
     assert_eq!(config.slo_admitter.unwrap().quantile, Quantile::P90);
     let metrics = config.metrics.unwrap();
     assert_eq!(
-        (metrics.source.path.as_str(), metrics.interval),
+        (metrics.source.path.as_str(), metrics.source.interval),
         ("/m", Some(Duration::from_millis(100)))
     );
-    assert_eq!(metrics.extractor.engine_label_key, "engine");
+    assert_eq!(metrics.engines.label, "engine");
 
     let profile = config.profile;
     let weights: Vec<_> = profile
@@ -358,8 +358,8 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         &["vllm", "not built"],
     );
     refused(
-        "plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: sglang}}]",
-        &["`sglang`", "vllm"],
+        "plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: ollama}}]",
+        &["`ollama`", "vllm"],
     );
     refused(
         "flowControl: {saturationDetector: {pluginRef: queue-scorer}}",

@@ -182,6 +182,11 @@ impl Hub {
         self.state.lock().director.saturation(now)
     }
 
+    /// Blocks remembered in the prefix index, over all endpoints.
+    pub fn prefix_blocks(&self) -> usize {
+        self.state.lock().director.prefix_blocks()
+    }
+
     /// Replaces what holds for requests that say nothing of it themselves: targets where their objective has none
     /// either, and the models that they are sent on under.
     pub fn set_defaults(&self, slo: Slo, rewrites: Rewrites) {
@@ -280,7 +285,10 @@ impl Hub {
 
     /// Load was given back, or time passed: dispatches what there is room for and expires what waited too long.
     pub fn pump(&self) {
+        let began = self.clock.now();
         self.with_director(|director, now| director.advance(now));
+        let took = self.clock.now().saturating_sub(began);
+        self.telemetry.dispatch_cycle.observe(took.as_secs_f64());
     }
 
     /// Refuses everything queued; for the end of a drain.

@@ -28,7 +28,8 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let mut registry = Registry::new(document.plugins)?;
     let default = Config::default();
     let profile = profile(document.scheduling_profiles, &mut registry)?;
-    let (discovery, metrics) = data_layer(document.data_layer, &mut registry)?;
+    let data = data_layer(document.data_layer, &mut registry)?;
+    warnings.extend(data.warnings);
     let parsers = parsers(
         document.request_handler,
         document.parser,
@@ -108,8 +109,8 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         prefix,
         predicted_latency,
         slo_admitter,
-        discovery,
-        metrics,
+        discovery: data.discovery,
+        metrics: data.metrics,
         warnings,
         parsers,
         session,
@@ -119,6 +120,12 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         reported: parts.reported,
         verify_served: parts.verify_served,
         topology: parts.topology,
+        types: registry
+            .plugins()
+            .map(|(name, plugin)| (name.into(), plugin.type_name()))
+            .collect(),
+        models: data.models,
+        gpu: data.gpu,
         ..default
     })
 }

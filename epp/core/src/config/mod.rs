@@ -3,8 +3,10 @@
 mod build;
 mod data_layer;
 mod detector;
+mod engine;
 mod error;
 mod flow;
+mod page_source;
 mod parsers;
 mod plugin;
 mod policy;
@@ -20,20 +22,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use engine::{CacheInfo, Engine, Engines, MetricSpec, gpu_utilization};
 pub use error::ConfigError;
 pub(crate) use error::from_yaml;
+pub use page_source::{PageSource, PageTls};
 pub use plugin::{
     ActiveRequestScorer, AgentIdentity, AppProtocol, AttributeGate, AttributeKey, AttributeScale,
     Comparison, ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor,
-    Direction, EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer,
-    FileDiscovery, FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator,
-    LabelRequirement, LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource,
-    NoHitLruScorer, NoParameters, Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth,
-    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter,
-    PrefixCacheScorer, PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute,
-    RequestAttributeReporter, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource,
-    SessionSource, SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy,
-    Threshold, TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
+    CustomMetric, DcgmDataSource, Direction, EncodedEndpointHeader, EndpointAttributeFilter,
+    EndpointAttributeScorer, EngineConfig, FileDiscovery, FixedRange, HeaderLabelAffinityScorer,
+    InflightLoadProducer, LabelOperator, LabelRequirement, LabelSelectorFilter, LatencyScorer,
+    LoadAwareScorer, MetricsDataSource, ModelsDataSource, NoHitLruScorer, NoParameters,
+    Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth, PickerParameters,
+    PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter, PrefixCacheScorer,
+    PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute, RequestAttributeReporter,
+    SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionSource,
+    SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy, Threshold,
+    TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
     TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
     UtilizationFilter, UtilizationMetric,
 };
@@ -90,17 +95,21 @@ pub struct Config {
     pub verify_served: bool,
     /// The labels that say where an endpoint is.
     pub topology: TopologyExtractor,
+    /// Types of the plugins listed, by their names.
+    pub types: BTreeMap<Arc<str>, &'static str>,
+    /// Where engines list their models; `None` = nobody asks them.
+    pub models: Option<PageSource>,
+    /// Where the GPUs' metrics are; `None` = nobody asks for them.
+    pub gpu: Option<PageSource>,
 }
 
 /// A metrics source and what is taken from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scrape {
     /// Where.
-    pub source: MetricsDataSource,
-    /// Time between reads; `None` = the `--refresh-metrics-interval` flag.
-    pub interval: Option<Duration>,
+    pub source: PageSource,
     /// What.
-    pub extractor: CoreMetricsExtractor,
+    pub engines: Engines,
 }
 
 /// A saturation detector.

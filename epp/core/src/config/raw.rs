@@ -63,7 +63,7 @@ pub(crate) struct OptionalRef {
     pub(crate) plugin_ref: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct DataLayer {
     pub(crate) inject_defaults: Option<bool>,

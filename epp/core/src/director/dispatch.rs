@@ -338,10 +338,9 @@ impl Director {
         }
         let (account, charge) = (Arc::clone(&waiting.account), waiting.charge);
         let (priority, prompt_tokens) = (waiting.request.priority, waiting.request.prompt_tokens);
-        let record = self.records();
-        let mut dispatch =
-            self.router
-                .dispatch(now, waiting, expected_miss, record, &self.ledger)?;
+        let mut dispatch = self
+            .router
+            .dispatch(now, waiting, expected_miss, &self.ledger)?;
         account.dispatched(prompt_tokens);
         if let Some(queue) = &mut self.queue {
             queue.served(now, ticket.band, &account, charge, passing);
@@ -356,16 +355,6 @@ impl Director {
         self.outbox
             .push_back((ticket, Verdict::Dispatched(dispatch)));
         Ok(())
-    }
-
-    /// Whether the next dispatch is recorded.
-    fn records(&mut self) -> bool {
-        self.unrecorded += 1;
-        let records = self.unrecorded == self.record_every;
-        if self.unrecorded >= self.record_every {
-            self.unrecorded = 0;
-        }
-        records
     }
 
     /// What the client is told of the queue, where that is wanted.

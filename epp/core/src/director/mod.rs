@@ -26,6 +26,7 @@ use crate::pool::Pool;
 use crate::prefix::PrefixHashing;
 use crate::request::Request;
 use crate::router::Router;
+use crate::stopwatch::Stopwatch;
 use evict::Reclaim;
 pub use revocations::{CONFIRMATION_BOUNDS, Confirmations, Revocations};
 
@@ -100,9 +101,6 @@ pub struct Director {
     submitted: u64,
     /// Requests dispatched.
     dispatched: u64,
-    /// One in so many dispatches is recorded, 0 = none; those since the last one.
-    record_every: u32,
-    unrecorded: u32,
     /// What the last pass found, as long as it holds.
     closed: Option<Closed>,
     /// A band that is closed may be open the next time.
@@ -143,8 +141,6 @@ impl Director {
             evictions: VecDeque::new(),
             submitted: 0,
             dispatched: 0,
-            record_every: 1,
-            unrecorded: 0,
             closed: None,
             alternating: false,
             passed: Vec::new(),
@@ -157,6 +153,11 @@ impl Director {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         self.router.config()
+    }
+
+    /// Lends a stopwatch, so that recorded picks tell how long their steps took.
+    pub fn lend(&mut self, watch: Stopwatch) {
+        self.router.lend(watch);
     }
 
     /// The pool in force.
@@ -195,11 +196,6 @@ impl Director {
     /// Puts one latency model in force for endpoints of every class.
     pub fn set_model(&mut self, model: Arc<LatencyModel>) {
         self.set_models(Arc::new(Models::one(LatencyModel::clone(&model))));
-    }
-
-    /// Records what led to the pick for one in `every` dispatches, 0 = for none. At first it is for all.
-    pub fn record_every(&mut self, every: u32) {
-        (self.record_every, self.unrecorded) = (every, 0);
     }
 
     /// Keeps note of the prompts that are sent to endpoints, for [`Director::take_sent`].
