@@ -46,7 +46,11 @@ pub(super) fn data_layer(
         found.models.as_ref(),
         found.gpu.as_ref(),
     ];
-    found.warnings = pages.into_iter().flatten().filter_map(PageSource::warning).collect();
+    found.warnings = pages
+        .into_iter()
+        .flatten()
+        .filter_map(PageSource::warning)
+        .collect();
     Ok(found)
 }
 
@@ -111,7 +115,11 @@ impl DataLayer {
         };
         if twice {
             let wanted = "is a second source of its kind; every endpoint has one such page";
-            return Err(ConfigError::value(format!("{place}.pluginRef"), name, wanted));
+            return Err(ConfigError::value(
+                format!("{place}.pluginRef"),
+                name,
+                wanted,
+            ));
         }
         Ok(())
     }
@@ -136,7 +144,9 @@ impl DataLayer {
                 _ => None,
             })?;
             registry.only(|plugin| matches!(plugin, Plugin::ModelsExtractor(_)).then_some(()))?;
-            self.models = source.map(|source| PageSource::models(&source)).transpose()?;
+            self.models = source
+                .map(|source| PageSource::models(&source))
+                .transpose()?;
         }
         if self.gpu.is_none() {
             let source = registry.only(|plugin| match plugin {
