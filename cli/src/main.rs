@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 it worked, 1 it failed, 2 it was asked for wrongly, 130 it was interrupted.
 
+mod config;
 mod controller;
 mod compare;
 mod demo;
@@ -41,6 +42,9 @@ enum Command {
     Epp(Box<epp::Args>),
     /// Autoscaling loop that decides how many replicas run, and starts and stops them.
     Controller(Box<controller::Args>),
+    /// Checks an endpoint picker's configuration before it runs.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Why a model has the replicas it has.
     Explain(explain::Args),
     /// Checks the whole chain on a cluster, from endpoint picker to HorizontalPodAutoscaler.
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Epp(args) => epp::run(*args),
         Command::Controller(args) => controller::run(*args),
+        Command::Config(command) => config::run(command),
         Command::Explain(args) => explain::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Predictor(PredictorCommand::Eval(args)) => predictor::run(args),

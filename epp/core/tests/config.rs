@@ -242,8 +242,12 @@ fn what_is_consumed_is_injected() {
 #[test]
 fn unknown_names_are_refused_with_the_nearest() {
     refused(
-        "plugins: [{type: no-hit-scorer}]",
-        &["plugin type `no-hit-scorer`", "nearest known", "-scorer`"],
+        "plugins: [{type: no-hit-lfu-scorer}]",
+        &[
+            "plugins[0] `no-hit-lfu-scorer` line 3 column 11",
+            "plugin type `no-hit-lfu-scorer`",
+            "nearest known: `no-hit-lru-scorer`",
+        ],
     );
     refused(
         "plugins: [{type: queue-scorr}]",
@@ -260,8 +264,8 @@ fn unknown_names_are_refused_with_the_nearest() {
     refused(
         "plugins: [{type: concurrency-detector, parameters: {maxConcurency: 3}}]",
         &[
-            "plugins[0] `concurrency-detector` parameters",
-            "`maxConcurency`",
+            "plugins[0] `concurrency-detector` parameters.maxConcurency line 3 column 53",
+            "unknown field `maxConcurency`",
             "nearest known: `maxConcurrency`",
         ],
     );
@@ -354,14 +358,6 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         &["maxConcurrency", "above 0"],
     );
     refused(
-        "plugins: [{type: token-producer, parameters: {vllm: {url: x}}}]",
-        &["vllm", "not built"],
-    );
-    refused(
-        "plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: ollama}}]",
-        &["`ollama`", "vllm"],
-    );
-    refused(
         "flowControl: {saturationDetector: {pluginRef: queue-scorer}}",
         &["is a scorer", "saturation detector"],
     );
@@ -413,4 +409,68 @@ fn odd_but_legal_files_are_warned_about() {
         .flow
         .unwrap();
     assert_eq!((endless.request_ttl, endless.no_endpoint_ttl), (None, None));
+}
+
+/// What follows the two lines that every document begins with.
+fn at(lines: &str, line: u64, column: u64) {
+    let error = with(lines).unwrap_err();
+    let place = format!(" line {line} column {column}: ");
+    assert!(error.contains(&place), "`{error}` is not at{place}");
+}
+
+#[test]
+fn errors_say_where_in_the_text() {
+    at("plugins:\n- type: queue-scorer\n- type: queue-scoer", 5, 3);
+    at(
+        "plugins:\n- type: queue-scorer\n- type: queue-scorer\n  name: queue-scorer",
+        6,
+        3,
+    );
+    at(
+        "plugins:\n- type: latency-scorer\n  parameters:\n    ttftWeight: -1",
+        6,
+        5,
+    );
+    at(
+        "plugins:\n- type: latency-scorer\n  parameters:\n    ttftWeight: much",
+        6,
+        5,
+    );
+    at(
+        "plugins:\n- {name: a, type: random-picker, parameters: {maxNumOfEndpoints: 0}}",
+        4,
+        47,
+    );
+    at(
+        "flowControl:\n  priorityBands:\n  - priority: 1\n  - maxBytes: 1\n    priority: 1",
+        7,
+        5,
+    );
+    at(
+        "flowControl: {defaultPriorityBand: {maxBytes: lots}}",
+        3,
+        37,
+    );
+    at(
+        "schedulingProfiles:\n- name: x\n  plugins:\n  - pluginRef: queue",
+        6,
+        5,
+    );
+    at("dataLayer:\n  discovery:\n    pluginRef: here", 5, 5);
+    at("kinds: x", 3, 1);
+}
+
+#[test]
+fn anchors_and_merges_are_found_where_they_are_used() {
+    let text = "plugins:\n- &one {type: queue-scorer}\n- *one";
+    let error = with(text).unwrap_err();
+    assert!(error.contains("plugins[1].name line 5"), "{error}");
+}
+
+#[test]
+fn each_plugin_is_told_of_its_own_mistake() {
+    let text = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: a}, {type: b}]";
+    let findings = epp_core::config::lint(text, None);
+    let places: Vec<_> = findings.iter().map(|finding| &*finding.place).collect();
+    assert_eq!(places, ["plugins[0] `a`", "plugins[1] `b`"]);
 }

@@ -170,17 +170,18 @@ impl PageSource {
     }
 
     /// What deserves a word: certificates that nobody looks at.
-    pub(super) fn warning(&self) -> Option<String> {
+    pub(super) fn warning(&self) -> Option<(String, &'static str)> {
         let tls = self.tls.as_ref().filter(|tls| !tls.verify)?;
         let unused = match &tls.ca {
             Some(path) => format!(", and caCertPath {path} is not read"),
             None => String::new(),
         };
-        Some(format!(
+        let message = format!(
             "{} asks over https and takes any certificate{unused}: whoever can answer for an endpoint's address can steer \
-             requests; set caCertPath and insecureSkipVerify: false",
+             requests",
             self.kind
-        ))
+        );
+        Some((message, "set caCertPath and insecureSkipVerify: false"))
     }
 }
 
@@ -208,6 +209,7 @@ mod tests {
             of(Some(true), Some("/ca"))
                 .warning()
                 .unwrap()
+                .0
                 .contains("/ca is not read")
         );
         assert_eq!(of(Some(false), None).warning(), None);
