@@ -14,6 +14,8 @@ mod home;
 mod leader;
 mod output;
 mod predictor;
+mod records;
+mod replay;
 mod simulate;
 mod story;
 mod table;
@@ -45,8 +47,10 @@ enum Command {
     /// Checks an endpoint picker's configuration before it runs.
     #[command(subcommand)]
     Config(config::Command),
-    /// Why a model has the replicas it has.
-    Explain(explain::Args),
+    /// Why a model has the replicas it has, or why a request went where it went.
+    Explain(Box<explain::Args>),
+    /// Recorded decisions under another configuration: what it would change.
+    Replay(replay::Args),
     /// Checks the whole chain on a cluster, from endpoint picker to HorizontalPodAutoscaler.
     Doctor(doctor::Args),
     /// Latency predictor.
@@ -83,7 +87,8 @@ fn main() -> ExitCode {
         Command::Epp(args) => epp::run(*args),
         Command::Controller(args) => controller::run(*args),
         Command::Config(command) => config::run(command),
-        Command::Explain(args) => explain::run(args),
+        Command::Explain(args) => explain::run(*args),
+        Command::Replay(args) => replay::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Predictor(PredictorCommand::Eval(args)) => predictor::run(args),
         Command::Simulate(SimulateCommand::Server(args)) => simulate::run(args),

@@ -213,8 +213,8 @@ plugins! {
     CoreMetrics(CoreMetricsExtractor) = "core-metrics-extractor", Extractor;
     ModelsSource(ModelsDataSource) = "models-data-source", Source;
     ModelsExtractor(NoParameters) = "models-data-extractor", Extractor;
-    DcgmSource(DcgmDataSource) = "dcgm-data-source", Source;
-    DcgmExtractor(NoParameters) = "dcgm-extractor", Extractor;
+    DcgmSource(DcgmDataSource) = "dcgm-data-source", Source, Alpha;
+    DcgmExtractor(NoParameters) = "dcgm-extractor", Extractor, Alpha;
     Concurrency(ConcurrencyDetector) = "concurrency-detector", Detector;
     Utilization(UtilizationDetector) = "utilization-detector", Detector;
     GlobalStrict(NoParameters) = "global-strict-fairness-policy", Fairness;
