@@ -220,7 +220,7 @@ fn schedule(config: &Config, options: &Options) -> Result<Option<scrape::Schedul
     let interval = metrics.interval.unwrap_or(options.refresh_metrics_interval);
     let staleness = match &config.detector {
         Detector::Utilization { staleness, .. } => config.metrics_staleness.min(*staleness),
-        Detector::Concurrency(_) => config.metrics_staleness,
+        Detector::Concurrency(_) | Detector::Adaptive { .. } => config.metrics_staleness,
     };
     Ok(Some(scrape::Schedule::new(
         interval,

@@ -206,8 +206,11 @@ impl InFlight {
         if let Some(rule) = &self.booking.limit {
             let load = &self.endpoint.load;
             let in_flight = load.snapshot().in_flight;
-            load.limit
-                .first_token(rule, now, ttft_ms, uncached, in_flight);
+            let limit = &load.limit;
+            if limit.first_token(rule, now, ttft_ms, uncached, in_flight) {
+                // There is more room than before, as if a stream had ended.
+                self.ledger.note_freed();
+            }
         }
         self.cold_start = self.endpoint.load.label() < COLD_LABELS;
         if self.cold_start {
@@ -404,11 +407,7 @@ impl InFlight {
         let account = &self.booking.account;
         account.ended(outcome, totals);
         let output_tokens = output_tokens.unwrap_or(self.emitted);
-        account.correct(
-            self.booking
-                .charge
-                .correction(prompt_tokens, output_tokens),
-        );
+        account.correct(self.booking.charge.correction(prompt_tokens, output_tokens));
     }
 }
 

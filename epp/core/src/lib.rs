@@ -34,7 +34,9 @@ pub use demand::{DemandLedger, DemandTotals, MixSample, Totals};
 pub use director::{Advice, Director, Dispatch, Revocations, Ticket, Verdict};
 pub use discovery_file::DiscoveryFile;
 pub use endpoint::{Attributes, Endpoint, Load, LoadSnapshot, Lora, Scraped};
-pub use flow::{BandDepth, CapacityUse, FlowDepth, FlowTotals, QueueDepth, QueueGauges, StageSaturation};
+pub use flow::{
+    BandDepth, CapacityUse, FlowDepth, FlowTotals, QueueDepth, QueueGauges, StageSaturation,
+};
 pub use in_flight::{Completion, End, InFlight, Unlearned};
 pub use objectives::{Objective, Objectives};
 pub use outcome::{Outcome, Refusal};

@@ -291,8 +291,8 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         &["maxBytes", "`1GB`", "1G or 512Mi"],
     );
     refused(
-        "flowControl: {enableEviction: true}",
-        &["enableEviction", "leave it false"],
+        "plugins: [{type: priority-holdback-policy}]",
+        &["minCeiling", "must be given"],
     );
     refused(
         "flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}",

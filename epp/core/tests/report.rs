@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epp_core::report::{ClassReport, DemandReport, EndpointReport, FLOWS, PoolName, SCHEMA, TargetReport};
+use epp_core::report::{
+    ClassReport, DemandReport, EndpointReport, FLOWS, PoolName, SCHEMA, TargetReport,
+};
 use epp_core::{Config, Director, EndpointSpec, Pool, Scraped, Slo};
 use predictor::State;
 use support::{complete, dispatched, request, seconds, with_slo};

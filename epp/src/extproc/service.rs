@@ -96,6 +96,8 @@ pub struct Exchange {
     machine: Machine,
     actions: Actions,
     queued: Option<(Ticket, oneshot::Receiver<Verdict>)>,
+    /// Where the request may be taken off its server: tells when it is.
+    evictable: Option<(Ticket, oneshot::Receiver<&'static str>)>,
     request: Option<Subject>,
     /// What the first token taught, until the answer has ended well.
     first_label: Option<Observation>,
@@ -126,6 +128,7 @@ impl Exchange {
             machine: Machine::new(rules, serial),
             actions: Actions::new(),
             queued: None,
+            evictable: None,
             request: None,
             first_label: None,
             opened,
@@ -181,6 +184,10 @@ impl Exchange {
                 self.code = Some(StreamCode::FailedPrecondition);
                 return Some(Err(Some(Status::failed_precondition(error.to_string()))));
             }
+            Action::Reset(reason) => {
+                self.code = Some(StreamCode::ResourceExhausted);
+                return Some(Err(Some(Status::resource_exhausted(reason))));
+            }
         }
         None
     }
@@ -231,6 +238,8 @@ impl Exchange {
                     let class = &dispatch.endpoint.class;
                     self.hub.trainer.note_dispatch(class, now);
                     request.class = Some(Arc::clone(class));
+                    let ticket = dispatch.in_flight.evictable();
+                    self.evictable = ticket.map(|it| (it, self.hub.follow_eviction(it)));
                     if let Some(prediction) = &dispatch.decision.prediction {
                         request
                             .series
@@ -257,6 +266,9 @@ impl Exchange {
     }
 
     fn ended(&mut self, ended: Ended) {
+        if let Some((ticket, _)) = self.evictable.take() {
+            self.hub.forget_eviction(ticket);
+        }
         self.hub.pump();
         let Ended { completion, status } = ended;
         let Some(Subject {
@@ -335,6 +347,15 @@ impl Exchange {
             }
             return Poll::Ready(());
         }
+        if let Some((_, told)) = &mut self.evictable
+            && let Poll::Ready(told) = Pin::new(told).poll(context)
+        {
+            self.evictable = None;
+            if let Ok(reason) = told {
+                self.feed(Event::Evicted(reason));
+            }
+            return Poll::Ready(());
+        }
         match Pin::new(&mut self.inbound).poll_next(context) {
             Poll::Ready(Some(Ok(message))) => {
                 if let Some(event) = event(message) {
@@ -400,7 +421,8 @@ impl Drop for Exchange {
                 | Action::PickAny(_)
                 | Action::Send(_)
                 | Action::Finish
-                | Action::Fail(_) => {}
+                | Action::Fail(_)
+                | Action::Reset(_) => {}
             }
         }
         let life = self.hub.clock.now().saturating_sub(self.opened);

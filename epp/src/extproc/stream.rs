@@ -12,7 +12,7 @@ use super::response::{Answer, Asking};
 use crate::api::error::{RequestError, openai_error};
 use crate::api::head::Header;
 use bytes::Bytes;
-use epp_core::{End, InFlight, Refusal, Verdict};
+use epp_core::{Advice, End, InFlight, Refusal, Verdict};
 use names::dropped_reason;
 use names::header;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Stream {
     serial: u64,
     state: State,
     in_flight: Option<InFlight>,
+    /// What the client is told of the queue.
+    advice: Option<Advice>,
 }
 
 impl Stream {
@@ -47,6 +49,7 @@ impl Stream {
             serial,
             state: State::Start,
             in_flight: None,
+            advice: None,
         }
     }
 
@@ -87,6 +90,7 @@ impl Stream {
                 end_of_stream,
             } => self.response_body(now, body, end_of_stream, out),
             Event::ResponseTrailers => self.response_trailers(now, out),
+            Event::Evicted(reason) => self.evicted(now, reason, out),
             Event::Closed => self.closed(now, out),
         };
         if !taken {
@@ -195,6 +199,7 @@ impl Stream {
             Verdict::Refused(refusal) => self.answer(refused(&refusal), out),
             Verdict::Dispatched(dispatch) => {
                 self.state = State::Relayed(pending.relay(&dispatch, &self.rules, out));
+                self.advice = dispatch.advice;
                 self.in_flight = Some(dispatch.in_flight);
             }
         }
@@ -238,7 +243,10 @@ impl Stream {
             }
             State::Start | State::Picking | State::Answering(_) | State::Over => return false,
         };
-        let (answer, change) = Answer::new(headers, asking);
+        let (answer, mut change) = Answer::new(headers, asking);
+        change
+            .set
+            .extend(self.advice.iter().flat_map(advisory_headers));
         out.push_back(Action::Send(Reply::ResponseHeaders(change)));
         self.state = State::Answering(Box::new(answer));
         if end {
@@ -284,6 +292,27 @@ impl Stream {
         out.push_back(Action::Finish);
     }
 
+    /// The request is taken off its server: the client is answered if it has had nothing of an answer yet, else its
+    /// answer is cut off.
+    fn evicted(&mut self, now: Duration, reason: &'static str, out: &mut Actions) -> bool {
+        match self.state {
+            State::Relayed(_) => {
+                let message = "the request was taken off its server to make room for others";
+                let answer = unavailable(429, reason, message, None);
+                out.push_back(Action::Send(Reply::Immediate(answer)));
+                self.end(now, End::Evicted, out);
+                out.push_back(Action::Finish);
+            }
+            State::Answering(_) => {
+                self.end(now, End::Evicted, out);
+                out.push_back(Action::Reset(reason));
+            }
+            // It ended by itself before.
+            _ => {}
+        }
+        true
+    }
+
     /// The proxy ended the stream before the answer's end. It does so in the same way whether the client left or
     /// the server died in the middle of its answer, so both count as a client that left; a server that cannot
     /// be reached at all is answered for by the proxy, with a status of its own.
@@ -312,6 +341,15 @@ impl Stream {
             })));
         }
     }
+}
+
+/// What the client is told of the queue.
+fn advisory_headers(advice: &Advice) -> [(&'static str, Bytes); 2] {
+    let number = |value: u128| Bytes::from(value.to_string());
+    [
+        (header::QUEUE_MS, number(advice.queued.as_millis())),
+        (header::BAND_ROOM, number(u128::from(advice.band_room))),
+    ]
 }
 
 /// An answer of the picker's own: JSON, and why the request was dropped.
@@ -368,6 +406,9 @@ fn no_endpoints() -> Immediate {
 #[cfg(test)]
 #[path = "stream_bench.rs"]
 mod bench;
+#[cfg(test)]
+#[path = "stream_eviction_tests.rs"]
+mod eviction;
 #[cfg(test)]
 #[path = "stream_properties.rs"]
 mod properties;

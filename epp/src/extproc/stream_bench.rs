@@ -16,6 +16,7 @@ pub(super) struct Bench {
     pub(super) ended: Vec<Ended>,
     pub(super) finished: bool,
     pub(super) failed: Option<ProtocolError>,
+    pub(super) reset: Option<&'static str>,
 }
 
 pub(super) fn rules() -> Rules {
@@ -63,6 +64,7 @@ impl Bench {
             ended: Vec::new(),
             finished: false,
             failed: None,
+            reset: None,
         }
     }
 
@@ -110,6 +112,7 @@ impl Bench {
             Action::Ended(ended) => self.ended.push(*ended),
             Action::Finish => self.finished = true,
             Action::Fail(error) => self.failed = Some(error),
+            Action::Reset(reason) => self.reset = Some(reason),
         }
     }
 

@@ -169,6 +169,7 @@ async fn read(endpoint: Arc<Endpoint>, hub: Arc<Hub>, schedule: Schedule, place:
         {
             Ok(scraped) => {
                 endpoint.set_scraped(scraped);
+                hub.scraped();
                 failures = 0;
             }
             Err(error) => {

@@ -58,6 +58,7 @@ pub struct Telemetry {
     streams_ok: Counter,
     streams_failed: Counter,
     streams_cancelled: Counter,
+    streams_exhausted: Counter,
     /// Life of streams.
     pub stream_duration: Histogram,
     /// Time that one decision takes.
@@ -79,6 +80,8 @@ pub enum StreamCode {
     FailedPrecondition,
     /// The proxy went away.
     Cancelled,
+    /// The request was taken off its server in the middle of its answer.
+    ResourceExhausted,
 }
 
 impl Telemetry {
@@ -93,6 +96,7 @@ impl Telemetry {
             streams_ok: code("OK"),
             streams_failed: code("FailedPrecondition"),
             streams_cancelled: code("Canceled"),
+            streams_exhausted: code("ResourceExhausted"),
             stream_duration: Histogram::new(seconds(&[
                 0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 180.0, 600.0,
             ])),
@@ -174,6 +178,7 @@ impl Telemetry {
             StreamCode::Ok => self.streams_ok.inc(),
             StreamCode::FailedPrecondition => self.streams_failed.inc(),
             StreamCode::Cancelled => self.streams_cancelled.inc(),
+            StreamCode::ResourceExhausted => self.streams_exhausted.inc(),
         };
     }
 

@@ -277,7 +277,10 @@ mod tests {
         assert_eq!(numbers(named), [3, 1], "five must end, two are named");
         assert!(reclaim.step(ms(5), stop(0, 2.0, 10)).is_empty());
         running.remove(3).taken();
-        assert!(reclaim.step(ms(6), stop(0, 1.9, 9)).is_empty(), "one runs on");
+        assert!(
+            reclaim.step(ms(6), stop(0, 1.9, 9)).is_empty(),
+            "one runs on"
+        );
         drop(running.remove(1));
         reclaim.progress(ms(7));
         assert_eq!(reclaim.next_wakeup(), Some(ms(17)));

@@ -254,7 +254,12 @@ pub(crate) struct Accounts {
 
 impl Accounts {
     /// The account of a flow, if it has one.
-    pub(crate) fn find(&self, priority: i32, flow: &str, now: Duration) -> Option<Arc<FlowAccount>> {
+    pub(crate) fn find(
+        &self,
+        priority: i32,
+        flow: &str,
+        now: Duration,
+    ) -> Option<Arc<FlowAccount>> {
         let account = self.bands.get(&priority)?.get(flow)?;
         account.seen_ms.store(milliseconds(now), Relaxed);
         Some(Arc::clone(account))
@@ -359,6 +364,9 @@ mod tests {
                 accounts.open(priority, &number.to_string().into(), Duration::ZERO);
             }
         }
-        assert!(accounts.count <= MAX_FLOWS + 200, "one more per band at most");
+        assert!(
+            accounts.count <= MAX_FLOWS + 200,
+            "one more per band at most"
+        );
     }
 }

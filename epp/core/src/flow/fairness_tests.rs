@@ -53,7 +53,9 @@ impl Flows {
 }
 
 fn virtual_tokens(weights: &[(&str, f64)]) -> Fairness {
-    let weights = weights.iter().map(|(flow, weight)| ((*flow).to_owned(), *weight));
+    let weights = weights
+        .iter()
+        .map(|(flow, weight)| ((*flow).to_owned(), *weight));
     Fairness::VirtualTokens(VirtualTokenCounter {
         weights: weights.collect(),
         ..VirtualTokenCounter::default()
@@ -79,7 +81,11 @@ fn real_tokens_settle_what_was_guessed() {
     let mut flows = Flows::new(virtual_tokens(&[]), &["a", "b"]);
     let charge = flows.serve(0, 100);
     assert_eq!(charge.correction(100, 0), 0);
-    assert_eq!(charge.correction(100, 50), 100_000, "2 per output token, in thousandths");
+    assert_eq!(
+        charge.correction(100, 50),
+        100_000,
+        "2 per output token, in thousandths"
+    );
     assert_eq!(charge.correction(40, 0), -60_000);
     flows.serve(1, 150);
     assert_eq!(flows.best(NOW, &[0, 1], &[0, 0]), 0);
@@ -116,10 +122,13 @@ fn the_least_served_program_goes_first_and_the_past_fades() {
         flows.turns.settle(at, standing, account);
     };
     told(&mut flows, 0, 1_000, 500, NOW);
-    let service = |flows: &Flows, which: usize, at| {
-        flows.turns.attained(&flows.flows[which].1, at).unwrap()
-    };
-    assert_eq!(service(&flows, 0, NOW), 2_000.0, "1 per prompt, 2 per output token");
+    let service =
+        |flows: &Flows, which: usize, at| flows.turns.attained(&flows.flows[which].1, at).unwrap();
+    assert_eq!(
+        service(&flows, 0, NOW),
+        2_000.0,
+        "1 per prompt, 2 per output token"
+    );
     let half_life = Duration::from_secs(60);
     assert!((service(&flows, 0, NOW + half_life) - 1_000.0).abs() < 1e-9);
     told(&mut flows, 1, 1_500, 0, NOW + half_life);
@@ -143,7 +152,9 @@ fn without_a_half_life_the_decay_factor_counts() {
     let (account, standing) = &mut flows.flows[0];
     account.correct(8_000);
     flows.turns.settle(NOW, standing, account);
-    let later = flows.turns.attained(&flows.flows[0].1, NOW + Duration::from_secs(3));
+    let later = flows
+        .turns
+        .attained(&flows.flows[0].1, NOW + Duration::from_secs(3));
     assert_eq!(later, Some(1.0));
 }
 

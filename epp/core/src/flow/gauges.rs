@@ -183,7 +183,10 @@ mod tests {
             requests: Some(requests),
             bytes: Some(bytes),
         };
-        assert_eq!(gauges.capacity(), [(5, used(0.0, 0.0)), (-1, used(0.5, 1.25))]);
+        assert_eq!(
+            gauges.capacity(),
+            [(5, used(0.0, 0.0)), (-1, used(0.5, 1.25))]
+        );
         let total = gauges.total_capacity();
         assert_eq!((total.requests, total.bytes), (Some(0.05), None));
         assert_eq!(gauges.depth().total().bytes, 1_250);

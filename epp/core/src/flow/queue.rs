@@ -12,6 +12,7 @@ use super::account::FlowAccount;
 use super::band::{Band, PassedOver};
 use super::fairness::{Charge, Place};
 use super::gauges::QueueGauges;
+use super::held::{Full, Held};
 use super::ordering;
 use super::saturation::Saturation;
 use super::usage_limit::Limits;
@@ -37,15 +38,6 @@ pub(crate) struct Waiting {
     pub(crate) arrived: Duration,
     /// What its dispatch costs its flow.
     pub(crate) charge: Charge,
-}
-
-/// Why a request may not wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
-    Requests(u64),
-    Bytes(u64),
-    /// In its band nothing waits.
-    NoWaiting,
 }
 
 /// Who is next.
@@ -88,31 +80,6 @@ struct Queued {
     /// Sort key within the flow.
     key: Duration,
     deadline: Option<Duration>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    requests: u64,
-    bytes: u64,
-}
-
-impl Held {
-    fn add(&mut self, bytes: u64) {
-        self.requests += 1;
-        self.bytes += bytes;
-    }
-
-    fn remove(&mut self, bytes: u64) {
-        self.requests -= 1;
-        self.bytes -= bytes;
-    }
-
-    /// Which of two caps, if any, another `bytes` would break.
-    fn full(self, bytes: u64, requests: Option<u64>, most: Option<u64>) -> Option<Full> {
-        let requests = requests.filter(|&most| self.requests.saturating_add(1) > most);
-        let most = most.filter(|&most| self.bytes.saturating_add(bytes) > most);
-        requests.map(Full::Requests).or(most.map(Full::Bytes))
-    }
 }
 
 impl Queue {

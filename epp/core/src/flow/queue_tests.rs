@@ -220,7 +220,11 @@ fn pitfall_11_bands_of_objectives_are_never_forgotten() {
     bench.drained(SECOND);
     let bands = |bench: &Bench| {
         let depth = bench.queue.gauges().depth();
-        depth.bands.iter().map(|band| band.priority).collect::<Vec<_>>()
+        depth
+            .bands
+            .iter()
+            .map(|band| band.priority)
+            .collect::<Vec<_>>()
     };
     assert!(!bench.queue.sweep(BAND_IDLE + SECOND));
     assert_eq!(bands(&bench), [9, 5, 4, 0, -7]);
