@@ -2,6 +2,7 @@
 
 mod args;
 mod llmd;
+mod peers;
 #[cfg(test)]
 mod tests;
 
@@ -199,22 +200,28 @@ fn options(args: Args, cluster: Option<Cluster>, clock: Clock) -> Result<Options
         security,
         limits,
         behaviour,
+        peers,
         ..
     } = args;
+    let others = peers.options(ports.host, cluster.as_ref())?;
     let gate = cluster.as_ref().map(|cluster| gate(cluster, clock));
     let metrics_gate = gate
         .clone()
         .filter(|_| security.metrics_endpoint_auth.unwrap_or(true));
     let tls = tls(&security, cluster.is_some())?;
     let defaults = Options::default();
-    let name = cluster.as_ref().map(|cluster| cluster.identity.holder());
+    // Outside Kubernetes a name matters only to peers.
+    let identity = cluster.as_ref().map(|cluster| cluster.identity.clone());
+    let identity = identity.or_else(|| others.as_ref().map(|_| Identity::from_env()));
+    let name = identity.map(|identity| identity.holder());
     let namespace = cluster.as_ref().map(|cluster| cluster.namespace.clone());
     let pool_name = match &cluster {
         Some(cluster) => cluster.source.name(),
         None => endpoints.pool_name.unwrap_or_else(|| POOL.to_owned()),
     };
     Ok(Options {
-        name: name.unwrap_or(defaults.name),
+        name: peers.picker_name.or(name).unwrap_or(defaults.name),
+        peers: others,
         admin_port: Some(admin_port(&ports, &security, gate)),
         model_dir: behaviour.model_dir,
         tls,

@@ -1,7 +1,7 @@
 //! gRPC servers: their windows, their sockets with or without TLS, and how they end.
 
 use runtime::Shutdown;
-use runtime::tls::{self, ServerTls, TlsIo};
+use runtime::tls::{self, PeerCertificates, ServerTls, TlsIo};
 use rustls::ProtocolVersion;
 use std::future::Future;
 use std::io;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, Router, TcpConnectInfo, TcpIncoming};
+use tonic::transport::server::{Connected, Router, TcpIncoming};
 
 /// Flow-control windows: large, so that a prompt is not held up by acknowledgements on a local connection.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -122,10 +122,10 @@ fn admitted(connection: &TlsIo, minimum: MinimumTls) -> bool {
 struct Connection(TlsIo);
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = PeerCertificates;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.0.get_ref().0.connect_info()
+    fn connect_info(&self) -> PeerCertificates {
+        PeerCertificates::of(&self.0)
     }
 }
 

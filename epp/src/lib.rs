@@ -18,6 +18,7 @@ mod health;
 pub mod kubernetes;
 pub mod model_dir;
 pub mod options;
+pub mod peers;
 pub mod scrape;
 pub mod service;
 pub mod telemetry;

@@ -3,6 +3,7 @@
 use crate::admin_port::{AdminPortOptions, Gate};
 use crate::grpc::MinimumTls;
 use crate::kubernetes::Cluster;
+use crate::peers::PeerOptions;
 use predictor::LearnerConfig;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ pub struct Options {
     pub pool_namespace: String,
     /// Name of this picker among its peers, such as its pod's.
     pub name: String,
+    /// How it exchanges what it does with the pool's other pickers; `None` = it is alone.
+    pub peers: Option<PeerOptions>,
     /// The admin port; `None` = there is none.
     pub admin_port: Option<AdminPortOptions>,
     /// Where what was learned outlives a restart; `None` = it does not.
@@ -100,6 +103,7 @@ impl Default for Options {
             pool_name: "default".into(),
             pool_namespace: String::new(),
             name: "epp".into(),
+            peers: None,
             admin_port: None,
             model_dir: None,
             tls: None,

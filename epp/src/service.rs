@@ -1,6 +1,8 @@
 //! Starts a picker: servers, discovery, scraping, the director's timer; and stops it in order.
 
 use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker};
+use crate::api::paths::Parsers;
+use crate::api::wanted::Wanted;
 use crate::drain::drain;
 use crate::extproc::budget::Budget;
 use crate::extproc::hub::Hub;
@@ -10,6 +12,7 @@ use crate::grpc::{Secure, serve, server};
 use crate::health::Readiness;
 use crate::model_dir::ModelDir;
 use crate::options::{Certificate, Options};
+use crate::peers::{self, PeersCollector, PeersError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::collector::HubCollector;
 use crate::{discovery, health, scrape};
@@ -46,6 +49,9 @@ pub enum StartError {
     /// There is no certificate to serve with.
     #[error("no certificate to serve ext_proc with (--secure-serving, --cert-path): {0}")]
     Tls(#[from] TlsError),
+    /// What pickers tell each other cannot be exchanged.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
     /// A metrics source that is not built.
     #[error(
         "metrics-data-source: scheme {0:?} is not built: only http is; engines are asked in the clear"
@@ -65,6 +71,8 @@ pub struct Handle {
     pub admin: SocketAddr,
     /// Where controllers read demand and models.
     pub admin_port: Option<SocketAddr>,
+    /// Where other pickers tell what they do.
+    pub peers: Option<SocketAddr>,
     hub: Arc<Hub>,
     metrics: Metrics,
     ready: watch::Sender<bool>,
@@ -149,11 +157,28 @@ pub async fn start(
             Some(admin_port::start(port, picker, hub, ready, drain, &shutdown, &tasks).await?)
         }
     };
+    let peers = match options.peers.clone() {
+        None => None,
+        Some(others) => {
+            hub.with_director(|director, _| director.share_prefixes());
+            let (desk, pool) = (Arc::clone(&hub), hub.watch_pool());
+            let name = &options.name;
+            let listening =
+                peers::start(others, name, desk, pool, clock, &shutdown, &tasks).await?;
+            let collector = PeersCollector {
+                peers: listening.peers,
+                pool: pool_name.clone(),
+            };
+            metrics.register(|registry| registry.register_collector(Box::new(collector)));
+            Some(listening.address)
+        }
+    };
     let handle = Handle {
         grpc: local(&grpc, options.ip, options.grpc_port),
         grpc_health: local(&grpc_health, options.ip, options.grpc_health_port),
         admin,
         admin_port,
+        peers,
         hub,
         metrics,
         ready,
@@ -230,6 +255,8 @@ fn schedule(config: &Config, options: &Options) -> Result<Option<scrape::Schedul
 }
 
 fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hub {
+    let parsers = Arc::new(Parsers::new(&config.parsers));
+    let wanted = Arc::new(Wanted::of(&config));
     let director = Director::new(config, options.seed);
     let rules = Rules {
         objectives: Objectives::default(),
@@ -242,6 +269,8 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         emit_scores: options.emit_endpoint_scores,
         subsets: !options.disable_endpoint_subset_filter,
         dialects: Arc::default(),
+        parsers,
+        wanted,
     };
     let learner = options.learner.clone();
     let learners = match &options.model_dir {

@@ -70,6 +70,23 @@ pub mod header {
     pub const QUEUE_MS: &str = "x-headroom-queue-ms";
     /// Response: requests that the queue still had room for in the request's band when it was dispatched.
     pub const BAND_ROOM: &str = "x-headroom-band-room";
+    /// Request and answer: the endpoint that served the session before, its name in base64.
+    pub const SESSION_TOKEN: &str = "x-session-token";
+    /// Request: an opaque session.
+    pub const SESSION_ID: &str = "x-session-id";
+    /// Request: session headers of coding agents, in order of precedence.
+    pub const AGENT_SESSIONS: &[&str] = &[
+        "x-claude-code-session-id",
+        "x-session-affinity",
+        "session-id",
+        "session_id",
+    ];
+    /// Request: a client's cookies.
+    pub const COOKIE: &str = "cookie";
+    /// Request, in conformance tests: the endpoints to choose among, `ip[,ip:port…]`.
+    pub const TEST_ENDPOINT_SELECTION: &str = "test-epp-endpoint-selection";
+    /// Answer, in conformance tests: the endpoint that served.
+    pub const TEST_ENDPOINT_SERVED: &str = "x-conformance-test-served-endpoint";
 
     /// Headers that choose where a request goes: a client must never set them.
     pub const ROUTING: &[&str] = &[
@@ -212,6 +229,16 @@ pub mod label {
             "llm-d.ai/accelerator",
         ],
     );
+    /// Prompt lengths in tokens that a pod is for, `min-max`.
+    pub const CONTEXT_LENGTH_RANGE: &str = "llm-d.ai/context-length-range";
+    /// The host that a pod is on.
+    pub const HOST: &str = "kubernetes.io/hostname";
+    /// The rack of that host.
+    pub const RACK: &str = "topology.kubernetes.io/rack";
+    /// Its zone.
+    pub const ZONE: &str = "topology.kubernetes.io/zone";
+    /// Its region.
+    pub const REGION: &str = "topology.kubernetes.io/region";
     /// On endpoint picker pods: the pool they pick for. How the controller finds them.
     pub const POOL: &str = "headroom.dev/pool";
     /// On everything of ours: `headroom`.
@@ -312,6 +339,12 @@ pub mod metadata {
     pub const LB: &str = "envoy.lb";
     /// Where the proxy puts the endpoints to choose among.
     pub const SUBSET_HINT: &str = "envoy.lb.subset_hint";
+}
+
+/// Pickers among themselves.
+pub mod peer {
+    /// What the certificate of every picker is for, whatever its address: a member of the pool's pickers.
+    pub const SERVER_NAME: &str = "headroom-peers";
 }
 
 /// gRPC health service names.

@@ -8,6 +8,7 @@
 mod authority;
 mod credentials;
 mod incoming;
+mod mutual;
 mod roots;
 mod server;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 pub use authority::CertificateAuthority;
 pub use credentials::Credentials;
 pub use incoming::{Incoming, incoming};
+pub use mutual::{mutual_client, read_pem};
 pub use roots::ClientRoots;
 pub use server::{ClientAuth, ServerTls};
 
@@ -25,6 +27,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
+use x509_parser::extensions::GeneralName;
 
 /// A connection on which the handshake is done.
 pub type TlsIo = tokio_rustls::server::TlsStream<TcpStream>;
@@ -53,6 +56,21 @@ impl PeerCertificates {
         let (_, session) = connection.get_ref();
         let certificates = session.peer_certificates().unwrap_or_default();
         Self(certificates.iter().cloned().collect())
+    }
+
+    /// Whether the client's own certificate is for the DNS name `name`.
+    pub fn name(&self, name: &str) -> bool {
+        let Some(own) = self.0.first() else {
+            return false;
+        };
+        let Ok(own) = credentials::parse(own) else {
+            return false;
+        };
+        let Ok(Some(names)) = own.subject_alternative_name() else {
+            return false;
+        };
+        let mut names = names.value.general_names.iter();
+        names.any(|known| matches!(known, GeneralName::DNSName(known) if known.eq_ignore_ascii_case(name)))
     }
 }
 

@@ -1,13 +1,14 @@
-//! A plain HTTP/1.1 client that shows what really came: status, headers, each frame, and how the body ended.
+//! A plain HTTP client that shows what really came: status, headers, each frame, and how the body ended.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Either, Full};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
+use hyper::body::{Body, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -20,6 +21,7 @@ pub struct Call {
     headers: Vec<(String, String)>,
     body: Bytes,
     chunked: bool,
+    http2: bool,
 }
 
 impl Call {
@@ -32,6 +34,22 @@ impl Call {
             headers,
             body: body.into(),
             chunked: false,
+            http2: false,
+        }
+    }
+
+    /// A gRPC call with one message, which is sent as it is: over HTTP/2, without its length.
+    pub fn grpc(path: &str, frame: impl Into<Bytes>) -> Self {
+        let headers = [("content-type", "application/grpc"), ("te", "trailers")];
+        Self {
+            method: Method::POST,
+            path: path.to_owned(),
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            body: frame.into(),
+            chunked: true,
+            http2: true,
         }
     }
 
@@ -43,6 +61,7 @@ impl Call {
             headers: Vec::new(),
             body: Bytes::new(),
             chunked: false,
+            http2: false,
         }
     }
 
@@ -68,16 +87,14 @@ impl Call {
         let socket = TcpStream::connect(server)
             .await
             .expect("somebody listens there");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-        let connection = Connection(tokio::spawn(async move {
-            // How the body ended is seen where it is read.
-            let _ = connection.await;
-        }));
-        let mut request = Request::builder()
-            .method(&self.method)
-            .uri(&self.path)
-            .header("host", server.to_string());
+        let mut request = Request::builder().method(&self.method).uri(if self.http2 {
+            format!("http://{server}{}", self.path)
+        } else {
+            self.path.clone()
+        });
+        if !self.http2 {
+            request = request.header("host", server.to_string());
+        }
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
@@ -89,11 +106,13 @@ impl Call {
             Either::Right(body)
         };
         let request = request.body(body).expect("a request that can be sent");
-        let (head, body) = in_time(sender.send_request(request)).await?.into_parts();
+        let (response, connection) = exchange(socket, request, self.http2).await?;
+        let (head, body) = response.into_parts();
         Ok(Reply {
             status: head.status,
             headers: head.headers,
             body,
+            trailers: HeaderMap::new(),
             _connection: connection,
         })
     }
@@ -105,6 +124,28 @@ impl Call {
     pub async fn send(&self, server: SocketAddr) -> Answer {
         self.open(server).await.expect("an answer").read().await
     }
+}
+
+/// Sends `request` over `socket` and waits for the response's headers.
+async fn exchange<B>(
+    socket: TcpStream,
+    request: Request<B>,
+    http2: bool,
+) -> Result<(Response<Incoming>, Connection), hyper::Error>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // How the body ended is seen where it is read.
+    if http2 {
+        let (mut sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await?;
+        let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+        return Ok((in_time(sender.send_request(request)).await?, connection));
+    }
+    let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+    let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+    Ok((in_time(sender.send_request(request)).await?, connection))
 }
 
 /// Longest wait for the next thing of an answer. Only a failing test takes that long.
@@ -125,6 +166,7 @@ pub struct Reply {
     /// Headers.
     pub headers: HeaderMap,
     body: Incoming,
+    trailers: HeaderMap,
     _connection: Connection,
 }
 
@@ -153,8 +195,13 @@ impl Reply {
     /// Waits for more of the body.
     pub async fn next(&mut self) -> Next {
         match in_time(self.body.frame()).await {
-            // Trailers carry no bytes.
-            Some(Ok(frame)) => Next::Frame(frame.into_data().unwrap_or_default()),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => Next::Frame(data),
+                Err(frame) => {
+                    self.trailers = frame.into_trailers().unwrap_or_default();
+                    Next::Frame(Bytes::new())
+                }
+            },
             Some(Err(_)) => Next::Cut,
             None => Next::End,
         }
@@ -195,6 +242,7 @@ impl Reply {
             status: self.status,
             headers: self.headers,
             body: body.into(),
+            trailers: self.trailers,
             cut,
         }
     }
@@ -209,6 +257,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Every byte of the body that came.
     pub body: Bytes,
+    /// Trailers; none if none came.
+    pub trailers: HeaderMap,
     /// The connection broke before the body's end.
     pub cut: bool,
 }

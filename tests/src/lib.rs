@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod answers;
+pub mod apis;
 pub mod client;
 pub mod envoy;
 pub mod metrics;

@@ -26,6 +26,16 @@ objectives:
 - {name: capped, priority: 0, shed: true}
 ";
 
+/// Where the rendered bootstrap describes the servers that are picked, and what makes Envoy speak to them as its
+/// client spoke to it.
+const PICKED: &str = "  - name: picked\n    type: ORIGINAL_DST\n";
+const AS_DOWNSTREAM: &str = "    \
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        use_downstream_protocol_config: {http2_protocol_options: {}}
+";
+
 /// What a test varies.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -43,6 +53,10 @@ pub struct Setup {
     pub max_queued: u32,
     /// How long they may wait, a Go duration.
     pub ttl: &'static str,
+    /// Request parsers; none = the automatic ones.
+    pub parsers: &'static [&'static str],
+    /// Send HTTP/2 on to the servers where a client spoke HTTP/2, as gRPC needs it.
+    pub h2c: bool,
 }
 
 impl Setup {
@@ -56,6 +70,8 @@ impl Setup {
             max_concurrency: 100,
             max_queued: 100,
             ttl: "60s",
+            parsers: &[],
+            h2c: false,
         }
     }
 
@@ -65,8 +81,18 @@ impl Setup {
             max_concurrency,
             max_queued,
             ttl,
+            parsers,
             ..
         } = self;
+        let plugins: String = parsers
+            .iter()
+            .map(|name| format!("\n- {{type: {name}}}"))
+            .collect();
+        let list: Vec<_> = parsers
+            .iter()
+            .map(|name| format!("{{pluginRef: {name}}}"))
+            .collect();
+        let list = list.join(", ");
         let endpoints = endpoints.display();
         format!(
             "\
@@ -79,7 +105,8 @@ plugins:
 - {{type: predicted-latency-producer, parameters: {{streamingMode: true}}}}
 - {{type: latency-slo-admitter}}
 - {{type: latency-scorer}}
-- {{type: max-score-picker}}
+- {{type: max-score-picker}}{plugins}
+requestHandler: {{parsers: [{list}]}}
 schedulingProfiles:
 - name: default
   plugins:
@@ -159,7 +186,15 @@ impl Stack {
             health_interval: Duration::from_millis(100),
             ..BootstrapOptions::default()
         };
-        let envoy = Envoy::start(&bootstrap::render(&options), options.admin.port()).await;
+        let mut bootstrap = bootstrap::render(&options);
+        if setup.h2c {
+            bootstrap = bootstrap.replace(PICKED, &format!("{PICKED}{AS_DOWNSTREAM}"));
+            assert!(
+                bootstrap.contains(AS_DOWNSTREAM),
+                "the cluster of picked servers"
+            );
+        }
+        let envoy = Envoy::start(&bootstrap, options.admin.port()).await;
         let (proxy, binary) = (options.listener, setup.picker);
         let stack = Self {
             proxy,

@@ -1,5 +1,6 @@
 //! A model server that does what a test tells it, and remembers every request it got.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -13,17 +14,18 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::answers;
 use crate::script::{Hold, Script};
+use crate::{answers, apis};
 
-/// Path that no picker serves: one that is there answers 400. A model server says 200, and forgets it.
-pub const WARM_UP: &str = "/warm-up";
+/// Path at which a picker that is there answers an empty request with 400. A model server says 200, and forgets it.
+pub const WARM_UP: &str = "/warm-up/completions";
 
 /// A request as it arrived. Reads of `/metrics`, `/health` and [`WARM_UP`] are not kept.
 #[derive(Clone, Debug)]
@@ -147,7 +149,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
         connections.spawn(async move {
             // A connection that breaks is part of what is tested.
-            let _ = hyper::server::conn::http1::Builder::new()
+            let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(socket), service)
                 .await;
         });
@@ -219,15 +221,23 @@ async fn complete(
         *response.status_mut() = script.status;
         return response;
     }
+    if received.header("content-type") == Some("application/grpc") {
+        unfinished.finish();
+        return grpc(path, &received.body);
+    }
     let request: Value = serde_json::from_slice(&received.body).unwrap_or_default();
     if request["stream"] != true {
         unfinished.finish();
-        return whole("application/json", answers::document(path));
+        let document = apis::document(path, &request);
+        return whole(
+            "application/json",
+            document.unwrap_or_else(|| answers::document(path)),
+        );
     }
     let usage_asked = request["stream_options"]["include_usage"] == true;
-    let frames = script
-        .framing
-        .cut(&answers::events(path, usage_asked, script.null_usage));
+    let events = apis::events(path, &request)
+        .unwrap_or_else(|| answers::events(path, usage_asked, script.null_usage));
+    let frames = script.framing.cut(&events);
     let (frames_in, frames_out) = mpsc::channel(1);
     let pauses = script.pace.pauses(received.body.len());
     tokio::spawn(play(frames, pauses, script, hold, frames_in));
@@ -311,6 +321,8 @@ impl std::error::Error for Cut {}
 #[derive(Debug)]
 enum Answer {
     Whole(Option<Bytes>),
+    /// gRPC messages, then trailers.
+    Messages(VecDeque<Frame<Bytes>>),
     Streamed {
         frames: mpsc::Receiver<Result<Bytes, Cut>>,
         unfinished: Option<Unfinished>,
@@ -327,6 +339,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match &mut *self {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Messages(frames) => Poll::Ready(frames.pop_front().map(Ok)),
             Self::Streamed { frames, unfinished } => {
                 let polled = frames.poll_recv(context);
                 if matches!(polled, Poll::Ready(None | Some(Err(Cut)))) {
@@ -343,6 +356,16 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         matches!(self, Self::Whole(None))
     }
+}
+
+fn grpc(path: &str, body: &[u8]) -> Response<Answer> {
+    let (messages, trailers) = apis::call(path, body);
+    let messages = messages.into_iter().map(Frame::data);
+    let frames = messages.chain([Frame::trailers(trailers)]).collect();
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .body(Answer::Messages(frames))
+        .unwrap()
 }
 
 fn whole(content_type: &str, body: String) -> Response<Answer> {

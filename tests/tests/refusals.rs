@@ -88,7 +88,7 @@ async fn requests_that_are_wrong_get_400_and_reach_no_server() {
             Call::post(PATH, good).header("x-llm-d-inference-ttl", "forever"),
             Some("x-llm-d-inference-ttl"),
         ),
-        (Call::post("/v1/embeddings", good), None),
+        (Call::post("/v1/embeddings", good), Some("input")),
     ];
     for (call, param) in cases {
         let answer = call.send(stack.proxy).await;

@@ -9,6 +9,7 @@ use epp::api::head::duration;
 use epp::grpc::MinimumTls;
 
 use super::llmd;
+use super::peers::Peers;
 
 /// Arguments of `headroom epp`.
 #[derive(Debug, clap::Args)]
@@ -31,6 +32,8 @@ pub(crate) struct Args {
     pub(super) behaviour: Behaviour,
     #[command(flatten)]
     pub(super) logs: Logs,
+    #[command(flatten)]
+    pub(super) peers: Peers,
     #[command(flatten)]
     pub(super) llmd: llmd::Flags,
 }

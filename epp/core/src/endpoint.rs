@@ -1,19 +1,15 @@
-//! One serving port: what is dispatched to it (counters) and what it said of itself (last scrape).
+//! One serving port: its name, its labels, and what it said of itself (last scrape).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use predictor::Features;
 
-use crate::flow::LearnedLimit;
-
-/// Labels an endpoint must have produced before its latencies are believed: a server's first answers pay
-/// for compilation, graph capture and empty caches.
-pub const COLD_LABELS: u32 = 10;
+pub use crate::load::{COLD_LABELS, Load, LoadSnapshot};
 
 /// A serving port of a replica, shared by every pool snapshot it appears in.
 #[derive(Debug)]
@@ -81,6 +77,18 @@ impl Endpoint {
     /// The adapters that the engine last told; `None` = it tells none.
     pub fn lora(&self) -> Option<Arc<Lora>> {
         self.lora.load_full()
+    }
+
+    /// What `read` makes of the adapters that the engine last told, without taking hold of them.
+    pub(crate) fn read_lora<T>(&self, read: impl FnOnce(Option<&Lora>) -> T) -> T {
+        read(self.lora.load().as_deref())
+    }
+
+    /// The number last told under `key`; `None` = none, or not a number.
+    pub(crate) fn attribute(&self, key: &str) -> Option<f64> {
+        let told = self.attributes.load();
+        let (_, value) = told.as_ref()?.iter().find(|(known, _)| &**known == key)?;
+        Some(*value).filter(|value| !value.is_nan())
     }
 
     /// Stores numbers told of the endpoint beside its metrics, by attribute key (custom metrics, GPU utilisation).
@@ -198,204 +206,17 @@ pub struct Lora {
     pub waiting: Vec<Arc<str>>,
 }
 
-/// Live counters of one endpoint's life: moved at dispatch, first token, tokens and end of each stream.
-#[derive(Debug, Default)]
-pub struct Load {
-    in_flight: AtomicU32,
-    waiting: AtomicU32,
-    waiting_tokens: AtomicU64,
-    resident_tokens: AtomicU64,
-    served: AtomicU32,
-    since_scrape: AtomicU32,
-    tpot_targets: TpotTargets,
-    /// How many requests it is thought to take at a time.
-    pub(crate) limit: LearnedLimit,
-}
-
-/// The counters of [`Load`] read once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadSnapshot {
-    /// Requests dispatched and not ended.
-    pub in_flight: u32,
-    /// Of those, without a first token yet.
-    pub waiting: u32,
-    /// Uncached prompt tokens of the waiting ones.
-    pub waiting_tokens: u64,
-    /// Requests past their first token.
-    pub running: u32,
-    /// Context tokens (prompt and emitted) of the running ones.
-    pub resident_tokens: u64,
-    /// Labels produced since the endpoint started; cold below [`COLD_LABELS`].
-    pub served: u32,
-    /// Dispatches since the last scrape, which it cannot have seen.
-    pub since_scrape: u32,
-    /// Tightest TPOT target among the requests in flight, in whole milliseconds.
-    pub tightest_tpot_ms: Option<u32>,
-    /// Requests in flight that the endpoint takes, as learned; `None` = nothing is learned.
-    pub limit: Option<u32>,
-}
-
-impl LoadSnapshot {
-    /// Whether the endpoint has produced too few labels for its latencies to be believed.
-    pub fn cold(&self) -> bool {
-        self.served < COLD_LABELS
-    }
-}
-
-impl Load {
-    /// Reads all counters. Each is exact; together they may straddle a concurrent update.
-    pub fn snapshot(&self) -> LoadSnapshot {
-        let in_flight = self.in_flight.load(Relaxed);
-        let waiting = self.waiting.load(Relaxed).min(in_flight);
-        LoadSnapshot {
-            in_flight,
-            waiting,
-            waiting_tokens: self.waiting_tokens.load(Relaxed),
-            running: in_flight - waiting,
-            resident_tokens: self.resident_tokens.load(Relaxed),
-            served: self.served.load(Relaxed),
-            since_scrape: self.since_scrape.load(Relaxed),
-            tightest_tpot_ms: self.tpot_targets.tightest(),
-            limit: self.limit.get(),
-        }
-    }
-
-    /// Counts one label; returns how many the endpoint had produced before it.
-    pub(crate) fn label(&self) -> u32 {
-        self.served.fetch_add(1, Relaxed)
-    }
-
-    pub(crate) fn dispatched(&self, uncached_tokens: u64, tpot_target_ms: Option<u32>) {
-        self.in_flight.fetch_add(1, Relaxed);
-        self.waiting.fetch_add(1, Relaxed);
-        self.waiting_tokens.fetch_add(uncached_tokens, Relaxed);
-        self.since_scrape.fetch_add(1, Relaxed);
-        if let Some(target) = tpot_target_ms {
-            self.tpot_targets.add(target);
-        }
-    }
-
-    pub(crate) fn started(&self, uncached_tokens: u64, context_tokens: u64) {
-        self.waiting.fetch_sub(1, Relaxed);
-        self.waiting_tokens.fetch_sub(uncached_tokens, Relaxed);
-        self.resident_tokens.fetch_add(context_tokens, Relaxed);
-    }
-
-    pub(crate) fn grew(&self, tokens: u64) {
-        self.resident_tokens.fetch_add(tokens, Relaxed);
-    }
-
-    pub(crate) fn ended_waiting(&self, uncached_tokens: u64, tpot_target_ms: Option<u32>) {
-        self.waiting.fetch_sub(1, Relaxed);
-        self.waiting_tokens.fetch_sub(uncached_tokens, Relaxed);
-        self.ended(tpot_target_ms);
-    }
-
-    pub(crate) fn ended_running(&self, context_tokens: u64, tpot_target_ms: Option<u32>) {
-        self.resident_tokens.fetch_sub(context_tokens, Relaxed);
-        self.ended(tpot_target_ms);
-    }
-
-    fn ended(&self, tpot_target_ms: Option<u32>) {
-        if let Some(target) = tpot_target_ms {
-            self.tpot_targets.remove(target);
-        }
-        self.in_flight.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Multiset of the TPOT targets in flight, with its minimum readable without the lock. At most one entry
-/// per request in flight.
-#[derive(Debug)]
-struct TpotTargets {
-    counts: Mutex<BTreeMap<u32, u32>>,
-    tightest: AtomicU32,
-}
-
-/// `tightest` when no request has a target.
-const NO_TARGET: u32 = u32::MAX;
-
-impl Default for TpotTargets {
-    fn default() -> Self {
-        Self {
-            counts: Mutex::default(),
-            tightest: AtomicU32::new(NO_TARGET),
-        }
-    }
-}
-
-impl TpotTargets {
-    fn tightest(&self) -> Option<u32> {
-        Some(self.tightest.load(Relaxed)).filter(|&target| target != NO_TARGET)
-    }
-
-    fn add(&self, target: u32) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(target).or_default() += 1;
-        self.publish(&counts);
-    }
-
-    fn remove(&self, target: u32) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&target) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&target);
-            }
-        }
-        self.publish(&counts);
-    }
-
-    fn publish(&self, counts: &BTreeMap<u32, u32>) {
-        self.tightest
-            .store(counts.keys().next().copied().unwrap_or(NO_TARGET), Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn counters_follow_one_stream() {
-        let load = Load::default();
-        load.dispatched(300, Some(40));
-        load.dispatched(100, Some(25));
-        let both = load.snapshot();
-        assert_eq!(
-            (both.in_flight, both.waiting, both.waiting_tokens),
-            (2, 2, 400)
-        );
-        assert_eq!(both.tightest_tpot_ms, Some(25));
-        load.started(300, 500);
-        load.grew(7);
-        let one_runs = load.snapshot();
-        assert_eq!(
-            (
-                one_runs.running,
-                one_runs.waiting_tokens,
-                one_runs.resident_tokens
-            ),
-            (1, 100, 507)
-        );
-        load.ended_waiting(100, Some(25));
-        assert_eq!(load.snapshot().tightest_tpot_ms, Some(40));
-        load.ended_running(507, Some(40));
-        assert_eq!(
-            load.snapshot(),
-            LoadSnapshot {
-                since_scrape: 2,
-                ..LoadSnapshot::default()
-            }
-        );
-    }
+    use crate::load::Share;
 
     #[test]
     fn a_scrape_has_an_age() {
         let endpoint = Endpoint::new("a", "[::1]:8000", BTreeMap::new());
         assert_eq!(endpoint.ip, Some("::1".parse().unwrap()));
         assert_eq!(endpoint.scraped(), None);
-        endpoint.load.dispatched(1, None);
+        endpoint.load.dispatched(&Share::default());
         let at = Duration::from_secs(5);
         let scraped = Scraped {
             at,

@@ -11,6 +11,8 @@ use crate::director::Ticket;
 use crate::director::evict::Evictable;
 use crate::endpoint::{COLD_LABELS, Endpoint};
 use crate::flow::{Charge, FlowAccount, LimitRule};
+use crate::health::{Fate, Visit, Watch};
+use crate::load::Share;
 use crate::outcome::Outcome;
 use crate::slo::Slo;
 
@@ -31,6 +33,10 @@ pub struct InFlight {
     recorded: bool,
     /// Its place among those that may be taken off their server.
     evictable: Option<Evictable>,
+    /// What it adds to the endpoint's load.
+    share: Share,
+    /// Its stay as the endpoint's health sees it.
+    visit: Option<Visit>,
 }
 
 /// Everything that was known when the request was dispatched.
@@ -41,6 +47,8 @@ pub(crate) struct Booking {
     pub(crate) waited: Duration,
     pub(crate) prompt_tokens: u32,
     pub(crate) cached_tokens: u32,
+    /// Output tokens expected, as `inflight-load-producer` estimates them.
+    pub(crate) estimated_tokens: u32,
     pub(crate) priority: i32,
     pub(crate) slo: Slo,
     /// Features frozen at dispatch; `None` when nothing is to be learned.
@@ -52,6 +60,10 @@ pub(crate) struct Booking {
     pub(crate) charge: Charge,
     /// How its endpoint's limit is learned, where it is.
     pub(crate) limit: Option<Arc<LimitRule>>,
+    /// Whether the prediction is believed.
+    pub(crate) trusted: bool,
+    /// Passive health; `None` = nobody asks for it.
+    pub(crate) watch: Option<Arc<Watch>>,
 }
 
 impl Booking {
@@ -59,9 +71,39 @@ impl Booking {
         u64::from(self.prompt_tokens.saturating_sub(self.cached_tokens))
     }
 
-    /// The TPOT target as the endpoint counts it: whole milliseconds, rounded down.
-    fn tpot_target_ms(&self) -> Option<u32> {
-        self.slo.tpot_ms.map(|target| target as u32)
+    /// What the request adds to its endpoint's load. Targets are in whole milliseconds, rounded down; those that were
+    /// predicted to be missed are nobody's to keep.
+    fn share(&self) -> Share {
+        let tpot_target_ms = self.slo.tpot_ms.map(|target| target as u64);
+        let kept_tpot_ms = tpot_target_ms.filter(|_| {
+            let tpot_ms = self.prediction.map(|prediction| prediction.tpot.p50);
+            let met = |tpot_ms| {
+                self.slo
+                    .tpot_ms
+                    .is_some_and(|target| f64::from(tpot_ms) <= target)
+            };
+            tpot_ms.is_some_and(met)
+        });
+        Share {
+            uncached_tokens: self.uncached_tokens(),
+            estimated_tokens: u64::from(self.estimated_tokens),
+            tpot_target_ms,
+            kept_tpot_ms,
+            kept_first_token_ms: self.first_token_deadline_ms(),
+        }
+    }
+
+    /// Latest instant of the first token, milliseconds on the picker's clock, if its target is expected to be met.
+    fn first_token_deadline_ms(&self) -> Option<u64> {
+        let left_ms = self.slo.ttft_ms? - milliseconds(self.waited);
+        let predicted_ms = f64::from(self.prediction?.ttft.p50);
+        (predicted_ms <= left_ms).then(|| (milliseconds(self.dispatched_at) + left_ms) as u64)
+    }
+
+    /// How many times the predicted p99 `span` is, if the prediction is believed.
+    fn times_p99(&self, span: Duration) -> Option<f64> {
+        let prediction = self.prediction.filter(|_| self.trusted)?;
+        Some(milliseconds(span) / f64::from(prediction.ttft.p99).max(1.0))
     }
 }
 
@@ -156,9 +198,11 @@ pub struct Completion {
 impl InFlight {
     /// Reserves the load at once.
     pub(crate) fn reserve(endpoint: Arc<Endpoint>, ledger: DemandLedger, booking: Booking) -> Self {
-        endpoint
-            .load
-            .dispatched(booking.uncached_tokens(), booking.tpot_target_ms());
+        let share = booking.share();
+        endpoint.load.dispatched(&share);
+        let at = booking.dispatched_at;
+        let visit = |watch: &Arc<Watch>| watch.dispatched(&endpoint.load.health, at);
+        let visit = booking.watch.as_ref().map(visit);
         Self {
             endpoint,
             ledger,
@@ -169,6 +213,38 @@ impl InFlight {
             emitted: 0,
             recorded: false,
             evictable: None,
+            share,
+            visit,
+        }
+    }
+
+    /// Another endpoint than the one picked serves the request: the proxy could not reach the first and took a
+    /// fall-back. The load moves there, and nothing is learned, since nothing was predicted for it.
+    pub fn served_by(&mut self, now: Duration, endpoint: Arc<Endpoint>) {
+        if Arc::ptr_eq(&endpoint.load, &self.endpoint.load) {
+            return;
+        }
+        self.tell_health(now, Fate::Unreachable, None);
+        self.release();
+        self.booking.features = None;
+        self.booking.prediction = None;
+        self.booking.trusted = false;
+        self.booking.cached_tokens = 0;
+        self.share = self.booking.share();
+        self.endpoint = endpoint;
+        let load = &self.endpoint.load;
+        load.dispatched(&self.share);
+        if self.first_token_at.is_some() {
+            load.started(&self.share, self.resident);
+        }
+        let watch = self.booking.watch.as_ref();
+        self.visit = watch.map(|watch| watch.dispatched(&load.health, now));
+    }
+
+    /// Another piece of the answer came.
+    pub fn progress(&mut self, now: Duration) {
+        if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
+            watch.progress(&self.endpoint.load.health, now, visit);
         }
     }
 
@@ -200,17 +276,21 @@ impl InFlight {
         }
         self.first_token_at = Some(now);
         self.resident = u64::from(self.booking.prompt_tokens);
-        let uncached = self.booking.uncached_tokens();
-        self.endpoint.load.started(uncached, self.resident);
-        let ttft_ms = milliseconds(now.saturating_sub(self.booking.dispatched_at));
+        self.endpoint.load.started(&self.share, self.resident);
+        let served_in = now.saturating_sub(self.booking.dispatched_at);
+        let ttft_ms = milliseconds(served_in);
         if let Some(rule) = &self.booking.limit {
             let load = &self.endpoint.load;
-            let in_flight = load.snapshot().in_flight;
+            let (uncached, in_flight) = (self.share.uncached_tokens, load.snapshot().in_flight);
             let limit = &load.limit;
             if limit.first_token(rule, now, ttft_ms, uncached, in_flight) {
                 // There is more room than before, as if a stream had ended.
                 self.ledger.note_freed();
             }
+        }
+        if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
+            let times_p99 = self.booking.times_p99(served_in);
+            watch.first_token(&self.endpoint.load.health, now, visit, times_p99);
         }
         self.cold_start = self.endpoint.load.label() < COLD_LABELS;
         if self.cold_start {
@@ -238,6 +318,7 @@ impl InFlight {
         if let Some(evictable) = self.evictable.as_mut().filter(|_| end == End::Evicted) {
             evictable.taken();
         }
+        self.tell_health(now, self.fate(now, end), tpot_ms);
         let learned = self.lesson(end, tpot_ms, now);
         let ttft_ms = self
             .first_token_at
@@ -394,6 +475,33 @@ impl InFlight {
         }
     }
 
+    /// What `end` says of the endpoint.
+    fn fate(&self, now: Duration, end: End) -> Fate {
+        match end {
+            End::Complete { status, .. } => Fate::Answered(status),
+            End::UpstreamCut => Fate::Cut,
+            End::ClientGone | End::Evicted if self.first_token_at.is_none() => {
+                let waited = now.saturating_sub(self.booking.dispatched_at);
+                Fate::Left(self.booking.times_p99(waited))
+            }
+            End::ClientGone | End::Evicted => Fate::Left(None),
+        }
+    }
+
+    fn tell_health(&mut self, now: Duration, fate: Fate, tpot_ms: Option<f64>) {
+        if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
+            watch.ended(&self.endpoint.load.health, now, visit, fate, tpot_ms);
+        }
+    }
+
+    /// Gives the load back.
+    fn release(&self) {
+        match self.first_token_at {
+            Some(_) => self.endpoint.load.ended_running(&self.share, self.resident),
+            None => self.endpoint.load.ended_waiting(&self.share),
+        }
+    }
+
     /// Records the one end, and what it cost the flow: tokens as told, output else as far as it was seen.
     fn record(
         &mut self,
@@ -413,11 +521,9 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let (load, target) = (&self.endpoint.load, self.booking.tpot_target_ms());
-        match self.first_token_at {
-            Some(_) => load.ended_running(self.resident, target),
-            None => load.ended_waiting(self.booking.uncached_tokens(), target),
-        }
+        self.release();
+        // Without an instant nothing is held against the endpoint; a trial is left to the next request.
+        self.tell_health(self.booking.dispatched_at, Fate::Left(None), None);
         if !self.recorded {
             let prompt_tokens = self.booking.prompt_tokens;
             let totals = Totals {

@@ -55,6 +55,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::Share;
 
     fn spec(name: &str, address: &str, label: &str) -> EndpointSpec {
         let labels = BTreeMap::from([("role".to_owned(), label.to_owned())]);
@@ -71,7 +72,7 @@ mod tests {
             spec("a", "10.0.0.1:80", "x"),
             spec("b", "10.0.0.2:80", "x"),
         ]);
-        before.endpoints[0].load.dispatched(5, None);
+        before.endpoints[0].load.dispatched(&Share::default());
         let after = before.updated(vec![
             spec("a", "10.0.0.1:80", "y"),
             spec("b", "10.0.0.3:80", "x"),

@@ -12,6 +12,8 @@ pub struct Request {
     pub id: String,
     /// Model the client asked for.
     pub model: String,
+    /// The model it is sent on under, where that is another.
+    pub target_model: Option<String>,
     /// Prompt length in tokens, estimated or real.
     pub prompt_tokens: u32,
     /// Chained hashes of the prompt's blocks, from [`crate::PrefixHasher`]; empty = shares nothing.
@@ -48,6 +50,11 @@ impl Request {
         named.next().map(|(_, value)| value.as_str())
     }
 
+    /// The model that the server is asked for.
+    pub fn sent_model(&self) -> &str {
+        self.target_model.as_deref().unwrap_or(&self.model)
+    }
+
     /// Whether the request may be refused for its SLO: negative priority, or an objective with `shed: true`.
     pub fn sheddable(&self) -> bool {
         self.priority < 0 || self.shed
@@ -60,6 +67,7 @@ impl Default for Request {
         Self {
             id: String::new(),
             model: String::new(),
+            target_model: None,
             prompt_tokens: 0,
             prefix: Arc::from([]),
             prefix_block_tokens: crate::prefix::MIN_BLOCK_TOKENS,

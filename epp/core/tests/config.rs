@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use epp_core::Config;
-use epp_core::config::{Detector, PLUGIN_TYPES, Picker, Quantile, Scorer, Strategy};
+use epp_core::config::{
+    Detector, Filter, NamedFilter, PLUGIN_TYPES, Picker, Quantile, Scorer, Strategy,
+};
 
 const PLAIN: &str = include_str!("configs/plain.yaml");
 const LLMD_QUEUED: &str = include_str!("configs/llmd-queued.yaml");
@@ -145,9 +147,13 @@ fn every_value_arrives() {
         (Picker::WeightedRandom, 3)
     );
     let [
-        Detector::Utilization {
-            parameters,
-            staleness,
+        NamedFilter {
+            filter:
+                Filter::Room(Detector::Utilization {
+                    parameters,
+                    staleness,
+                }),
+            ..
         },
     ] = &profile.filters[..]
     else {
@@ -187,9 +193,18 @@ fn every_value_arrives() {
 
 #[test]
 fn every_type_is_known_by_its_name_alone() {
+    let not_without = [
+        "file-discovery",
+        "endpoint-attribute-filter",
+        "endpoint-attribute-scorer",
+        "header-label-affinity-scorer",
+        "priority-holdback-policy",
+        "session-id-producer",
+        "utilization-filter",
+    ];
     for type_name in PLUGIN_TYPES
         .iter()
-        .filter(|&&name| !matches!(name, "file-discovery" | "priority-holdback-policy"))
+        .filter(|name| !not_without.contains(name))
     {
         let config = with(&format!("plugins: [{{type: {type_name}}}]"));
         assert!(config.is_ok(), "{type_name}: {config:?}");
@@ -227,12 +242,8 @@ fn what_is_consumed_is_injected() {
 #[test]
 fn unknown_names_are_refused_with_the_nearest() {
     refused(
-        "plugins: [{type: no-hit-lru-scorer}]",
-        &[
-            "plugin type `no-hit-lru-scorer`",
-            "nearest known",
-            "-scorer`",
-        ],
+        "plugins: [{type: no-hit-scorer}]",
+        &["plugin type `no-hit-scorer`", "nearest known", "-scorer`"],
     );
     refused(
         "plugins: [{type: queue-scorr}]",
@@ -305,6 +316,34 @@ fn wrong_values_are_refused_with_what_would_be_right() {
     refused(
         "plugins: [{type: random-picker}, {type: max-score-picker}]",
         &["are too many: a profile has one picker"],
+    );
+    refused(
+        "plugins: [{type: passive-health}, {name: twice, type: passive-health}]",
+        &["`twice`", "second passive-health"],
+    );
+    refused(
+        "plugins: [{type: session-id-producer, parameters: {headerName: a, cookieName: b}}]",
+        &["headerName, cookieName", "`a, b`", "exactly one"],
+    );
+    refused(
+        "plugins: [{type: label-selector-filter, parameters: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}]",
+        &["matchExpressions values", "none for Exists"],
+    );
+    refused(
+        "plugins: [{type: utilization-filter}]",
+        &["conditions", "at least one"],
+    );
+    refused(
+        "plugins: [{type: prefix-cache-affinity-filter, parameters: {affinityThreshold: 1.2}}]",
+        &["affinityThreshold", "between 0 and 1"],
+    );
+    refused(
+        "plugins: [{type: endpoint-attribute-scorer, parameters: {attributeKey: a, algorithm: {type: linear_lower_is_better, normalization: {fixedRange: {min: 1, max: 1}}}}}]",
+        &["fixedRange", "min below max"],
+    );
+    refused(
+        "plugins: [{type: passive-health, parameters: {baseEjection: 10}}]",
+        &["baseEjection", "`10`"],
     );
     refused(
         "schedulingProfiles: [{name: a}, {name: b}]",

@@ -10,7 +10,39 @@ pub struct Edit {
     /// Bytes of the original that go.
     pub span: Range<usize>,
     /// What comes in their place.
-    pub text: Cow<'static, str>,
+    pub text: Cow<'static, [u8]>,
+}
+
+impl Edit {
+    /// `text` in place of `span`.
+    pub fn new(span: Range<usize>, text: impl Into<Vec<u8>>) -> Self {
+        Self {
+            span,
+            text: Cow::Owned(text.into()),
+        }
+    }
+
+    /// The same, with text that is always there.
+    pub fn fixed(span: Range<usize>, text: &'static str) -> Self {
+        Self {
+            span,
+            text: Cow::Borrowed(text.as_bytes()),
+        }
+    }
+
+    /// The edit of a text that begins at `offset` of a longer one.
+    #[must_use]
+    pub fn shifted(self, offset: usize) -> Self {
+        Self {
+            span: self.span.start + offset..self.span.end + offset,
+            ..self
+        }
+    }
+
+    /// Bytes that the text gains by it; negative = loses.
+    pub fn growth(&self) -> isize {
+        self.text.len() as isize - self.span.len() as isize
+    }
 }
 
 /// `body` with `edits` made. Edits must not overlap; without any the same bytes come back uncopied.
@@ -24,7 +56,7 @@ pub fn apply(body: Bytes, mut edits: Vec<Edit>) -> Bytes {
     let mut kept = 0;
     for edit in &edits {
         edited.extend_from_slice(&body[kept..edit.span.start]);
-        edited.extend_from_slice(edit.text.as_bytes());
+        edited.extend_from_slice(&edit.text);
         kept = edit.span.end;
     }
     edited.extend_from_slice(&body[kept..]);
@@ -38,17 +70,10 @@ mod tests {
     #[test]
     fn edits_are_made_in_order_of_place_and_the_rest_is_kept() {
         let body = Bytes::from_static(b"0123456789");
-        let edits = vec![
-            Edit {
-                span: 10..10,
-                text: "!".into(),
-            },
-            Edit {
-                span: 2..4,
-                text: "ab".into(),
-            },
-        ];
+        let edits = vec![Edit::fixed(10..10, "!"), Edit::new(2..4, "ab")];
         assert_eq!(apply(body.clone(), edits), "01ab456789!");
         assert_eq!(apply(body.clone(), vec![]).as_ptr(), body.as_ptr());
+        let moved = Edit::new(0..2, "x").shifted(5);
+        assert_eq!((moved.span.clone(), moved.growth()), (5..7, -1));
     }
 }

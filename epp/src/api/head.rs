@@ -48,6 +48,10 @@ pub struct RequestHead {
     pub content_length: Option<usize>,
     /// Whether the client accepts encoded answers.
     pub accepts_encoding: bool,
+    /// `grpc-encoding`: how the messages of a gRPC request are compressed.
+    pub grpc_encoding: Option<Bytes>,
+    /// Whether the client accepts encoded gRPC messages.
+    pub accepts_grpc_encoding: bool,
     /// Routing headers the client sent, as far as they are not set anew.
     pub smuggled: Vec<&'static str>,
 }
@@ -84,6 +88,12 @@ impl RequestHead {
                 }
                 Some(b'a' | b'A') if name.eq_ignore_ascii_case(b"accept-encoding") => {
                     head.accepts_encoding = true
+                }
+                Some(b'g' | b'G') if name.eq_ignore_ascii_case(b"grpc-encoding") => {
+                    head.grpc_encoding = Some(value.clone());
+                }
+                Some(b'g' | b'G') if name.eq_ignore_ascii_case(b"grpc-accept-encoding") => {
+                    head.accepts_grpc_encoding = true;
                 }
                 _ => {}
             }
@@ -208,7 +218,7 @@ pub fn duration(text: &str) -> Option<Duration> {
 }
 
 /// What a response's headers say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHead {
     /// HTTP status; 0 when it is missing.
     pub status: u16,
@@ -216,16 +226,16 @@ pub struct ResponseHead {
     pub event_stream: bool,
     /// The body is compressed, so that nothing can be read in it.
     pub encoded: bool,
+    /// Messages of a gRPC answer may be compressed with gzip.
+    pub grpc_gzip: bool,
+    /// How a gRPC call ended that has no body.
+    pub grpc_status: Option<u32>,
 }
 
 impl ResponseHead {
     /// Goes over the headers once.
     pub fn read(headers: &[Header]) -> Self {
-        let mut head = Self {
-            status: 0,
-            event_stream: false,
-            encoded: false,
-        };
+        let mut head = Self::default();
         for Header { name, value } in headers {
             if name.eq_ignore_ascii_case(b":status") {
                 head.status = std::str::from_utf8(value)
@@ -238,10 +248,21 @@ impl ResponseHead {
                         .is_some();
             } else if name.eq_ignore_ascii_case(b"content-encoding") {
                 head.encoded = !value.eq_ignore_ascii_case(b"identity");
+            } else if name.eq_ignore_ascii_case(b"grpc-encoding") {
+                head.grpc_gzip = value.eq_ignore_ascii_case(b"gzip");
             }
         }
+        head.grpc_status = grpc_status(headers);
         head
     }
+}
+
+/// `grpc-status` of trailers, or of an answer that consists of nothing else.
+pub fn grpc_status(headers: &[Header]) -> Option<u32> {
+    let mut named = headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case(b"grpc-status"));
+    std::str::from_utf8(&named.next()?.value).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -339,10 +360,16 @@ mod tests {
             ResponseHead {
                 status: 200,
                 event_stream: true,
-                encoded: false
+                ..ResponseHead::default()
             }
         );
         assert!(head(&[(":status", "200"), ("content-encoding", "gzip")]).encoded);
         assert_eq!(head(&[]).status, 0);
+        let grpc = head(&[
+            (":status", "200"),
+            ("grpc-status", "8"),
+            ("grpc-encoding", "gzip"),
+        ]);
+        assert_eq!((grpc.grpc_status, grpc.grpc_gzip), (Some(8), true));
     }
 }

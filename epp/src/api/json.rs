@@ -183,6 +183,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The text at `span`, as [`Self::span`] returned it.
+    pub fn slice(&self, span: Range<usize>) -> &'a [u8] {
+        self.text.get(span).unwrap_or_default()
+    }
+
     /// Offset of the next byte that is read.
     pub fn position(&self) -> usize {
         self.at
@@ -418,42 +423,6 @@ impl<'a> Reader<'a> {
         let start = self.at;
         self.skip()?;
         Ok(start..self.at)
-    }
-
-    /// Hands the next value to `sink` in canonical form: strings decoded, no insignificant white
-    /// space, everything else as written. Equal content gives equal bytes however it was spelt.
-    ///
-    /// # Errors
-    /// When it is not well formed.
-    pub fn canonical(&mut self, sink: &mut impl FnMut(&[u8])) -> Result<(), JsonError> {
-        match self.kind()? {
-            Kind::Object => {
-                sink(b"{");
-                self.object(|reader, key| {
-                    key.feed(sink)?;
-                    sink(b":");
-                    reader.canonical(sink)?;
-                    sink(b",");
-                    Ok::<_, JsonError>(())
-                })?;
-                sink(b"}");
-            }
-            Kind::Array => {
-                sink(b"[");
-                self.array(|reader| {
-                    reader.canonical(sink)?;
-                    sink(b",");
-                    Ok::<_, JsonError>(())
-                })?;
-                sink(b"]");
-            }
-            Kind::String => self.string()?.feed(sink)?,
-            Kind::Number | Kind::Bool | Kind::Null => {
-                let span = self.span()?;
-                sink(&self.text[span]);
-            }
-        }
-        Ok(())
     }
 
     /// Makes sure that only white space is left.

@@ -80,22 +80,6 @@ fn integers_are_told_from_other_numbers() {
     assert!(read("x").is_err());
 }
 
-#[test]
-fn canonical_form_ignores_spelling_but_not_content() {
-    let canonical = |text: &str| {
-        let mut bytes = Vec::new();
-        Reader::new(text.as_bytes())
-            .canonical(&mut |run: &[u8]| bytes.extend_from_slice(run))
-            .unwrap();
-        bytes
-    };
-    assert_eq!(
-        canonical(r#"{"a": "\u0041", "b": [1, 2]}"#),
-        canonical(r#"{"a":"A","b":[1,2]}"#)
-    );
-    assert_ne!(canonical(r#"{"a":[1,2]}"#), canonical(r#"{"a":[12]}"#));
-}
-
 proptest! {
     #[test]
     fn never_panics_on_any_bytes(text in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -1,8 +1,24 @@
-//! The request side of the model servers' HTTP API: headers, bodies, errors.
+//! The request side of the model servers' APIs: which one a path belongs to, headers, bodies, errors.
+//!
+//! [`paths`] tells the API, [`body`] reads what it is asked by `shape`, a table of members; what is changed of a body
+//! is changed by [`edit`]s of single bytes.
 
+pub mod body;
+mod content;
 pub mod edit;
 pub mod error;
+pub mod frame;
 pub mod head;
+pub mod include_usage;
 pub mod json;
-pub mod openai;
+mod media;
+#[cfg(test)]
+mod message_tests;
+pub mod paths;
+pub mod proto;
+pub mod rename;
 pub mod rewrite;
+mod shape;
+pub mod vertex;
+mod vllm_grpc;
+pub mod wanted;

@@ -8,6 +8,17 @@ use std::sync::Arc;
 pub struct Targets {
     /// Each model with the sum of the weights up to and including its own; ascending.
     models: Vec<(u64, Arc<str>)>,
+    /// Name of the object that says so.
+    object: Arc<str>,
+}
+
+/// What a rule says about one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice<'r> {
+    /// The model to send on under.
+    pub model: &'r str,
+    /// Name of the object with the rule; empty when it has none.
+    pub object: &'r Arc<str>,
 }
 
 impl Targets {
@@ -23,7 +34,19 @@ impl Targets {
                 weighed.push((sum, Arc::from(model)));
             }
         }
-        (sum > 0).then_some(Self { models: weighed })
+        (sum > 0).then(|| Self {
+            models: weighed,
+            object: Arc::from(""),
+        })
+    }
+
+    /// The same, as the object `name` says it.
+    #[must_use]
+    pub fn of(self, name: &str) -> Self {
+        Self {
+            object: Arc::from(name),
+            ..self
+        }
     }
 
     fn choose(&self, draw: u64) -> Option<&str> {
@@ -54,11 +77,20 @@ impl Rewrites {
         self.generic.get_or_insert_with(|| targets.clone());
     }
 
-    /// The model that a request for `model` is sent on under; `None` = the same. `draw` is any number that
-    /// differs from request to request.
+    /// What the rules say about a request for `model` (`None` = it names none, so that only a rule for all models
+    /// can match); `None` = nothing. `draw` is any number that differs from request to request.
+    pub fn choose(&self, model: Option<&str>, draw: u64) -> Option<Choice<'_>> {
+        let exact = model.and_then(|model| self.exact.get(model));
+        let targets = exact.or(self.generic.as_ref())?;
+        Some(Choice {
+            model: targets.choose(spread(draw))?,
+            object: &targets.object,
+        })
+    }
+
+    /// The model that a request for `model` is sent on under; `None` = the same.
     pub fn target(&self, model: &str, draw: u64) -> Option<&str> {
-        let targets = self.exact.get(model).or(self.generic.as_ref())?;
-        targets.choose(spread(draw))
+        self.choose(Some(model), draw).map(|choice| choice.model)
     }
 
     /// Whether there is no rule.
@@ -118,5 +150,16 @@ mod tests {
         rewrites.exact("m", &to("late"));
         assert_eq!(rewrites.target("m", 7), Some("first"));
         assert_eq!(rewrites.target("other", 7), Some("fallback"));
+    }
+
+    #[test]
+    fn a_request_without_a_model_is_only_for_the_rule_for_all() {
+        let to = |model, object| Targets::new([(model, None)]).unwrap().of(object);
+        let mut rewrites = Rewrites::default();
+        rewrites.exact("", &to("never", "x"));
+        assert_eq!(rewrites.choose(None, 1), None);
+        rewrites.generic(&to("fallback", "canary"));
+        let choice = rewrites.choose(None, 1).unwrap();
+        assert_eq!((choice.model, &**choice.object), ("fallback", "canary"));
     }
 }

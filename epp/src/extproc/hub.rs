@@ -3,14 +3,15 @@
 use super::budget::Budget;
 use super::evictions::Evictions;
 use super::protocol::Rules;
+use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
 use arc_swap::ArcSwap;
 use epp_core::config::Detector;
 use epp_core::{
-    DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, QueueGauges, Request,
-    Revocations, Slo, StageSaturation, Ticket, Verdict,
+    DemandLedger, Director, Endpoint, EndpointSpec, Objectives, Pool, QueueDepth, QueueGauges,
+    Request, Revocations, Slo, StageSaturation, Ticket, Verdict,
 };
 use parking_lot::Mutex;
 use predictor::trainer::Trainer;
@@ -159,9 +160,23 @@ impl Hub {
         Arc::clone(&self.rules.load().bodies)
     }
 
+    /// Which APIs are read.
+    pub fn parsers(&self) -> Arc<Parsers> {
+        Arc::clone(&self.rules.load().parsers)
+    }
+
     /// The endpoints known now.
     pub fn pool(&self) -> Arc<Pool> {
         Arc::clone(&self.pool.borrow())
+    }
+
+    /// The endpoint at `address`.
+    pub fn endpoint_at(&self, address: &str) -> Option<Arc<Endpoint>> {
+        let pool = self.pool.borrow();
+        let mut known = pool.endpoints.iter();
+        known
+            .find(|endpoint| &*endpoint.address == address)
+            .map(Arc::clone)
     }
 
     /// Follows the endpoints as they change.
@@ -332,7 +347,8 @@ impl Hub {
         self.with_director(|director, now| director.drain(now));
     }
 
-    fn with_director(&self, act: impl FnOnce(&mut Director, Duration)) {
+    /// Lets the director do something, and carries out what it decides on.
+    pub(crate) fn with_director(&self, act: impl FnOnce(&mut Director, Duration)) {
         let mut state = self.state.lock();
         self.refresh_models(&mut state);
         act(&mut state.director, self.clock.now());

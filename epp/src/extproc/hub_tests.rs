@@ -27,6 +27,8 @@ fn hub_around(director: Director) -> Hub {
         emit_scores: false,
         subsets: true,
         dialects: Arc::default(),
+        parsers: Arc::default(),
+        wanted: Arc::default(),
     };
     let learners = Learners::new(LearnerConfig::default());
     let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));

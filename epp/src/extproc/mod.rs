@@ -7,6 +7,7 @@
 pub mod budget;
 mod evictions;
 pub mod hub;
+mod incoming;
 pub mod protocol;
 pub mod reply;
 pub mod request;

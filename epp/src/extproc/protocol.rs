@@ -3,10 +3,12 @@
 use super::budget::Budget;
 use super::reply::Reply;
 use crate::api::head::Header;
+use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
+use crate::api::wanted::Wanted;
 use crate::usage::dialect::Dialects;
 use bytes::Bytes;
-use epp_core::{Completion, Objectives, PrefixHashing, Request, Slo, Verdict};
+use epp_core::{Completion, Endpoint, Objectives, PrefixHashing, Request, Slo, Verdict};
 use predictor::Observation;
 use std::collections::VecDeque;
 use std::fmt;
@@ -35,6 +37,10 @@ pub struct Rules {
     pub subsets: bool,
     /// How servers write what was not asked for.
     pub dialects: Arc<Dialects>,
+    /// Which APIs are read.
+    pub parsers: Arc<Parsers>,
+    /// What the configuration reads of requests' headers and puts into answers'.
+    pub wanted: Arc<Wanted>,
 }
 
 /// What happened.
@@ -68,6 +74,8 @@ pub enum Event {
         headers: Vec<Header>,
         /// No body follows.
         end_of_stream: bool,
+        /// Who served, where the proxy says so: it may have taken a fall-back.
+        served: Option<Arc<Endpoint>>,
     },
     /// A piece of the response's body came.
     ResponseBody {
@@ -77,7 +85,10 @@ pub enum Event {
         end_of_stream: bool,
     },
     /// Response trailers came.
-    ResponseTrailers,
+    ResponseTrailers {
+        /// How a gRPC call ended.
+        grpc_status: Option<u32>,
+    },
     /// The request is to be taken off its server, for this reason.
     Evicted(&'static str),
     /// The proxy ended the stream.
@@ -95,7 +106,7 @@ impl Event {
             Self::Picked(_) => "any endpoint",
             Self::ResponseHeaders { .. } => "response headers",
             Self::ResponseBody { .. } => "response body",
-            Self::ResponseTrailers => "response trailers",
+            Self::ResponseTrailers { .. } => "response trailers",
             Self::Evicted(_) => "eviction",
             Self::Closed => "close",
         }
@@ -134,9 +145,9 @@ pub type Actions = VecDeque<Action>;
 pub struct Submission {
     /// The request.
     pub request: Request,
-    /// The model it is sent on under, where that is not the client's.
-    pub target_model: Option<String>,
-    /// Whether a stream of events was asked for.
+    /// Name of the object whose rule chose the model; `None` = no rule did.
+    pub rewritten_by: Option<Arc<str>>,
+    /// Whether the answer was asked for piece by piece.
     pub streaming: bool,
 }
 

@@ -1,17 +1,22 @@
 //! The request's half of a stream: gathering the body, what is submitted, what is sent on.
 
-use super::budget::{Budget, Share};
+use super::budget::Share;
 use super::protocol::{Action, Actions, Rules, Submission};
 use super::reply::{Destination, HeaderChange, Reply, pieces};
-use super::response::Asking;
+use super::response::{Asking, Relayed};
+use crate::api::body::{self, Intake};
 use crate::api::edit::{self, Edit};
-use crate::api::error::{RequestError, shortened};
+use crate::api::error::{ErrorShape, RequestError};
 use crate::api::head::{Header, RequestHead};
-use crate::api::openai::{self, Api, Usage};
+use crate::api::include_usage::Usage;
+use crate::api::paths::Api;
+use crate::api::rename::Rename;
+use crate::api::wanted::Taken;
 use crate::usage::dialect::Plan;
 use bytes::{Bytes, BytesMut};
 use epp_core::{Dispatch, Request};
 use names::header;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// Bytes set aside at once because a client announced them.
@@ -24,6 +29,8 @@ const DEFAULT_FLOW: &str = "default-flow";
 #[derive(Debug)]
 pub(super) struct Gathering {
     head: RequestHead,
+    api: Result<Api, RequestError>,
+    taken: Taken,
     subset: Option<Vec<String>>,
     body: Body,
     share: Share,
@@ -38,17 +45,23 @@ enum Body {
 }
 
 impl Gathering {
-    pub(super) fn new(
-        headers: &[Header],
-        subset: Option<Vec<String>>,
-        bodies: &Arc<Budget>,
-    ) -> Self {
+    pub(super) fn new(headers: &[Header], subset: Option<Vec<String>>, rules: &Rules) -> Self {
+        let head = RequestHead::read(headers);
         Self {
-            head: RequestHead::read(headers),
+            api: rules.parsers.of(head.path()),
+            taken: rules.wanted.take(headers),
+            head,
             subset,
             body: Body::Empty,
-            share: Share::new(Arc::clone(bodies)),
+            share: Share::new(Arc::clone(&rules.bodies)),
         }
+    }
+
+    /// How the client is told of errors.
+    pub(super) fn errors(&self) -> ErrorShape {
+        self.api
+            .as_ref()
+            .map_or_else(|_| ErrorShape::default(), |api| api.errors())
     }
 
     /// Adds a piece of the body; more than `limit` bytes are refused.
@@ -98,6 +111,8 @@ impl Gathering {
     ) -> Result<(Submission, Pending), RequestError> {
         let Self {
             head,
+            api,
+            taken,
             subset,
             body,
             share: _,
@@ -107,32 +122,42 @@ impl Gathering {
             Body::Whole(bytes) => bytes,
             Body::Joined(bytes) => bytes.freeze(),
         };
-        let api = Api::of_path(head.path()).ok_or_else(|| RequestError::Path {
-            path: shortened(head.path().as_bytes()),
-        })?;
+        let api = api?;
+        let ruled = Cell::new(None);
         // What the request itself says goes before the operator's rules.
-        let rewrite = |model: &str| {
-            let ruled = || rules.rewrites.target(model, serial);
-            head.rewrite().or_else(ruled).map(str::to_owned)
+        let rewrite = |model: Option<&str>| {
+            if let Some(said) = head.rewrite() {
+                return Some(said.to_owned());
+            }
+            let choice = rules.rewrites.choose(model, serial)?;
+            ruled.set(Some(Arc::clone(choice.object)));
+            Some(choice.model.to_owned())
         };
-        let read = openai::parse(api, &body, rewrite, rules.hashing)?;
-        let rename = read.target.as_ref().map(|target| Edit {
-            span: read.model_span,
-            text: json_string(target).into(),
-        });
+        let intake = Intake {
+            rewrite: &rewrite,
+            hashing: rules.hashing,
+            encoding: head.grpc_encoding.as_deref(),
+            most_bytes: rules.max_request_bytes,
+        };
+        let read = body::read(api, &body, &intake)?;
+        let back = read.target.as_ref().filter(|_| api.watched());
+        let back = back.map(|target| Rename::new(target, &read.model));
         let (id, made_id) = identity(&head, serial);
         let mut request = Request {
             id,
             model: read.model,
+            target_model: read.target,
             prompt_tokens: read.prompt_tokens,
             prefix: read.prefix,
             prefix_block_tokens: rules.hashing.block_tokens,
             slo: head.slo()?,
-            flow: Arc::from(head.fairness_id().unwrap_or(DEFAULT_FLOW)),
+            flow: flow(head.fairness_id(), taken.flow),
             max_output_tokens: read.max_output_tokens,
             bytes: body.len() as u64,
             ttl: head.ttl()?,
             subset,
+            session: taken.session,
+            headers: taken.headers,
             ..Request::default()
         };
         rules.objectives.apply(head.objective(), &mut request);
@@ -140,23 +165,39 @@ impl Gathering {
         let pending = Pending {
             body,
             api,
-            rename,
+            rename: read.rename,
+            back,
             usage: read.usage,
             announced: head.content_length.is_some(),
             trailers,
             made_id,
             smuggled: head.smuggled,
-            accepts_encoding: head.accepts_encoding,
+            accepts: accepted(head.accepts_encoding, head.accepts_grpc_encoding),
         };
         Ok((
             Submission {
                 request,
-                target_model: read.target,
+                rewritten_by: ruled.into_inner(),
                 streaming: read.stream,
             },
             pending,
         ))
     }
+}
+
+/// The headers of a request that ask for an encoded answer.
+fn accepted(encoding: bool, grpc_encoding: bool) -> Vec<&'static str> {
+    let named = [
+        encoding.then_some("accept-encoding"),
+        grpc_encoding.then_some("grpc-accept-encoding"),
+    ];
+    named.into_iter().flatten().collect()
+}
+
+/// What the request says itself goes before what its agent says.
+fn flow(said: Option<&str>, agent: Option<Arc<str>>) -> Arc<str> {
+    let said = said.map(Arc::from);
+    said.or(agent).unwrap_or_else(|| Arc::from(DEFAULT_FLOW))
 }
 
 /// The request's id, and the same again if it had none.
@@ -170,17 +211,15 @@ fn identity(head: &RequestHead, serial: u64) -> (String, Option<String>) {
     }
 }
 
-fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
 /// A request whose endpoint is not yet chosen.
 #[derive(Debug)]
 pub(super) struct Pending {
     body: Bytes,
     api: Api,
     /// Puts the target model in place of the client's.
-    rename: Option<Edit>,
+    rename: Vec<Edit>,
+    /// Puts the client's name back into the answer.
+    back: Option<Rename>,
     usage: Usage,
     /// The client announced the body's length.
     announced: bool,
@@ -189,16 +228,17 @@ pub(super) struct Pending {
     /// The id given to a request that brought none.
     made_id: Option<String>,
     smuggled: Vec<&'static str>,
-    accepts_encoding: bool,
+    /// Headers that ask for an encoded answer.
+    accepts: Vec<&'static str>,
 }
 
 impl Pending {
-    /// Sends the request on: headers, body, and trailers where there are any. Returns what was asked for in
-    /// the client's place.
-    pub(super) fn relay(self, dispatch: &Dispatch, rules: &Rules, out: &mut Actions) -> Asking {
-        let mut edits: Vec<Edit> = self.rename.into_iter().collect();
+    /// Sends the request on: headers, body, and trailers where there are any. Returns what the answer is to be
+    /// looked at for.
+    pub(super) fn relay(self, dispatch: &Dispatch, rules: &Rules, out: &mut Actions) -> Relayed {
+        let mut edits = self.rename;
         let asking = match self.usage {
-            Usage::NotStreamed | Usage::Asked => Asking::Nothing,
+            Usage::NoQuestion | Usage::Asked => Asking::Nothing,
             Usage::Untouchable => {
                 Asking::Plain(rules.dialects.of(&dispatch.endpoint.address, self.api))
             }
@@ -224,15 +264,16 @@ impl Pending {
             set.push((header::REQUEST_ID, Bytes::from(id)));
         }
         let mut remove = self.smuggled;
-        if self.accepts_encoding && matches!(asking, Asking::Usage { .. }) {
-            // What only we asked for could not be taken out of a compressed answer.
-            remove.push("accept-encoding");
+        if self.back.is_some() || matches!(asking, Asking::Usage { .. }) {
+            // Nothing could be put into a compressed answer, or be taken out of it.
+            remove.extend(self.accepts);
         }
         let destination = Some(destination(dispatch, rules.emit_scores));
         out.push_back(Action::Send(Reply::RequestHeaders(HeaderChange {
             set,
             remove,
             destination,
+            ..HeaderChange::default()
         })));
         pieces(body, !self.trailers, |piece| {
             out.push_back(Action::Send(Reply::RequestBody(piece)))
@@ -240,7 +281,12 @@ impl Pending {
         if self.trailers {
             out.push_back(Action::Send(Reply::RequestTrailers));
         }
-        asking
+        Relayed {
+            asking,
+            api: self.api,
+            back: self.back,
+            advice: dispatch.advice,
+        }
     }
 }
 

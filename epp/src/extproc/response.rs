@@ -2,13 +2,17 @@
 
 use super::protocol::{Action, Actions};
 use super::reply::{HeaderChange, Reply, pieces};
+use crate::api::error::http_status;
 use crate::api::head::{Header, ResponseHead};
+use crate::api::paths::Api;
+use crate::api::rename::Rename;
 use crate::usage::dialect::Dialect;
-use crate::usage::document::Tail;
-use crate::usage::sse::{Seen, Strip, Tap};
+use crate::usage::sse::{Seen, Strip};
 use crate::usage::tokens::Tokens;
+use crate::usage::watch::Watch;
 use bytes::Bytes;
-use epp_core::{End, InFlight};
+use epp_core::expression::Usage;
+use epp_core::{Advice, End, InFlight};
 use names::header;
 use std::time::Duration;
 
@@ -59,62 +63,95 @@ impl Drop for Asking {
     }
 }
 
+/// What the answer to a request is looked at for.
+#[derive(Debug, Default)]
+pub(super) struct Relayed {
+    /// What was asked in the client's place.
+    pub(super) asking: Asking,
+    /// What the request speaks.
+    pub(super) api: Api,
+    /// Puts the client's name for the model back.
+    pub(super) back: Option<Rename>,
+    /// What the client is told of the queue.
+    pub(super) advice: Option<Advice>,
+}
+
 /// An answer on its way to the client.
 #[derive(Debug)]
 pub(super) struct Answer {
     head: ResponseHead,
-    body: Watched,
+    grpc: bool,
+    watch: Watch,
     asking: Asking,
-    /// Pieces that the tap let through, for one call.
+    back: Option<Rename>,
+    /// Pieces that the watch let through, for one call.
     passed: Vec<Bytes>,
     tokens: Tokens,
+    /// Output tokens that came as ids.
+    ids: u32,
     /// Events that carried a choice: how far the answer is while its usage is unknown.
     events: u32,
 }
 
-/// How the body is looked at.
-#[derive(Debug)]
-enum Watched {
-    /// A stream of events.
-    Events(Tap),
-    /// One JSON document.
-    Document(Tail),
-    /// Compressed: nothing can be read.
-    Opaque,
-}
-
 impl Answer {
     /// From the response's headers, with the change of headers that the proxy is told.
-    pub(super) fn new(headers: &[Header], asking: Asking) -> (Self, HeaderChange) {
+    pub(super) fn new(headers: &[Header], relayed: Relayed) -> (Self, HeaderChange) {
+        let Relayed {
+            asking,
+            api,
+            mut back,
+            advice,
+        } = relayed;
         let head = ResponseHead::read(headers);
         let strip = asking.strip();
-        let body = match (head.encoded, head.event_stream) {
-            (true, _) => Watched::Opaque,
-            (false, true) => Watched::Events(Tap::new(strip)),
-            (false, false) => Watched::Document(Tail::default()),
+        let watch = if head.encoded {
+            // Nothing can be read in it, and nothing be changed.
+            back = None;
+            Watch::Opaque
+        } else {
+            Watch::of(api, head.event_stream, head.grpc_gzip, strip, &mut back)
         };
         let mut change = HeaderChange {
             set: vec![(header::RESPONSE_SEEN, Bytes::from_static(b"true"))],
             ..HeaderChange::default()
         };
-        if strip != Strip::Nothing && matches!(body, Watched::Events(_)) {
-            // The client gets fewer bytes than the server announced, if it announced any.
+        if let Some(Advice { queued, band_room }) = advice {
+            let told = |number: u128| Bytes::from(number.to_string());
+            change
+                .set
+                .push((header::QUEUE_MS, told(queued.as_millis())));
+            change.set.push((header::BAND_ROOM, told(band_room.into())));
+        }
+        let stripped = strip != Strip::Nothing && matches!(watch, Watch::Events(_));
+        if stripped || back.is_some() {
+            // The client gets fewer or more bytes than the server announced, if it announced any.
             change.remove.push("content-length");
         }
         let answer = Self {
             head,
-            body,
+            grpc: api.grpc(),
+            watch,
             asking,
+            back,
             passed: Vec::new(),
             tokens: Tokens::default(),
+            ids: 0,
             events: 0,
         };
         (answer, change)
     }
 
-    /// HTTP status.
+    /// HTTP status; for a gRPC call the one that says the same as its own, once that is known.
     pub(super) fn status(&self) -> u16 {
-        self.head.status
+        match self.head.grpc_status {
+            Some(status) if self.grpc && self.head.status == 200 => http_status(status),
+            _ => self.head.status,
+        }
+    }
+
+    /// Trailers told how a gRPC call ended.
+    pub(super) fn ended_with(&mut self, grpc_status: Option<u32>) {
+        self.head.grpc_status = grpc_status.or(self.head.grpc_status);
     }
 
     /// A piece of the body; `end` when it is the last.
@@ -126,22 +163,14 @@ impl Answer {
         in_flight: Option<&mut InFlight>,
         out: &mut Actions,
     ) {
-        match &mut self.body {
-            Watched::Opaque => self.passed.push(piece),
-            Watched::Document(tail) => {
-                tail.push(&piece);
-                self.passed.push(piece);
-            }
-            Watched::Events(tap) => {
-                let mut found = Found::default();
-                tap.push(piece, &mut self.passed, |seen| found.add(seen));
-                if end {
-                    tap.finish(&mut self.passed, |seen| found.add(seen));
-                }
-                self.noted(now, found, in_flight, out);
-            }
+        let mut found = Found::default();
+        self.watch
+            .push(piece, &mut self.passed, |seen| found.add(seen));
+        if end {
+            self.watch.finish(&mut self.passed, |seen| found.add(seen));
         }
-        self.pass(end, out);
+        self.noted(now, found, in_flight, out);
+        self.pass(end, end, out);
     }
 
     /// The body ends without an end of its own, because trailers follow.
@@ -151,15 +180,24 @@ impl Answer {
         in_flight: Option<&mut InFlight>,
         out: &mut Actions,
     ) {
-        if let Watched::Events(tap) = &mut self.body {
-            let mut found = Found::default();
-            tap.finish(&mut self.passed, |seen| found.add(seen));
-            self.noted(now, found, in_flight, out);
-        }
-        self.pass(false, out);
+        let mut found = Found::default();
+        self.watch.finish(&mut self.passed, |seen| found.add(seen));
+        self.noted(now, found, in_flight, out);
+        self.pass(true, false, out);
     }
 
-    fn pass(&mut self, end: bool, out: &mut Actions) {
+    /// Gives out what was let through; `last` when nothing follows, `end` when that is to be said here.
+    fn pass(&mut self, last: bool, end: bool, out: &mut Actions) {
+        if let Some(back) = &mut self.back {
+            let mut renamed = Vec::new();
+            for piece in self.passed.drain(..) {
+                back.push(piece, &mut renamed);
+            }
+            if last {
+                back.finish(&mut renamed);
+            }
+            self.passed = renamed;
+        }
         let bytes = match &mut self.passed[..] {
             [] => Bytes::new(),
             [only] => std::mem::take(only),
@@ -179,9 +217,8 @@ impl Answer {
         in_flight: Option<&mut InFlight>,
         out: &mut Actions,
     ) {
-        if let Some(tokens) = found.tokens {
-            self.tokens = tokens;
-        }
+        self.tokens = self.tokens.merge(found.tokens);
+        self.ids = self.ids.saturating_add(found.ids);
         if found.choices > 0 {
             self.asking.learn(found.null);
         }
@@ -193,21 +230,34 @@ impl Answer {
             out.push_back(Action::FirstToken(in_flight.first_token(now)));
         }
         self.events = self.events.saturating_add(found.choices);
-        in_flight.emitted(self.tokens.output.unwrap_or(self.events));
+        in_flight.progress(now);
+        in_flight.emitted(self.output_tokens().unwrap_or(0).max(self.events));
+    }
+
+    /// Token counts as far as they were told.
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            prompt: self.tokens.whole_prompt(),
+            cached: self.tokens.cached,
+            output: self.output_tokens(),
+        }
+    }
+
+    /// Output tokens as told, or as counted where they came as ids.
+    fn output_tokens(&self) -> Option<u32> {
+        let counted = (self.ids > 0).then_some(self.ids);
+        self.tokens.output.max(counted)
     }
 
     /// How the answer ended, relayed to its end.
     pub(super) fn end(&self) -> End {
-        let tokens = match &self.body {
-            Watched::Document(tail) => tail.tokens(),
-            Watched::Events(_) | Watched::Opaque => self.tokens,
-        };
+        let usage = self.usage();
         End::Complete {
-            status: self.head.status,
-            streaming: self.head.event_stream,
-            prompt_tokens: tokens.prompt,
-            cached_tokens: tokens.cached,
-            output_tokens: tokens.output,
+            status: self.status(),
+            streaming: self.head.event_stream || self.events > 0,
+            prompt_tokens: usage.prompt,
+            cached_tokens: usage.cached,
+            output_tokens: usage.output,
         }
     }
 }
@@ -216,7 +266,8 @@ impl Answer {
 #[derive(Default)]
 struct Found {
     choices: u32,
-    tokens: Option<Tokens>,
+    tokens: Tokens,
+    ids: u32,
     /// The first choice came with `"usage":null`.
     null: bool,
 }
@@ -227,6 +278,7 @@ impl Found {
             self.null |= self.choices == 0 && seen.null_usage.is_some();
             self.choices += 1;
         }
-        self.tokens = seen.usage.or(self.tokens);
+        self.tokens = self.tokens.merge(seen.usage.unwrap_or_default());
+        self.ids = self.ids.saturating_add(seen.ids);
     }
 }

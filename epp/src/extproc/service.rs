@@ -2,15 +2,14 @@
 //! place: no task, no channel and no lock of its own between two messages.
 
 use super::hub::{Hub, Submitted};
+use super::incoming::event;
 use super::protocol::{Action, Actions, Ended, Event, Submission};
 use super::reply::Reply;
 use super::stream::Stream as Machine;
-use super::wire::{self, Incoming, ProcessingRequest, ProcessingResponse};
-use crate::api::head::Header;
+use super::wire::{self, ProcessingRequest, ProcessingResponse};
 use crate::telemetry::StreamCode;
 use crate::telemetry::series::Series;
 use epp_core::{Outcome, Slo, Ticket, Verdict};
-use names::{header, metadata};
 use predictor::Observation;
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -195,17 +194,19 @@ impl Exchange {
     fn submit(&mut self, submission: Submission) {
         let Submission {
             request,
-            target_model,
+            rewritten_by,
             streaming,
         } = submission;
-        let target = target_model.as_deref().unwrap_or(&request.model);
         let series = self.hub.telemetry.requests.series(
             &request.model,
-            target,
+            request.sent_model(),
             &request.flow,
             request.priority,
         );
         series.requests.inc();
+        if let Some(object) = &rewritten_by {
+            self.hub.telemetry.rewrites.decided(object, &series.labels);
+        }
         let now = self.hub.clock.now();
         self.request = Some(Subject {
             id: request.id.clone(),
@@ -358,7 +359,7 @@ impl Exchange {
         }
         match Pin::new(&mut self.inbound).poll_next(context) {
             Poll::Ready(Some(Ok(message))) => {
-                if let Some(event) = event(message) {
+                if let Some(event) = event(message, &self.hub) {
                     self.feed(event);
                 }
                 Poll::Ready(())
@@ -437,74 +438,5 @@ fn error_code(status: u16) -> &'static str {
         429 => "ResourceExhausted",
         503 => "ServiceUnavailable",
         _ => "Internal",
-    }
-}
-
-/// What a message says, in neutral words; `None` for messages of kinds unknown here.
-fn event(message: ProcessingRequest) -> Option<Event> {
-    let ProcessingRequest {
-        metadata_context,
-        request,
-    } = message;
-    Some(match request? {
-        Incoming::RequestHeaders(headers) => Event::RequestHeaders {
-            end_of_stream: headers.end_of_stream,
-            headers: neutral(headers),
-            subset: metadata_context.and_then(subset),
-        },
-        Incoming::ResponseHeaders(headers) => Event::ResponseHeaders {
-            end_of_stream: headers.end_of_stream,
-            headers: neutral(headers),
-        },
-        Incoming::RequestBody(body) => Event::RequestBody {
-            body: body.body,
-            end_of_stream: body.end_of_stream,
-        },
-        Incoming::ResponseBody(body) => Event::ResponseBody {
-            body: body.body,
-            end_of_stream: body.end_of_stream,
-        },
-        Incoming::RequestTrailers(_) => Event::RequestTrailers,
-        Incoming::ResponseTrailers(_) => Event::ResponseTrailers,
-    })
-}
-
-fn neutral(headers: wire::HttpHeaders) -> Vec<Header> {
-    let headers = headers.headers.unwrap_or_default().headers.into_iter();
-    headers
-        .map(
-            |wire::HeaderValue {
-                 key,
-                 value,
-                 raw_value,
-             }| {
-                let value = if raw_value.is_empty() {
-                    value
-                } else {
-                    raw_value
-                };
-                Header { name: key, value }
-            },
-        )
-        .collect()
-}
-
-/// The endpoints the proxy wants the choice to be among. A key that is there but empty allows none.
-fn subset(metadata: wire::Metadata) -> Option<Vec<String>> {
-    let hint = metadata.filter_metadata.get(metadata::SUBSET_HINT)?;
-    let text = |kind: &wire::Kind| match kind {
-        wire::Kind::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-        _ => Vec::new(),
-    };
-    match hint.fields.get(header::DESTINATION_SUBSET)?.kind.as_ref() {
-        Some(wire::Kind::List(list)) => Some(
-            list.values
-                .iter()
-                .filter_map(|value| value.kind.as_ref())
-                .flat_map(text)
-                .collect(),
-        ),
-        Some(kind) => Some(text(kind)),
-        None => Some(Vec::new()),
     }
 }

@@ -8,8 +8,8 @@
 use super::protocol::{Action, Actions, Ended, Event, Phase, ProtocolError, Rules};
 use super::reply::{Destination, HeaderChange, Immediate, Reply};
 use super::request::{Gathering, Pending};
-use super::response::{Answer, Asking};
-use crate::api::error::{RequestError, openai_error};
+use super::response::{Answer, Relayed};
+use crate::api::error::{ErrorShape, RequestError};
 use crate::api::head::Header;
 use bytes::Bytes;
 use epp_core::{Advice, End, InFlight, Refusal, Verdict};
@@ -24,7 +24,7 @@ enum State {
     Gathering(Box<Gathering>),
     Waiting(Box<Pending>),
     Picking,
-    Relayed(Asking),
+    Relayed(Box<Relayed>),
     Answering(Box<Answer>),
     Over,
 }
@@ -36,6 +36,8 @@ pub struct Stream {
     /// Number that makes up for a missing request id.
     serial: u64,
     state: State,
+    /// How the client is told of errors.
+    errors: ErrorShape,
     in_flight: Option<InFlight>,
     /// What the client is told of the queue.
     advice: Option<Advice>,
@@ -48,6 +50,7 @@ impl Stream {
             rules,
             serial,
             state: State::Start,
+            errors: ErrorShape::default(),
             in_flight: None,
             advice: None,
         }
@@ -84,12 +87,20 @@ impl Stream {
             Event::ResponseHeaders {
                 headers,
                 end_of_stream,
-            } => self.response_headers(now, &headers, end_of_stream, out),
+                served,
+            } => {
+                if let (Some(in_flight), Some(served)) = (&mut self.in_flight, served) {
+                    in_flight.served_by(now, served);
+                }
+                self.response_headers(now, &headers, end_of_stream, out)
+            }
             Event::ResponseBody {
                 body,
                 end_of_stream,
             } => self.response_body(now, body, end_of_stream, out),
-            Event::ResponseTrailers => self.response_trailers(now, out),
+            Event::ResponseTrailers { grpc_status } => {
+                self.response_trailers(now, grpc_status, out)
+            }
             Event::Evicted(reason) => self.evicted(now, reason, out),
             Event::Closed => self.closed(now, out),
         };
@@ -119,11 +130,9 @@ impl Stream {
             self.state = State::Picking;
             out.push_back(Action::PickAny(subset));
         } else {
-            self.state = State::Gathering(Box::new(Gathering::new(
-                headers,
-                subset,
-                &self.rules.bodies,
-            )));
+            let gathering = Gathering::new(headers, subset, &self.rules);
+            self.errors = gathering.errors();
+            self.state = State::Gathering(Box::new(gathering));
         }
         true
     }
@@ -170,14 +179,16 @@ impl Stream {
     fn reject(&mut self, error: &RequestError, out: &mut Actions) {
         let answer = match error {
             RequestError::Crowded => unavailable(
+                self.errors,
                 error.status(),
                 dropped_reason::SATURATED,
                 &error.to_string(),
                 None,
             ),
             _ => {
-                let body = openai_error(error.status(), &error.to_string(), error.param(), None);
-                immediate(error.status(), dropped_reason::BAD_REQUEST, body)
+                let (status, errors) = (error.status(), self.errors);
+                let body = errors.body(status, &error.to_string(), error.param(), None);
+                immediate(errors, status, dropped_reason::BAD_REQUEST, body)
             }
         };
         self.answer(answer, out);
@@ -196,9 +207,10 @@ impl Stream {
             return true;
         };
         match verdict {
-            Verdict::Refused(refusal) => self.answer(refused(&refusal), out),
+            Verdict::Refused(refusal) => self.answer(refused(self.errors, &refusal), out),
             Verdict::Dispatched(dispatch) => {
-                self.state = State::Relayed(pending.relay(&dispatch, &self.rules, out));
+                let relayed = pending.relay(&dispatch, &self.rules, out);
+                self.state = State::Relayed(Box::new(relayed));
                 self.advice = dispatch.advice;
                 self.in_flight = Some(dispatch.in_flight);
             }
@@ -212,7 +224,7 @@ impl Stream {
         }
         match endpoint {
             Some(endpoints) => {
-                self.state = State::Relayed(Asking::Nothing);
+                self.state = State::Relayed(Box::default());
                 let destination = Some(Destination {
                     endpoints,
                     scores: Vec::new(),
@@ -222,7 +234,7 @@ impl Stream {
                     ..Default::default()
                 })));
             }
-            None => self.answer(no_endpoints(), out),
+            None => self.answer(no_endpoints(self.errors), out),
         }
         true
     }
@@ -234,16 +246,19 @@ impl Stream {
         end: bool,
         out: &mut Actions,
     ) -> bool {
-        let asking = match &mut self.state {
-            State::Relayed(asking) => std::mem::take(asking),
+        let relayed = match &mut self.state {
+            State::Relayed(relayed) => std::mem::take(&mut **relayed),
             // The proxy answers by itself (a client too slow, a body too large): nothing is wanted any more.
             State::Gathering(_) | State::Waiting(_) => {
                 self.withdraw(out);
-                Asking::Nothing
+                Relayed::default()
             }
             State::Start | State::Picking | State::Answering(_) | State::Over => return false,
         };
-        let (answer, mut change) = Answer::new(headers, asking);
+        let (answer, mut change) = Answer::new(headers, relayed);
+        if let Some(in_flight) = &self.in_flight {
+            change.named = self.rules.wanted.answered(in_flight.endpoint());
+        }
         change
             .set
             .extend(self.advice.iter().flat_map(advisory_headers));
@@ -269,9 +284,15 @@ impl Stream {
         }
     }
 
-    fn response_trailers(&mut self, now: Duration, out: &mut Actions) -> bool {
+    fn response_trailers(
+        &mut self,
+        now: Duration,
+        grpc_status: Option<u32>,
+        out: &mut Actions,
+    ) -> bool {
         match &mut self.state {
             State::Answering(answer) => {
+                answer.ended_with(grpc_status);
                 answer.flush(now, self.in_flight.as_mut(), out);
                 out.push_back(Action::Send(Reply::ResponseTrailers));
                 self.complete(now, out);
@@ -284,6 +305,7 @@ impl Stream {
 
     /// The answer was relayed to its end.
     fn complete(&mut self, now: Duration, out: &mut Actions) {
+        self.report(out);
         let end = match &self.state {
             State::Answering(answer) => answer.end(),
             _ => End::ClientGone,
@@ -298,7 +320,7 @@ impl Stream {
         match self.state {
             State::Relayed(_) => {
                 let message = "the request was taken off its server to make room for others";
-                let answer = unavailable(429, reason, message, None);
+                let answer = unavailable(self.errors, 429, reason, message, None);
                 out.push_back(Action::Send(Reply::Immediate(answer)));
                 self.end(now, End::Evicted, out);
                 out.push_back(Action::Finish);
@@ -311,6 +333,21 @@ impl Stream {
             _ => {}
         }
         true
+    }
+
+    /// Tells the proxy with the last message what the configuration computes of the answer's usage.
+    fn report(&self, out: &mut Actions) {
+        let State::Answering(answer) = &self.state else {
+            return;
+        };
+        let wanted = self.rules.wanted.reports() && self.in_flight.is_some();
+        if wanted && let Some(Action::Send(last)) = out.back_mut() {
+            let attributes = self.rules.wanted.attributes(&answer.usage());
+            if !attributes.is_empty() {
+                let reply = std::mem::replace(last, Reply::ResponseTrailers);
+                *last = Reply::Telling(Box::new(reply), attributes);
+            }
+        }
     }
 
     /// The proxy ended the stream before the answer's end. It does so in the same way whether the client left or
@@ -352,40 +389,42 @@ fn advisory_headers(advice: &Advice) -> [(&'static str, Bytes); 2] {
     ]
 }
 
-/// An answer of the picker's own: JSON, and why the request was dropped.
-fn immediate(status: u16, reason: &'static str, body: Bytes) -> Immediate {
-    let headers = vec![
-        ("content-type", "application/json".to_owned()),
-        (header::DROPPED_REASON, reason.to_owned()),
-    ];
+/// An answer of the picker's own, and why the request was dropped.
+fn immediate(errors: ErrorShape, status: u16, reason: &'static str, body: Bytes) -> Immediate {
+    let mut headers = vec![(header::DROPPED_REASON, reason.to_owned())];
+    headers.extend(
+        errors
+            .content_type()
+            .map(|kind| ("content-type", kind.to_owned())),
+    );
     Immediate {
         status,
         headers,
         body,
+        grpc_status: errors.grpc_status(status),
         details: reason,
     }
 }
 
 /// The answer to a request that was right but cannot be served now; says when to come back.
 fn unavailable(
+    errors: ErrorShape,
     status: u16,
     reason: &'static str,
     message: &str,
     after: Option<Duration>,
 ) -> Immediate {
-    let mut answer = immediate(
-        status,
-        reason,
-        openai_error(status, message, None, Some(reason)),
-    );
+    let body = errors.body(status, message, None, Some(reason));
+    let mut answer = immediate(errors, status, reason, body);
     let seconds = after.map_or(1, |after| after.as_secs().max(1));
     answer.headers.push(("retry-after", seconds.to_string()));
     answer
 }
 
 /// The answer to a request that the director refused.
-fn refused(refusal: &Refusal) -> Immediate {
+fn refused(errors: ErrorShape, refusal: &Refusal) -> Immediate {
     unavailable(
+        errors,
         refusal.status,
         refusal.reason,
         &refusal.message,
@@ -394,8 +433,9 @@ fn refused(refusal: &Refusal) -> Immediate {
 }
 
 /// The answer to a request without a body when there is nowhere to send it.
-fn no_endpoints() -> Immediate {
+fn no_endpoints(errors: ErrorShape) -> Immediate {
     unavailable(
+        errors,
         503,
         dropped_reason::NO_ENDPOINTS,
         "no model server is ready",
@@ -403,6 +443,9 @@ fn no_endpoints() -> Immediate {
     )
 }
 
+#[cfg(test)]
+#[path = "stream_api_tests.rs"]
+mod api_tests;
 #[cfg(test)]
 #[path = "stream_bench.rs"]
 mod bench;

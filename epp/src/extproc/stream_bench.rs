@@ -31,6 +31,8 @@ pub(super) fn rules() -> Rules {
         emit_scores: false,
         subsets: true,
         dialects: Arc::default(),
+        parsers: Arc::default(),
+        wanted: Arc::default(),
     }
 }
 
@@ -225,6 +227,7 @@ pub(super) fn response_headers(status: &str, content_type: &str, end_of_stream: 
     Event::ResponseHeaders {
         headers,
         end_of_stream,
+        served: None,
     }
 }
 

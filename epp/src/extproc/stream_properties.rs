@@ -17,7 +17,7 @@ fn event_of(kind: u8, end: bool) -> Option<Event> {
         3 => Event::RequestTrailers,
         4 => response_headers("200", SSE, end),
         5 => response_body(if end { USAGE } else { TOKEN }, end),
-        6 => Event::ResponseTrailers,
+        6 => Event::ResponseTrailers { grpc_status: None },
         7 => Event::Closed,
         8 => Event::Evicted(dropped_reason::EVICTED_PRIORITY),
         _ => return None,
@@ -34,6 +34,7 @@ fn place(reply: &Reply) -> (bool, u8) {
         Reply::ResponseBody(_) => (true, 1),
         Reply::ResponseTrailers => (true, 2),
         Reply::Immediate(_) => (true, 3),
+        Reply::Telling(reply, _) => place(reply),
     }
 }
 

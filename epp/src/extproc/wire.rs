@@ -42,7 +42,7 @@ pub enum Incoming {
     /// Request trailers; their content does not matter.
     #[prost(message, tag = "6")]
     RequestTrailers(HttpTrailers),
-    /// Response trailers; their content does not matter.
+    /// Response trailers.
     #[prost(message, tag = "7")]
     ResponseTrailers(HttpTrailers),
 }
@@ -141,8 +141,12 @@ pub struct HttpBody {
 }
 
 /// Trailers.
-#[derive(Clone, Copy, PartialEq, Message)]
-pub struct HttpTrailers {}
+#[derive(Clone, PartialEq, Message)]
+pub struct HttpTrailers {
+    /// The trailers.
+    #[prost(message, optional, tag = "1")]
+    pub trailers: Option<HeaderMap>,
+}
 
 /// One message to the proxy.
 #[derive(Clone, PartialEq, Message)]
@@ -252,9 +256,20 @@ pub struct ImmediateResponse {
     /// Its body.
     #[prost(bytes = "bytes", tag = "3")]
     pub body: Bytes,
+    /// How a gRPC call ends by it.
+    #[prost(message, optional, tag = "4")]
+    pub grpc_status: Option<GrpcStatus>,
     /// Why, for the proxy's access log.
     #[prost(string, tag = "5")]
     pub details: String,
+}
+
+/// `GrpcStatus` of ext_proc.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct GrpcStatus {
+    /// The number.
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
 }
 
 /// `envoy.type.v3.HttpStatus`.

@@ -6,7 +6,7 @@ use super::pods::{self, ServingPod};
 use super::policy::{ObjectiveObject, RewriteObject};
 use super::pool::{self, Members, PoolObject};
 use super::problem::Problem;
-use super::{COMPONENT, Cluster, Source, status};
+use super::{COMPONENT, Cluster, Source, protocol, status};
 use crate::extproc::hub::Hub;
 use crds::{InferenceModelRewrite, InferenceObjective};
 use crds::{inference_model_rewrite, inference_objective};
@@ -286,6 +286,8 @@ impl Follower {
         if let Some(mut discovered) = self.discover() {
             problems.append(&mut discovered.problems);
             self.apply(discovered);
+            let ready = self.spoken(&mut problems);
+            self.synced.send_replace(ready);
         }
         self.tell(problems);
     }
@@ -381,7 +383,16 @@ impl Follower {
             changed
         });
         self.last = Some(discovered);
-        self.synced.send_replace(true);
+    }
+
+    /// Whether the pool's endpoints speak what this picker reads.
+    fn spoken(&self, problems: &mut Vec<Problem>) -> bool {
+        let Some(watch) = &self.pool else { return true };
+        let Some(object) = watch.last.as_deref() else {
+            return true;
+        };
+        let name = watch.name(&self.watches.cluster.namespace);
+        protocol::spoken(name, object, &self.hub.parsers(), problems)
     }
 
     /// Makes Events of the problems that are new.

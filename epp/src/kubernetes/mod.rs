@@ -11,6 +11,7 @@ mod pods;
 mod policy;
 pub(crate) mod pool;
 mod problem;
+mod protocol;
 mod status;
 
 #[cfg(test)]

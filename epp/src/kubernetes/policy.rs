@@ -84,7 +84,7 @@ pub(super) fn rewrites<'a>(
     let mut rewrites = Rewrites::default();
     for (key, object) in objects {
         for (index, rule) in object.spec.rules.iter().enumerate() {
-            if let Err(wrong) = add(&mut rewrites, rule) {
+            if let Err(wrong) = add(&mut rewrites, rule, &key.name) {
                 let about = About::new(api_version, "InferenceModelRewrite", key, &object.uid);
                 let message = format!("spec.rules[{index}].{wrong}");
                 problems.push(Problem::new(about, WRONG_VALUE, message));
@@ -94,7 +94,7 @@ pub(super) fn rewrites<'a>(
     rewrites
 }
 
-fn add(rewrites: &mut Rewrites, rule: &RewriteRule) -> Result<(), String> {
+fn add(rewrites: &mut Rewrites, rule: &RewriteRule, object: &str) -> Result<(), String> {
     let models = rule
         .targets
         .iter()
@@ -103,6 +103,7 @@ fn add(rewrites: &mut Rewrites, rule: &RewriteRule) -> Result<(), String> {
     let targets = Targets::new(models).ok_or(
         "targets: there is none with a modelRewrite and a weight above 0; give at least one",
     )?;
+    let targets = targets.of(object);
     if rule.matches.is_empty() {
         rewrites.generic(&targets);
     }

@@ -1,6 +1,7 @@
 //! The InferencePool: which pods, which ports, which default targets.
 
 use crds::inference_pool::InferencePoolSpec;
+use epp_core::config::AppProtocol;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use names::annotation;
 use serde::Deserialize;
@@ -26,6 +27,8 @@ pub(super) struct PoolObject {
     pub(super) annotations: BTreeMap<String, String>,
     /// What it says, or what is wrong with it.
     pub(super) members: Result<Members, String>,
+    /// What its endpoints speak.
+    pub(super) protocol: AppProtocol,
 }
 
 /// Which pods are endpoints, and on which ports.
@@ -44,6 +47,9 @@ pub(super) fn read(object: DynamicObject) -> Option<PoolObject> {
         .as_ref()
         .is_some_and(|types| types.api_version.starts_with(OLD_GROUP));
     let spec = object.data.get("spec").cloned().unwrap_or_default();
+    let protocol = spec
+        .get("appProtocol")
+        .and_then(|protocol| AppProtocol::parse(protocol.as_str()?));
     let members = if old { old_spec(spec) } else { spec_v1(spec) };
     let ours = |name: &String| {
         name.starts_with(names::kubernetes::GROUP)
@@ -58,6 +64,7 @@ pub(super) fn read(object: DynamicObject) -> Option<PoolObject> {
         uid: object.metadata.uid.unwrap_or_default(),
         annotations,
         members,
+        protocol: protocol.unwrap_or_default(),
     })
 }
 
@@ -152,6 +159,14 @@ mod tests {
         assert_eq!(
             (members.selector.as_str(), members.ports.as_slice()),
             ("app=vllm,model=m", [8000].as_slice())
+        );
+        let h2c = json!({
+            "selector": {"matchLabels": {"app": "vllm"}}, "targetPorts": [{"number": 8000}],
+            "appProtocol": "kubernetes.io/h2c",
+        });
+        assert_eq!(
+            (new.protocol, pool(V1, h2c).protocol),
+            (AppProtocol::Http, AppProtocol::H2c)
         );
         assert_eq!(new.annotations.len(), 1, "what is not ours is not kept");
     }

@@ -3,6 +3,7 @@
 
 pub mod collector;
 pub mod decisions;
+pub mod rewrites;
 pub mod series;
 
 use epp_core::Unlearned;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use rewrites::RewriteDecisions;
 use series::SeriesTable;
 use std::time::Duration;
 
@@ -68,6 +70,8 @@ pub struct Telemetry {
     queue_duration: Family<OutcomeLabels, Histogram, fn() -> Histogram>,
     queue_outcomes: Family<OutcomeLabels, Counter>,
     unlearned: Family<ReasonLabel, Counter>,
+    /// Models chosen by rules.
+    pub rewrites: RewriteDecisions,
     pool: String,
 }
 
@@ -107,6 +111,7 @@ impl Telemetry {
             queue_duration: Family::new_with_constructor(queue_histogram),
             queue_outcomes: Family::default(),
             unlearned: Family::default(),
+            rewrites: RewriteDecisions::new(epp),
             pool: pool.to_owned(),
         };
         telemetry.register(epp, streams);

@@ -71,7 +71,8 @@ pub struct PredictionLabels {
 /// Handles of one combination of labels, resolved once.
 #[derive(Debug)]
 pub struct Series {
-    labels: RequestLabels,
+    /// With models and flow capped.
+    pub labels: RequestLabels,
     /// Requests.
     pub requests: Counter,
     /// Arrival to the end of the answer.

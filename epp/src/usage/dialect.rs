@@ -5,7 +5,7 @@
 //! does not tell the first two apart. So the member is taken out at first; a server that was seen
 //! to write it is once not asked, which settles how its plain answers look.
 
-use crate::api::openai::Api;
+use crate::api::paths::Api;
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
@@ -76,16 +76,18 @@ impl Dialect {
 /// All servers by address.
 #[derive(Debug, Default)]
 pub struct Dialects {
+    /// The dialect in completions, and that in chats.
     known: RwLock<FxHashMap<Arc<str>, [Dialect; 2]>>,
 }
 
 impl Dialects {
-    /// The dialect of the server at `address` in answers of `api`.
+    /// The dialect of the server at `address` in answers of `api`, which is one of the two that usage can be asked of.
     pub fn of(&self, address: &Arc<str>, api: Api) -> Dialect {
+        let index = usize::from(api == Api::ChatCompletions);
         if let Some(dialects) = self.known.read().get(address) {
-            return dialects[api as usize].clone();
+            return dialects[index].clone();
         }
-        self.known.write().entry(Arc::clone(address)).or_default()[api as usize].clone()
+        self.known.write().entry(Arc::clone(address)).or_default()[index].clone()
     }
 
     /// Forgets servers that are not among `addresses`: another one may come up there.

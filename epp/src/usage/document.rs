@@ -8,7 +8,7 @@ use memchr::memmem;
 const TAIL: usize = 16 * 1024;
 
 /// Remembers the end of a document that passes by.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Tail {
     end: Vec<u8>,
 }
@@ -28,18 +28,23 @@ impl Tail {
         self.end.extend_from_slice(piece);
     }
 
-    /// The last usage object in what was kept. Inside a string the quotes of such a key would be
+    /// The last `usage` object in what was kept, else the last of SGLang's `meta_info`. Inside a string the quotes of such a key would be
     /// escaped, so text that talks about usage is not taken for it.
     pub fn tokens(&self) -> Tokens {
-        const KEY: &[u8] = br#""usage""#;
+        let keys = [&br#""usage""#[..], br#""meta_info""#];
+        let found = keys.into_iter().find_map(|key| self.last(key));
+        found.unwrap_or_default()
+    }
+
+    fn last(&self, key: &[u8]) -> Option<Tokens> {
         let mut before = &self.end[..];
-        while let Some(at) = memmem::rfind(before, KEY) {
-            if let Some(tokens) = usage_value(&self.end[at + KEY.len()..]) {
-                return tokens;
+        while let Some(at) = memmem::rfind(before, key) {
+            if let Some(tokens) = usage_value(&self.end[at + key.len()..]) {
+                return Some(tokens);
             }
             before = &before[..at];
         }
-        Tokens::default()
+        None
     }
 }
 
@@ -66,8 +71,8 @@ mod tests {
                 tail.tokens(),
                 Tokens {
                     prompt: Some(7),
-                    cached: None,
-                    output: Some(3)
+                    output: Some(3),
+                    ..Tokens::default()
                 },
                 "cut at {cut}"
             );
@@ -83,6 +88,16 @@ mod tests {
         tail.push(br#"","usage":{"completion_tokens":5}}"#);
         assert!(tail.end.len() <= 2 * TAIL);
         assert_eq!(tail.tokens().output, Some(5));
+    }
+
+    #[test]
+    fn sglangs_counts_are_found_too() {
+        let mut tail = Tail::default();
+        tail.push(br#"{"text":"\"meta_info\":{\"prompt_tokens\":1}","meta_info":{"prompt_tokens":7,"completion_tokens":3}}"#);
+        assert_eq!(
+            (tail.tokens().prompt, tail.tokens().output),
+            (Some(7), Some(3))
+        );
     }
 
     #[test]

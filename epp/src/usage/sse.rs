@@ -6,8 +6,10 @@
 //! events if the server does not write it unasked.
 //!
 //! An event that is cut across pieces is put together in a buffer of at most [`EVENT_LIMIT`] bytes.
-//! A longer one passes as it is, judged by its beginning.
+//! A longer one passes as it is, judged by its beginning, and by its end for the usage that stands there: the last
+//! event of OpenAI's responses repeats the whole answer.
 
+use super::document::Tail;
 use super::tokens::Tokens;
 use crate::api::json::{JsonError, Kind, Reader};
 use bytes::Bytes;
@@ -35,11 +37,17 @@ pub struct Seen {
     pub choice: bool,
     /// Token counts.
     pub usage: Option<Tokens>,
+    /// Output tokens that are there as ids.
+    pub ids: u32,
     /// Where in the event a `"usage":null` stands, with the comma that goes with it.
     pub null_usage: Option<Range<usize>>,
 }
 
 impl Seen {
+    fn told(&mut self, tokens: Tokens) {
+        self.usage = Some(self.usage.unwrap_or_default().merge(tokens));
+    }
+
     /// The event that `include_usage` adds: usage, and no choice.
     fn is_usage_alone(&self) -> bool {
         !self.choice && self.usage.is_some()
@@ -64,6 +72,8 @@ pub struct Tap {
     held: Vec<Bytes>,
     /// The event under way was too long: it has been judged and passes.
     passing: bool,
+    /// The end of such an event.
+    tail: Tail,
     /// The line under way has no bytes yet but perhaps a carriage return.
     blank_line: bool,
 }
@@ -76,6 +86,7 @@ impl Tap {
             partial: Vec::new(),
             held: Vec::new(),
             passing: false,
+            tail: Tail::default(),
             blank_line: false,
         }
     }
@@ -122,6 +133,8 @@ impl Tap {
     /// An event is whole with `last` as its last piece. If it was cut, `partial` has all of it then.
     fn whole(&mut self, last: &[u8], seen: &mut impl FnMut(Seen)) -> Fate {
         if std::mem::take(&mut self.passing) {
+            self.tail.push(last);
+            self.passed(seen);
             return Fate::Kept;
         }
         let found = if self.partial.is_empty() {
@@ -151,8 +164,12 @@ impl Tap {
         seen: &mut impl FnMut(Seen),
     ) {
         let rest = &piece[begin..];
-        if !self.passing && !rest.is_empty() {
+        if self.passing {
+            self.tail.push(rest);
+        } else if !rest.is_empty() {
             if self.partial.len() + rest.len() > EVENT_LIMIT {
+                self.tail.push(&self.partial);
+                self.tail.push(rest);
                 let room = EVENT_LIMIT - self.partial.len();
                 self.partial.extend_from_slice(&rest[..room]);
                 seen(judge(&self.partial));
@@ -173,8 +190,23 @@ impl Tap {
         }
     }
 
+    /// An event that was too long is over: what its end told.
+    fn passed(&mut self, seen: &mut impl FnMut(Seen)) {
+        let tokens = std::mem::take(&mut self.tail).tokens();
+        if tokens != Tokens::default() {
+            seen(Seen {
+                usage: Some(tokens),
+                ..Seen::default()
+            });
+        }
+    }
+
     /// The stream ended: an event without its closing blank line is judged and given out too.
     pub fn finish(&mut self, out: &mut Vec<Bytes>, mut seen: impl FnMut(Seen)) {
+        if self.passing {
+            self.passing = false;
+            self.passed(&mut seen);
+        }
         if self.partial.is_empty() {
             return;
         }
@@ -233,13 +265,21 @@ fn judge_data(data: &[u8], at: usize, seen: &mut Seen) -> Result<(), JsonError> 
         match (key.raw, reader.kind()?) {
             (b"choices", Kind::Array) => reader.array(|reader| {
                 seen.choice = true;
-                reader.skip()
+                judge_choice(reader, seen)
             })?,
-            (b"usage", Kind::Object) => seen.usage = Some(Tokens::read(reader)?),
+            (b"usage" | b"meta_info", Kind::Object) => seen.told(Tokens::read(reader)?),
             (b"usage", Kind::Null) => {
                 let end = reader.span()?.end;
                 seen.null_usage = previous_end.map(|start| at + start..at + end);
                 first_null = previous_end.is_none().then_some(at + key.start());
+            }
+            // Anthropic's first event and the last of OpenAI's responses.
+            (b"message" | b"response", Kind::Object) => judge_nested(reader, seen)?,
+            (b"type", Kind::String) => seen.choice |= is_delta(reader.string()?.raw),
+            // SGLang's.
+            (b"text", Kind::String) | (b"output_ids", Kind::Array) => {
+                seen.choice = true;
+                reader.skip()?;
             }
             _ => {
                 reader.skip()?;
@@ -252,6 +292,37 @@ fn judge_data(data: &[u8], at: usize, seen: &mut Seen) -> Result<(), JsonError> 
         seen.null_usage = Some(start..at + end);
     }
     Ok(())
+}
+
+/// An event of Anthropic's messages, or of OpenAI's responses, that carries a part of the answer.
+fn is_delta(kind: &[u8]) -> bool {
+    kind == b"content_block_delta" || kind.starts_with(b"response.") && kind.ends_with(b".delta")
+}
+
+/// Counts the token ids of one choice, where the server gives ids.
+fn judge_choice(reader: &mut Reader<'_>, seen: &mut Seen) -> Result<(), JsonError> {
+    if reader.kind()? != Kind::Object {
+        return reader.skip();
+    }
+    reader.object(|reader, key| {
+        if key.raw != b"token_ids" || reader.kind()? != Kind::Array {
+            return reader.skip();
+        }
+        reader.array(|reader| {
+            seen.ids = seen.ids.saturating_add(1);
+            reader.skip()
+        })
+    })
+}
+
+fn judge_nested(reader: &mut Reader<'_>, seen: &mut Seen) -> Result<(), JsonError> {
+    reader.object(|reader, key| {
+        if key.raw != b"usage" || reader.kind()? != Kind::Object {
+            return reader.skip();
+        }
+        seen.told(Tokens::read(reader)?);
+        Ok(())
+    })
 }
 
 #[cfg(test)]

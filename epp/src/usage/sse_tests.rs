@@ -48,6 +48,7 @@ const USAGE: Tokens = Tokens {
     prompt: Some(9),
     cached: Some(4),
     output: Some(3),
+    apart: None,
 };
 
 #[test]
@@ -171,6 +172,136 @@ fn a_giant_event_passes_and_is_counted_once() {
         assert_eq!(choices, 1, "pieces of {size}");
         assert!(most <= EVENT_LIMIT);
     }
+}
+
+/// The events of one stream: their kinds and data.
+fn named(events: &[(&str, &str)]) -> Vec<u8> {
+    let event = |(kind, data): &(&str, &str)| format!("event: {kind}\ndata: {data}\n\n");
+    events.iter().map(event).collect::<String>().into_bytes()
+}
+
+/// Token counts and events with a part of the answer, whatever the cut.
+fn at_every_cut(stream: &[u8]) -> (Tokens, usize, u32) {
+    let sum = |seen: &[Seen]| {
+        let tokens = seen
+            .iter()
+            .filter_map(|seen| seen.usage)
+            .fold(Tokens::default(), Tokens::merge);
+        let choices = seen.iter().filter(|seen| seen.choice).count();
+        (tokens, choices, seen.iter().map(|seen| seen.ids).sum())
+    };
+    let (passed, seen) = run(Strip::Nothing, [stream]);
+    assert_eq!(passed, stream);
+    let whole = sum(&seen);
+    for cut in 0..=stream.len() {
+        let (passed, seen) = run(Strip::Nothing, [&stream[..cut], &stream[cut..]]);
+        assert_eq!(passed, stream, "cut at {cut}");
+        assert_eq!(sum(&seen), whole, "cut at {cut}");
+    }
+    whole
+}
+
+#[test]
+fn pitfall_15_anthropics_usage_is_put_together_at_every_cut() {
+    let stream = named(&[
+        (
+            "message_start",
+            r#"{"type":"message_start","message":{"id":"m","model":"x","content":[],"usage":{"input_tokens":10,"cache_read_input_tokens":90,"output_tokens":1}}}"#,
+        ),
+        (
+            "content_block_start",
+            r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+        ),
+        ("ping", r#"{"type":"ping"}"#),
+        (
+            "content_block_delta",
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"\"usage\":{\"output_tokens\":9}"}}"#,
+        ),
+        (
+            "content_block_delta",
+            r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"lo"}}"#,
+        ),
+        (
+            "message_delta",
+            r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":42}}"#,
+        ),
+        ("message_stop", r#"{"type":"message_stop"}"#),
+    ]);
+    let (tokens, choices, _) = at_every_cut(&stream);
+    assert_eq!(
+        (tokens.whole_prompt(), tokens.cached, tokens.output),
+        (Some(100), Some(90), Some(42))
+    );
+    assert_eq!(choices, 2);
+}
+
+#[test]
+fn usage_of_responses_is_found_in_their_last_event_at_every_cut() {
+    let stream = named(&[
+        (
+            "response.created",
+            r#"{"type":"response.created","response":{"id":"r","usage":null}}"#,
+        ),
+        (
+            "response.output_text.delta",
+            r#"{"type":"response.output_text.delta","delta":"He"}"#,
+        ),
+        (
+            "response.output_text.done",
+            r#"{"type":"response.output_text.done","text":"He"}"#,
+        ),
+        (
+            "response.completed",
+            r#"{"type":"response.completed","response":{"id":"r","output":[{"text":"He"}],"usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":4},"output_tokens":3},"user":null}}"#,
+        ),
+    ]);
+    let (tokens, choices, _) = at_every_cut(&stream);
+    assert_eq!(
+        (tokens.whole_prompt(), tokens.cached, tokens.output),
+        (Some(9), Some(4), Some(3))
+    );
+    assert!(choices >= 1);
+}
+
+#[test]
+fn usage_at_the_end_of_a_giant_event_is_found() {
+    let giant = format!(
+        r#"{{"type":"response.completed","response":{{"output":[{{"text":"{}"}}],"usage":{{"input_tokens":9,"output_tokens":3}}}}}}"#,
+        "x".repeat(5 * EVENT_LIMIT)
+    );
+    let stream = named(&[("response.completed", &giant)]);
+    for size in [700, EVENT_LIMIT, stream.len()] {
+        for stream in [&stream[..], &stream[..stream.len() - 2]] {
+            let (passed, seen) = run(Strip::Nothing, stream.chunks(size));
+            assert_eq!(passed, stream);
+            let usage = seen.iter().find_map(|seen| seen.usage).unwrap();
+            assert_eq!(
+                (usage.prompt, usage.output),
+                (Some(9), Some(3)),
+                "pieces of {size}"
+            );
+        }
+    }
+}
+
+#[test]
+fn sglangs_counts_grow_and_the_last_ones_count() {
+    let mut stream = Vec::new();
+    for tokens in 1..=3 {
+        stream.extend_from_slice(
+            format!("data: {{\"text\":\"a\",\"meta_info\":{{\"prompt_tokens\":9,\"completion_tokens\":{tokens},\"cached_tokens\":4}}}}\n\n")
+                .as_bytes(),
+        );
+    }
+    stream.extend_from_slice(b"data: [DONE]\n\n");
+    assert_eq!(at_every_cut(&stream), (USAGE, 3, 0));
+}
+
+#[test]
+fn token_ids_are_counted_where_there_are_any() {
+    let stream = b"data: {\"request_id\":\"r\",\"choices\":[{\"index\":0,\"token_ids\":[1,2,3]}]}\n\ndata: {\"choices\":[{\"token_ids\":[4],\"index\":0},{\"token_ids\":null}]}\n\n";
+    let (tokens, choices, ids) = at_every_cut(stream);
+    assert_eq!((tokens, choices, ids), (Tokens::default(), 2, 4));
 }
 
 proptest! {

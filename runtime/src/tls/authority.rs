@@ -148,6 +148,18 @@ impl CertificateAuthority {
         self.issue(parameters, subject(names), now_ms)
     }
 
+    /// A certificate for `names` that serves and asks, for processes that are both to each other; valid for 90 days.
+    ///
+    /// # Errors
+    /// [`TlsError::Issue`] when a name cannot be in a certificate.
+    pub fn issue_peer(&self, names: &[String], now_ms: u64) -> Result<Credentials, TlsError> {
+        let mut parameters = server_parameters(names)?;
+        parameters
+            .extended_key_usages
+            .push(ExtendedKeyUsagePurpose::ClientAuth);
+        self.issue(parameters, subject(names), now_ms)
+    }
+
     /// A client certificate whose subject is `name`, valid for 90 days.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ app.kubernetes.io/component: controller
 {{- if not $pool.namespace }}{{ $_ := set $pool "namespace" $.Release.Namespace }}{{ end -}}
 {{- $_ := set $pool "epp_name" (printf "%s-epp" $pool.name) -}}
 {{- $_ := set $pool "tls_secret" (printf "%s-epp-tls" $pool.name) -}}
+{{- $_ := set $pool "peers_secret" (ternary (printf "%s-epp-peers" $pool.name) $.Values.tls.peersSecretName (has $.Values.tls.mode (list "generate" "certManager"))) -}}
+{{- if not $pool.epp.exchange }}{{ $_ := set $pool "peers_secret" "" }}{{ end -}}
 {{- if eq $.Values.tls.mode "secret" }}{{ $_ := set $pool "tls_secret" (required "tls.secretName is empty: tls.mode secret needs the name of the Secret that has tls.crt, tls.key and ca.crt" $.Values.tls.secretName) }}{{ end -}}
 {{- include "headroom.pool.check" $pool -}}
 {{- range $pools }}{{ if and (eq .name $pool.name) (eq .namespace $pool.namespace) }}{{ fail (printf "pools: %s is there twice in namespace %s: the later entry would take the earlier one's place; give it another name" .name .namespace) }}{{ end }}{{ end -}}

@@ -6,10 +6,14 @@ use std::time::Duration;
 use super::detector::{detector, usage_limit};
 use super::error::ConfigError;
 use super::flow::flow_config;
+use super::parsers::parsers;
 use super::plugin::{Plugin, Role};
 use super::profile::profile;
 use super::registry::Registry;
-use super::{Config, PrefixProducer, Scorer, raw};
+use super::{
+    AgentIdentity, Config, Filter, InflightLoadProducer, PrefixProducer, ProbabilisticAdmitter,
+    ReportedAttribute, Scorer, SessionSource, TopologyExtractor, raw,
+};
 
 const API_VERSION: &str = "llm-d.ai/v1alpha1";
 const OLD_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
@@ -25,7 +29,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let default = Config::default();
     let profile = profile(document.scheduling_profiles, &mut registry)?;
     let (discovery, metrics) = data_layer(document.data_layer, &mut registry)?;
-    parsers(
+    let parsers = parsers(
         document.request_handler,
         document.parser,
         &mut registry,
@@ -53,7 +57,6 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     producer_names(&mut registry)?;
     registry.only(|plugin| matches!(plugin, Plugin::SingleProfile(_)).then_some(()))?;
     registry.only(|plugin| matches!(plugin, Plugin::Token(_)).then_some(()))?;
-    registry.only(|plugin| matches!(plugin, Plugin::InflightLoad(_)).then_some(()))?;
     let listed_prefix = registry.only(|plugin| {
         if let Plugin::Prefix(it) = plugin {
             Some(it.clone())
@@ -75,15 +78,26 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
             None
         }
     })?;
-    let consumes =
-        |wanted: fn(&Scorer) -> bool| profile.scorers.iter().any(|scorer| wanted(&scorer.scorer));
-    let predicts =
-        consumes(|scorer| matches!(scorer, Scorer::Latency(_) | Scorer::PredictedTtft(_)));
-    let predicted_latency =
-        predictor.or_else(|| (predicts || slo_admitter.is_some()).then(Default::default));
-    let matches_prefix = predicted_latency.is_some()
-        || consumes(|scorer| !matches!(scorer, Scorer::Queue | Scorer::KvUtilization));
+    let parts = parts(&mut registry)?;
+    let uses = |filters: fn(&Filter) -> bool, scorers: fn(&Scorer) -> bool| {
+        profile.filters.iter().any(|named| filters(&named.filter))
+            || profile
+                .scorers
+                .iter()
+                .any(|weighted| scorers(&weighted.scorer))
+    };
+    let predicts = uses(Filter::predicts, Scorer::predicts) || slo_admitter.is_some();
+    let predicted_latency = predictor.or_else(|| predicts.then(Default::default));
+    let matches_prefix =
+        predicted_latency.is_some() || uses(Filter::matches_prefix, Scorer::matches_prefix);
     let prefix = listed_prefix.or_else(|| matches_prefix.then(PrefixProducer::default));
+    let sessions = uses(
+        |filter| matches!(filter, Filter::Session(it) if it.reads_attribute()),
+        |scorer| matches!(scorer, Scorer::Session(it) if it.reads_attribute()),
+    );
+    let session = parts
+        .session
+        .or_else(|| sessions.then(SessionSource::injected));
     warnings.extend(registry.unused());
     Ok(Config {
         flow: gate.then_some(flow),
@@ -97,7 +111,46 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         discovery,
         metrics,
         warnings,
+        parsers,
+        session,
+        probabilistic_admitter: parts.probabilistic_admitter,
+        inflight_load: parts.inflight_load,
+        agent_identity: parts.agent_identity,
+        reported: parts.reported,
+        verify_served: parts.verify_served,
+        topology: parts.topology,
         ..default
+    })
+}
+
+/// What works by being listed.
+struct Parts {
+    probabilistic_admitter: Option<ProbabilisticAdmitter>,
+    inflight_load: InflightLoadProducer,
+    session: Option<SessionSource>,
+    agent_identity: Option<AgentIdentity>,
+    reported: Vec<ReportedAttribute>,
+    verify_served: bool,
+    topology: TopologyExtractor,
+}
+
+fn parts(registry: &mut Registry) -> Result<Parts, ConfigError> {
+    macro_rules! only {
+        ($variant:ident) => {
+            registry.only(|plugin| match plugin {
+                Plugin::$variant(it) => Some(it.clone()),
+                _ => None,
+            })?
+        };
+    }
+    Ok(Parts {
+        probabilistic_admitter: only!(ProbabilisticAdmitter),
+        inflight_load: only!(InflightLoad).unwrap_or_default(),
+        session: only!(SessionId),
+        agent_identity: only!(AgentIdentity),
+        reported: only!(AttributeReporter).unwrap_or_default().attributes,
+        verify_served: only!(ServedVerifier).is_some(),
+        topology: only!(TopologyExtractor).unwrap_or_default(),
     })
 }
 
@@ -149,59 +202,48 @@ fn feature_gates(gates: &[String]) -> Result<bool, ConfigError> {
     Ok(flow_control)
 }
 
-fn parsers(
-    handler: Option<raw::RequestHandler>,
-    twin: Option<raw::OptionalRef>,
-    registry: &mut Registry,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConfigError> {
-    if let Some(twin) = twin {
-        warnings.push("parser at the top level is deprecated; write requestHandler.parsers".into());
-        if let Some(name) = twin.plugin_ref {
-            registry.find("parser.pluginRef", &name, Role::Parser)?;
-        }
-    }
-    for (index, reference) in handler
-        .map(|handler| handler.parsers)
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
-        registry.find(
-            &format!("requestHandler.parsers[{index}].pluginRef"),
-            &reference.plugin_ref,
-            Role::Parser,
-        )?;
-    }
-    Ok(())
-}
-
 /// Parameters that name the producer of what a plugin reads must name one.
 fn producer_names(registry: &mut Registry) -> Result<(), ConfigError> {
     let mut named = Vec::new();
     for (name, plugin) in registry.plugins() {
-        let (prefix, load) = match plugin {
-            Plugin::PrefixScorer(it) => (&it.prefix_match_info_producer_name, &None),
-            Plugin::InflightLoad(it) => (&it.prefix_match_info_producer_name, &None),
-            Plugin::PredictedLatency(it) => (
-                &it.prefix_match_info_producer_name,
-                &it.in_flight_load_producer_name,
-            ),
-            _ => continue,
-        };
-        for (parameter, producer) in [
-            ("prefixMatchInfoProducerName", prefix),
-            ("inFlightLoadProducerName", load),
-        ] {
-            named.extend(
-                producer
-                    .clone()
-                    .map(|producer| (format!("plugin `{name}` {parameter}"), producer)),
-            );
+        for (parameter, producer) in named_producers(plugin) {
+            let place = format!("plugin `{name}` {parameter}");
+            named.push((place, producer.to_owned()));
         }
     }
     for (place, producer) in named {
         registry.find(&place, &producer, Role::Producer)?;
     }
     Ok(())
+}
+
+/// The producers that a plugin's parameters name.
+fn named_producers(plugin: &Plugin) -> impl Iterator<Item = (&'static str, &str)> {
+    let none = &None;
+    let (prefix, load, latency) = match plugin {
+        Plugin::PrefixScorer(it) => (&it.prefix_match_info_producer_name, none, none),
+        Plugin::NoHitLruScorer(it) => (&it.prefix_match_info_producer_name, none, none),
+        Plugin::InflightLoad(it) => (&it.prefix_match_info_producer_name, none, none),
+        Plugin::TokenLoadScorer(it) => (none, &it.in_flight_load_producer_name, none),
+        Plugin::ActiveRequestScorer(it) => (none, &it.in_flight_load_producer_name, none),
+        Plugin::PrefixAffinity(it) => (
+            &it.prefix_match_info_producer_name,
+            &it.in_flight_load_producer_name,
+            &it.latency_prediction_info_producer_name,
+        ),
+        Plugin::PredictedLatency(it) => (
+            &it.prefix_match_info_producer_name,
+            &it.in_flight_load_producer_name,
+            none,
+        ),
+        _ => (none, none, none),
+    };
+    let named = [
+        ("prefixMatchInfoProducerName", prefix),
+        ("inFlightLoadProducerName", load),
+        ("latencyPredictionInfoProducerName", latency),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(parameter, producer)| Some((parameter, producer.as_deref()?)))
 }

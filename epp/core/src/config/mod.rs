@@ -5,12 +5,14 @@ mod data_layer;
 mod detector;
 mod error;
 mod flow;
+mod parsers;
 mod plugin;
 mod policy;
 mod preset;
 mod profile;
 mod raw;
 mod registry;
+mod schedule;
 mod units;
 mod validate;
 
@@ -21,17 +23,28 @@ use std::time::Duration;
 pub use error::ConfigError;
 pub(crate) use error::from_yaml;
 pub use plugin::{
+    ActiveRequestScorer, AgentIdentity, AppProtocol, AttributeGate, AttributeKey, AttributeScale,
+    Comparison, ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor,
+    Direction, EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer,
+    FileDiscovery, FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator,
+    LabelRequirement, LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource,
+    NoHitLruScorer, NoParameters, Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth,
+    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter,
+    PrefixCacheScorer, PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute,
+    RequestAttributeReporter, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource,
+    SessionSource, SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy,
+    Threshold, TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
+    TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
+    UtilizationFilter, UtilizationMetric,
+};
+pub use plugin::{
     AdaptiveConcurrency, HoldbackDomain, HoldbackShape, LimitAlgorithm, PriorityHoldback,
     ProgramAwareFairness, ProgramStrategy, VirtualTokenCounter,
 };
-pub use plugin::{
-    ConcurrencyDetector, ConcurrencyMode, CoreMetricsExtractor, FileDiscovery,
-    InflightLoadProducer, LatencyScorer, MetricsDataSource, NoParameters, PLUGIN_TYPES,
-    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
-    PrefixProducer, Quantile, SloAdmitter, StaticUsageLimit, Strategy, TokenProducer,
-    UtilizationDetector,
-};
 pub use policy::{Fairness, Ordering, UsageLimit};
+pub use schedule::{
+    Filter, HealthRules, NamedFilter, Picker, Profile, Scorer, ServingStage, WeightedScorer,
+};
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +74,22 @@ pub struct Config {
     pub metrics_staleness: Duration,
     /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
     pub warnings: Vec<String>,
+    /// Which request APIs are read, in the order written.
+    pub parsers: Vec<Parser>,
+    /// Refusal of sheddable requests at random, the fuller the pool the more.
+    pub probabilistic_admitter: Option<ProbabilisticAdmitter>,
+    /// What counts as a request's tokens in flight.
+    pub inflight_load: InflightLoadProducer,
+    /// Where a request tells its session; `None` = nothing reads it.
+    pub session: Option<SessionSource>,
+    /// A fairness id from agents' session headers; `None` = only from the header made for it.
+    pub agent_identity: Option<AgentIdentity>,
+    /// Numbers told to the proxy with each answer.
+    pub reported: Vec<ReportedAttribute>,
+    /// Echo the endpoint that served to the client (`destination-endpoint-served-verifier`, conformance tests).
+    pub verify_served: bool,
+    /// The labels that say where an endpoint is.
+    pub topology: TopologyExtractor,
 }
 
 /// A metrics source and what is taken from it.
@@ -72,58 +101,6 @@ pub struct Scrape {
     pub interval: Option<Duration>,
     /// What.
     pub extractor: CoreMetricsExtractor,
-}
-
-/// One scheduling profile: filters, then weighted scorers, then a picker.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Profile {
-    /// Detectors that are applied to single endpoints, besides the queue's own.
-    pub filters: Vec<Detector>,
-    /// In the order written.
-    pub scorers: Vec<WeightedScorer>,
-    /// The picker.
-    pub picker: Picker,
-    /// Endpoints returned: the pick and its fallbacks, at least 1.
-    pub endpoints: usize,
-}
-
-/// A scorer with its name and weight.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WeightedScorer {
-    /// Plugin name.
-    pub name: Arc<str>,
-    /// Weight, finite and not negative.
-    pub weight: f64,
-    /// The scorer.
-    pub scorer: Scorer,
-}
-
-/// A scorer and its parameters.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Scorer {
-    /// `queue-scorer`
-    Queue,
-    /// `kv-cache-utilization-scorer`
-    KvUtilization,
-    /// `prefix-cache-scorer`
-    Prefix(PrefixCacheScorer),
-    /// `latency-scorer`
-    Latency(LatencyScorer),
-    /// `predicted-ttft-scorer`
-    PredictedTtft(PredictedTtftScorer),
-}
-
-/// A picker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Picker {
-    /// `max-score-picker`
-    MaxScore,
-    /// `random-picker`
-    Random,
-    /// `weighted-random-picker`
-    WeightedRandom,
-    /// `round-robin-picker` (Headroom's own, for comparison)
-    RoundRobin,
 }
 
 /// A saturation detector.
@@ -285,22 +262,32 @@ impl Config {
 
     /// Headers of requests that a part of this configuration reads, in lower case, each once.
     pub fn headers_in_use(&self) -> Vec<Arc<str>> {
-        Vec::new()
+        let filters = self.profile.filters.iter();
+        let scorers = self.profile.scorers.iter();
+        let mut headers: Vec<Arc<str>> = filters
+            .flat_map(|named| named.filter.headers())
+            .chain(scorers.flat_map(|weighted| weighted.scorer.headers()))
+            .map(|header| header.to_ascii_lowercase().into())
+            .collect();
+        headers.sort();
+        headers.dedup();
+        headers
     }
 
     /// Whether any part of this configuration reads engines' metrics.
     pub fn reads_metrics(&self) -> bool {
-        let utilization = |detector: &Detector| matches!(detector, Detector::Utilization { .. });
-        let scraped = |scorer: &WeightedScorer| {
-            matches!(
-                scorer.scorer,
-                Scorer::Queue | Scorer::KvUtilization | Scorer::Latency(_)
-            )
-        };
+        let profile = &self.profile;
         self.predicted_latency.is_some()
+            || self.probabilistic_admitter.is_some()
             || self.prefix.as_ref().is_some_and(|prefix| prefix.auto_tune)
-            || utilization(&self.detector)
-            || self.profile.filters.iter().any(utilization)
-            || self.profile.scorers.iter().any(scraped)
+            || matches!(self.detector, Detector::Utilization { .. })
+            || profile
+                .filters
+                .iter()
+                .any(|named| named.filter.reads_metrics())
+            || profile
+                .scorers
+                .iter()
+                .any(|weighted| weighted.scorer.reads_metrics())
     }
 }

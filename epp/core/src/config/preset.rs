@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::plugin::{
-    ConcurrencyDetector, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheScorer,
+    ConcurrencyDetector, InflightLoadProducer, Parser, PassiveHealth, PredictedLatencyProducer,
+    PredictedTtftScorer, PrefixCacheScorer, PrefixProducer, SloAdmitter, TopologyExtractor,
+    UtilizationDetector,
 };
-use super::plugin::{PrefixProducer, SloAdmitter, UtilizationDetector};
 use super::{
-    Config, Detector, FlowConfig, Picker, Profile, Scorer, Scrape, UsageLimit, WeightedScorer,
+    Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, Picker, Profile, Scorer,
+    Scrape, UsageLimit, WeightedScorer,
 };
 
 /// llm-d's default for the flag `--metrics-staleness-threshold`.
@@ -42,21 +44,37 @@ impl Default for Config {
             metrics: Some(Scrape::default()),
             metrics_staleness: METRICS_STALENESS,
             warnings: Vec::new(),
+            parsers: Parser::AUTOMATIC.to_vec(),
+            probabilistic_admitter: None,
+            inflight_load: InflightLoadProducer::default(),
+            session: None,
+            agent_identity: None,
+            reported: Vec::new(),
+            verify_served: false,
+            topology: TopologyExtractor::default(),
         }
     }
 }
 
 impl Config {
     /// Headroom's own default: queue, room reserved at dispatch, predictions, SLO admission, and the endpoint
-    /// with the shortest predicted time to first token among those that meet the SLO.
+    /// with the shortest predicted time to first token among those that meet the SLO, without those that fail.
     pub fn headroom_default() -> Self {
         Self {
             predicted_latency: Some(PredictedLatencyProducer {
                 streaming_mode: true,
+                protect_running: true,
                 ..PredictedLatencyProducer::default()
             }),
-            slo_admitter: Some(SloAdmitter::default()),
+            slo_admitter: Some(SloAdmitter {
+                idle_admits: false,
+                ..SloAdmitter::default()
+            }),
             profile: Profile {
+                filters: vec![NamedFilter {
+                    name: "passive-health".into(),
+                    filter: Filter::Health(HealthRules::default()),
+                }],
                 scorers: vec![weighted(
                     "predicted-ttft-scorer",
                     1.0,
@@ -111,6 +129,20 @@ impl Detector {
         Self::Utilization {
             parameters: UtilizationDetector::default(),
             staleness: Duration::from_millis(200),
+        }
+    }
+}
+
+impl Default for HealthRules {
+    /// The spans of [`PassiveHealth`]'s default.
+    fn default() -> Self {
+        Self {
+            parameters: PassiveHealth::default(),
+            window: Duration::from_secs(30),
+            min_stall: Duration::from_secs(15),
+            base_ejection: Duration::from_secs(10),
+            max_ejection: Duration::from_secs(300),
+            slow_start: Duration::from_secs(30),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Ranges of plugin parameters, and parameters of llm-d's that are not built here.
 
+mod schedule;
+
 use super::error::ConfigError;
 use super::plugin::Plugin;
 use super::units::span;
@@ -27,16 +29,14 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             check.above_zero(
                 "lruCapacityPerServer",
                 f64::from(it.lru_capacity_per_server),
-            )
+            )?;
+            check.above_zero("maxBlocksInAll", f64::from(it.max_blocks_in_all))
         }
-        Plugin::InflightLoad(it) => {
-            check.not_built("addEstimatedOutputTokens", it.add_estimated_output_tokens)
-        }
+        Plugin::InflightLoad(it) => check.above_zero("outputRatio", it.output_ratio),
         Plugin::Token(it) => check.not_built("vllm", it.vllm.is_some()),
         Plugin::PredictedLatency(it) => {
             check.above_zero("sloBufferFactor", it.slo_buffer_factor)?;
             span(&check.field("contextTTL"), &it.context_ttl)?;
-            check.not_built("endpointRoleLabel", !it.endpoint_role_label.is_empty())?;
             check.not_built("useEncoderCacheFeatures", it.use_encoder_cache_features)?;
             check.not_built(
                 "encoderCacheMatchInfoProducerName",
@@ -137,7 +137,7 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             let wanted = "must be given, between 0 and maxCeiling, which is at most 1";
             check.that("minCeiling", least, ordered && least >= 0.0, wanted)
         }
-        _ => Ok(()),
+        other => schedule::plugin(&check, other),
     }
 }
 
@@ -189,6 +189,10 @@ impl Check<'_> {
             (0.0..=1.0).contains(&value),
             "must be between 0 and 1",
         )
+    }
+
+    fn named(&self, parameter: &str, value: &str) -> Result<(), ConfigError> {
+        self.that(parameter, value, !value.is_empty(), "must not be empty")
     }
 
     /// Each at least 0, not all 0.

@@ -258,7 +258,7 @@ impl Director {
             .router
             .offer(now, waiting, expected, Among::Ever, ceiling);
         let refused = match offer {
-            Offer::NoEndpoint => true,
+            Offer::NoEndpoint | Offer::Barred(_) => true,
             Offer::Hopeless { .. } => may_shed,
             Offer::NoRoom | Offer::Go => false,
         };
@@ -305,6 +305,9 @@ impl Director {
                 let outcome = Outcome::RejectedNoEndpoints;
                 self.refuse(ticket, &waiting, outcome, None, message);
             }
+            Offer::Barred(message) => {
+                self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
+            }
             Offer::NoRoom => {
                 let message = "every endpoint was filtered out as full";
                 self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
@@ -337,9 +340,10 @@ impl Director {
         }
         let (account, charge) = (Arc::clone(&waiting.account), waiting.charge);
         let (priority, prompt_tokens) = (waiting.request.priority, waiting.request.prompt_tokens);
-        let mut dispatch = self
-            .router
-            .dispatch(now, waiting, expected_miss, &self.ledger)?;
+        let record = self.records();
+        let mut dispatch =
+            self.router
+                .dispatch(now, waiting, expected_miss, record, &self.ledger)?;
         account.dispatched(prompt_tokens);
         if let Some(queue) = &mut self.queue {
             queue.served(now, ticket.band, &account, charge, passing);
@@ -354,6 +358,16 @@ impl Director {
         self.outbox
             .push_back((ticket, Verdict::Dispatched(dispatch)));
         Ok(())
+    }
+
+    /// Whether the next dispatch is recorded.
+    fn records(&mut self) -> bool {
+        self.unrecorded += 1;
+        let records = self.unrecorded == self.record_every;
+        if self.unrecorded >= self.record_every {
+            self.unrecorded = 0;
+        }
+        records
     }
 
     /// What the client is told of the queue, where that is wanted.

@@ -4,7 +4,7 @@ mod dispatch;
 pub(crate) mod evict;
 mod revocations;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::flow::{
 };
 use crate::in_flight::InFlight;
 use crate::outcome::{Outcome, Refusal};
+use crate::peers::{BandUse, Chain};
 use crate::pool::Pool;
 use crate::prefix::PrefixHashing;
 use crate::request::Request;
@@ -99,6 +100,9 @@ pub struct Director {
     submitted: u64,
     /// Requests dispatched.
     dispatched: u64,
+    /// One in so many dispatches is recorded, 0 = none; those since the last one.
+    record_every: u32,
+    unrecorded: u32,
     /// What the last pass found, as long as it holds.
     closed: Option<Closed>,
     /// Where the last pass stopped, if requests may be evicted for who waits there.
@@ -141,6 +145,8 @@ impl Director {
             evictions: VecDeque::new(),
             submitted: 0,
             dispatched: 0,
+            record_every: 1,
+            unrecorded: 0,
             closed: None,
             stop: None,
             alternating: false,
@@ -193,6 +199,40 @@ impl Director {
     /// Puts one latency model in force for endpoints of every class.
     pub fn set_model(&mut self, model: Arc<LatencyModel>) {
         self.set_models(Arc::new(Models::one(LatencyModel::clone(&model))));
+    }
+
+    /// Records what led to the pick for one in `every` dispatches, 0 = for none. At first it is for all.
+    pub fn record_every(&mut self, every: u32) {
+        (self.record_every, self.unrecorded) = (every, 0);
+    }
+
+    /// Keeps note of the prompts that are sent to endpoints, for [`Director::take_sent`].
+    pub fn share_prefixes(&mut self) {
+        self.router.share_prefixes();
+    }
+
+    /// The prompts that were sent to endpoints since the last call, as far as there was room for them.
+    pub fn take_sent(&mut self) -> Vec<Chain> {
+        self.router.take_sent()
+    }
+
+    /// Other pickers told what they have in flight and which prompts they sent where, by slot of the pool in force.
+    pub fn learn_elsewhere(&mut self, now: Duration, prompts: &[(usize, Chain)]) {
+        self.tick(now);
+        for (slot, chain) in prompts {
+            self.router.learn_elsewhere(*slot, chain);
+        }
+        // They may have given room back.
+        self.closed = None;
+        self.dispatch(now);
+        self.reclaim(now);
+    }
+
+    /// What other pickers have queued, by band: it counts against the limits of this one's queue.
+    pub fn set_queued_elsewhere(&mut self, bands: BTreeMap<i32, BandUse>) {
+        if let Some(queue) = &mut self.queue {
+            queue.set_elsewhere(bands);
+        }
     }
 
     /// Takes a request in. Its verdict comes through [`Director::poll`], often at once.

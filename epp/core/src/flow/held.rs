@@ -17,6 +17,14 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Both together.
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
     pub(crate) fn add(&mut self, bytes: u64) {
         self.requests += 1;
         self.bytes += bytes;

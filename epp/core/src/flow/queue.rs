@@ -19,6 +19,7 @@ use super::usage_limit::Limits;
 use crate::config::{BandConfig, FlowConfig};
 use crate::demand::BandCounters;
 use crate::director::Ticket;
+use crate::peers::BandUse;
 use crate::request::Request;
 
 /// Bands that may exist at once. Priorities come from objectives, which are configuration, but a file that is
@@ -67,6 +68,10 @@ pub(crate) struct Queue {
     /// What the bands that live off the common budget of sheddable traffic hold.
     shared: Held,
     gauges: QueueGauges,
+    /// What other pickers hold, by band: all of it, and that of bands that share one budget.
+    elsewhere: BTreeMap<i32, Held>,
+    elsewhere_total: Held,
+    elsewhere_shared: Held,
     /// Whether the pool is without endpoints, and since when it is (or is not).
     starved: bool,
     regime_since: Duration,
@@ -95,6 +100,9 @@ impl Queue {
             total: Held::default(),
             shared: Held::default(),
             gauges,
+            elsewhere: BTreeMap::new(),
+            elsewhere_total: Held::default(),
+            elsewhere_shared: Held::default(),
             starved: true,
             regime_since: Duration::ZERO,
             config,
@@ -191,31 +199,55 @@ impl Queue {
             return Some(Full::NoWaiting);
         }
         let total = (self.config.max_requests, self.config.max_bytes);
-        self.total.full(bytes, total.0, total.1).or_else(|| {
+        let all = self.total.with(self.elsewhere_total);
+        all.full(bytes, total.0, total.1).or_else(|| {
+            let elsewhere = self.elsewhere.get(&band).copied().unwrap_or_default();
             let held = if self.config.shares(band) {
-                self.shared
+                self.shared.with(self.elsewhere_shared)
             } else {
                 Held {
                     requests: held.gauge.requests(),
                     bytes: held.gauge.bytes(),
                 }
+                .with(elsewhere)
             };
             held.full(bytes, Some(limits.max_requests), Some(limits.max_bytes))
         })
+    }
+
+    /// What other pickers hold counts against the limits as well.
+    pub(crate) fn set_elsewhere(&mut self, bands: BTreeMap<i32, BandUse>) {
+        let held = |band: BandUse| Held {
+            requests: band.requests,
+            bytes: band.bytes,
+        };
+        self.elsewhere = bands
+            .into_iter()
+            .map(|(priority, band)| (priority, held(band)))
+            .collect();
+        let config = &self.config;
+        let sum = |wanted: &dyn Fn(i32) -> bool| {
+            let bands = self.elsewhere.iter().filter(|(band, _)| wanted(**band));
+            bands.fold(Held::default(), |sum, (_, &held)| sum.with(held))
+        };
+        let (total, shared) = (sum(&|_| true), sum(&|band| config.shares(band)));
+        (self.elsewhere_total, self.elsewhere_shared) = (total, shared);
     }
 
     /// Requests that the band still has room for.
     pub(crate) fn room(&self, band: i32) -> u64 {
         let limits = self.config.band(band);
         let held = if self.config.shares(band) {
-            self.shared.requests
+            self.shared.with(self.elsewhere_shared).requests
         } else {
-            let band = self.bands.get(&Reverse(band));
-            band.map_or(0, |band| band.gauge.requests())
+            let here = self.bands.get(&Reverse(band));
+            let elsewhere = self.elsewhere.get(&band).map_or(0, |held| held.requests);
+            elsewhere.saturating_add(here.map_or(0, |band| band.gauge.requests()))
         };
         let total = self.config.max_requests.unwrap_or(u64::MAX);
         let room = limits.max_requests.saturating_sub(held);
-        room.min(total.saturating_sub(self.total.requests))
+        let all = self.total.with(self.elsewhere_total).requests;
+        room.min(total.saturating_sub(all))
     }
 
     /// Adds a request whatever the caps say. One that may not wait is taken out again before anything else happens.

@@ -97,13 +97,13 @@ struct Sum {
 
 impl Sum {
     fn add(&mut self, used: Use) {
-        self.used += used.used;
+        self.used += used.at_most_full();
         self.limit += used.limit;
         self.known += 1;
     }
 
     fn remove(&mut self, used: Use) {
-        self.used -= used.used;
+        self.used -= used.at_most_full();
         self.limit -= used.limit;
         self.known -= 1;
     }
@@ -239,13 +239,15 @@ pub(crate) fn has_room(
         Detector::Adaptive { parameters, .. } => parameters.headroom,
     };
     used(detector, reading, now)
-        .is_none_or(|used| used.used / used.limit < ceiling * (1.0 + headroom))
+        .is_none_or(|used| (used.used + used.assumed) / used.limit < ceiling * (1.0 + headroom))
 }
 
 /// What one endpoint uses of what it can.
 #[derive(Clone, Copy, Debug)]
 struct Use {
     used: f64,
+    /// What other pickers are assumed to use beyond what they told.
+    assumed: f64,
     limit: f64,
 }
 
@@ -254,8 +256,15 @@ impl Use {
     fn share(level: f64) -> Self {
         Self {
             used: level,
+            assumed: 0.0,
             limit: 1.0,
         }
+    }
+
+    /// What the pool's sum counts. Assumed use fills an endpoint at most: where the last slot is another picker's this
+    /// time, it is ours elsewhere.
+    fn at_most_full(self) -> f64 {
+        self.used + self.assumed.min(self.limit - self.used).max(0.0)
     }
 }
 
@@ -265,6 +274,7 @@ fn used(detector: &Detector, reading: &Reading, now: Duration) -> Option<Use> {
         Detector::Concurrency(parameters) => Some(concurrency(parameters, &reading.load)),
         Detector::Adaptive { parameters, .. } => Some(Use {
             used: f64::from(reading.load.in_flight),
+            assumed: f64::from(reading.load.assumed),
             limit: f64::from(reading.load.limit.unwrap_or(parameters.initial).max(1)),
         }),
         Detector::Utilization {
@@ -282,17 +292,24 @@ fn used(detector: &Detector, reading: &Reading, now: Duration) -> Option<Use> {
 fn concurrency(parameters: &ConcurrencyDetector, load: &LoadSnapshot) -> Use {
     let requests = Use {
         used: f64::from(load.in_flight),
+        assumed: f64::from(load.assumed),
         limit: f64::from(parameters.max_concurrency),
     };
     let tokens = Use {
         used: (load.waiting_tokens + load.resident_tokens) as f64,
+        assumed: 0.0,
         limit: parameters.max_token_concurrency as f64,
     };
     match parameters.concurrency_mode {
         ConcurrencyMode::Requests => requests,
         ConcurrencyMode::Tokens => tokens,
         ConcurrencyMode::Hybrid => {
-            Use::share((requests.used / requests.limit).max(tokens.used / tokens.limit))
+            let share = (requests.used / requests.limit).max(tokens.used / tokens.limit);
+            let assumed = (requests.used + requests.assumed) / requests.limit - share;
+            Use {
+                assumed: assumed.max(0.0),
+                ..Use::share(share)
+            }
         }
     }
 }

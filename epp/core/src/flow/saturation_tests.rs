@@ -120,7 +120,7 @@ fn staged(roles: &[Option<&str>], in_flight: &[u32], detector: &Detector) -> Sta
     let endpoint = |(role_of, count): (&Option<&str>, &u32)| {
         let labels = role_of.iter().map(|of| role(of)).collect();
         let endpoint = Endpoint::new("a", "10.0.0.1:80", labels);
-        (0..*count).for_each(|_| endpoint.load.dispatched(0, None));
+        (0..*count).for_each(|_| endpoint.load.dispatched(&crate::load::Share::default()));
         Arc::new(endpoint)
     };
     let endpoints = roles.iter().zip(in_flight).map(endpoint).collect();

@@ -56,6 +56,15 @@ impl BlockCache {
         }
     }
 
+    /// Forgets the `surplus` least recently used hashes, and the memory they took.
+    pub(crate) fn shed(&mut self, surplus: usize) {
+        for _ in 0..surplus.min(self.nodes.len()) {
+            self.evict();
+        }
+        self.nodes.shrink_to_fit();
+        self.places.shrink_to_fit();
+    }
+
     fn touch(&mut self, hash: u64, capacity: usize) {
         if let Some(&place) = self.places.get(&hash) {
             if place != self.newest {
@@ -173,6 +182,19 @@ mod tests {
             hash
         };
         steps.iter().map(extend).collect()
+    }
+
+    #[test]
+    fn sheds_the_oldest() {
+        let mut cache = BlockCache::default();
+        cache.learn(&[1, 2, 3], 10);
+        cache.learn(&[4, 5], 10);
+        cache.shed(2);
+        assert_eq!(order(&cache), [1, 5, 4]);
+        cache.shed(9);
+        assert_eq!((cache.len(), cache.matched(&[4])), (0, 0));
+        cache.learn(&[6], 10);
+        assert_eq!(cache.matched(&[6]), 1);
     }
 
     proptest! {

@@ -10,6 +10,12 @@ use xxhash_rust::xxh64::{Xxh64, xxh64};
 /// Bytes of text per pseudo-token.
 const TOKEN_BYTES: usize = 4;
 
+/// What stands for content that is no text (an image, a recording) among a prompt's bytes: it tells prompts apart,
+/// and its length counts for nothing.
+pub fn content_digest(content: &[u8]) -> u64 {
+    xxh64(content, 0)
+}
+
 /// Hashes one prompt. Feed it the text in pieces of any size; equal texts give equal hashes.
 #[derive(Clone)]
 pub struct PrefixHasher {

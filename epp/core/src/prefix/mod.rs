@@ -3,7 +3,7 @@
 mod blocks;
 mod hash;
 
-pub use hash::PrefixHasher;
+pub use hash::{PrefixHasher, content_digest};
 
 use std::sync::Arc;
 
@@ -47,13 +47,20 @@ pub(crate) struct PrefixIndex {
     parameters: PrefixProducer,
     /// In pool order.
     caches: Vec<BlockCache>,
+    /// Blocks in all of them.
+    blocks: usize,
 }
+
+/// Part of the largest cache that is forgotten at once when all together are over their limit: finding the largest
+/// looks at all of them.
+const SHED_PART: usize = 16;
 
 impl PrefixIndex {
     pub(crate) fn new(parameters: PrefixProducer) -> Self {
         Self {
             parameters,
             caches: Vec::new(),
+            blocks: 0,
         }
     }
 
@@ -71,6 +78,7 @@ impl PrefixIndex {
             .iter()
             .map(|endpoint| kept.remove(&identity(endpoint)).unwrap_or_default())
             .collect();
+        self.blocks = self.caches.iter().map(BlockCache::len).sum();
     }
 
     /// How many of the leading `blocks` the endpoint at `slot` has seen without a gap.
@@ -94,14 +102,30 @@ impl PrefixIndex {
             .and_then(|tokens| usize::try_from(tokens / u64::from(block_tokens.max(1))).ok())
             .filter(|&blocks| blocks > 0);
         let capacity = kv_blocks.unwrap_or(self.parameters.lru_capacity_per_server as usize);
+        let most = self.parameters.max_blocks_in_all as usize;
         if let Some(cache) = self.caches.get_mut(slot) {
-            cache.learn(blocks, capacity);
+            let before = cache.len();
+            cache.learn(blocks, capacity.min(most));
+            self.blocks = self.blocks + cache.len() - before;
         }
+        while self.blocks > most {
+            self.shed(self.blocks - most);
+        }
+    }
+
+    /// Forgets at least one block, at most a part of the largest cache.
+    fn shed(&mut self, surplus: usize) {
+        let Some(largest) = self.caches.iter_mut().max_by_key(|cache| cache.len()) else {
+            return;
+        };
+        let before = largest.len();
+        largest.shed(surplus.max(before / SHED_PART).min(before));
+        self.blocks = self.blocks + largest.len() - before;
     }
 
     /// Blocks remembered, over all endpoints.
     pub(crate) fn len(&self) -> usize {
-        self.caches.iter().map(BlockCache::len).sum()
+        self.blocks
     }
 }
 
@@ -153,6 +177,30 @@ mod tests {
         let gone = pool(&moved, &["a"]);
         index.set_pool(&moved, &gone);
         assert_eq!((index.len(), index.matched(0, &[1])), (0, 0));
+    }
+
+    #[test]
+    fn all_endpoints_together_are_bounded() {
+        let empty = Pool::default();
+        let pool = pool(&empty, &["a", "b", "c"]);
+        let mut index = PrefixIndex::new(PrefixProducer {
+            max_blocks_in_all: 100,
+            ..PrefixProducer::default()
+        });
+        index.set_pool(&empty, &pool);
+        for round in 0..40_u64 {
+            let slot = (round % 3) as usize;
+            let blocks: Vec<u64> = (0..7).map(|block| round * 100 + block).collect();
+            index.learn(slot, &pool.endpoints[slot], &blocks, 64);
+            assert_eq!(index.matched(slot, &blocks), 7, "the newest stays");
+            let counted: usize = index.caches.iter().map(BlockCache::len).sum();
+            assert_eq!(index.len(), counted);
+            assert!(counted <= 100, "{counted}");
+        }
+        assert!(index.len() > 80);
+        let long: Vec<u64> = (10_000..10_500).collect();
+        index.learn(0, &pool.endpoints[0], &long, 64);
+        assert!(index.len() <= 100 && index.matched(0, &long) > 0);
     }
 
     #[test]

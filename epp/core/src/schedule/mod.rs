@@ -1,38 +1,64 @@
 //! Hot path: from candidates to a pick: filters, weighted scores, picker.
 //!
-//! No allocation per endpoint, no lock, no text: the buffers live in the profile between requests.
+//! Filters are of three kinds. Constraints say where a request may go at all, whatever the load. Room says where
+//! it may go now. Preferences narrow what is left once predictions are made, and never to nothing. No allocation
+//! per endpoint, no lock, no text: the buffers live in the profile between requests, and what depends on labels
+//! alone is worked out when the pool changes.
 
+mod bindings;
+mod context_length;
 pub mod filter;
+pub(crate) mod headroom;
 pub mod pick;
+mod profile;
 pub mod score;
+mod topology;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use predictor::{Prediction, State};
 use rand::rngs::StdRng;
 
 use crate::admit::Trust;
-use crate::config;
-use crate::decision::ScorerName;
 use crate::endpoint::{LoadSnapshot, Scraped};
+use crate::pool::Pool;
+use crate::request::Request;
 use crate::slo::Slo;
 
-/// What the scorers are asked about: one request.
+pub(crate) use profile::Profile;
+
+/// What filters and scorers are asked about: one request, at one instant.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask {
-    /// Latency targets.
-    pub slo: Slo,
+pub struct Ask<'r> {
+    /// The request.
+    pub request: &'r Request,
+    /// When it is asked.
+    pub now: Duration,
     /// Time already spent queued, in milliseconds.
     pub waited_ms: f64,
-    /// Prompt length in tokens.
-    pub prompt_tokens: u32,
-    /// Blocks the prompt was hashed into.
-    pub blocks: u32,
     /// State of the candidates' latency models for TTFT, the prior if any is at it; `None` = no predictions are made.
     pub ttft_state: Option<State>,
 }
 
-/// One endpoint the request may go to, read once. Scorers see nothing else of it.
+impl Ask<'_> {
+    /// Latency targets.
+    pub fn slo(&self) -> Slo {
+        self.request.slo
+    }
+
+    /// Prompt length in tokens.
+    pub fn prompt_tokens(&self) -> u32 {
+        self.request.prompt_tokens
+    }
+
+    /// Blocks the prompt was hashed into.
+    pub fn blocks(&self) -> u32 {
+        self.request.prefix.len() as u32
+    }
+}
+
+/// One endpoint the request may go to, read once.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     /// Index in the pool.
@@ -49,18 +75,52 @@ pub struct Candidate {
     pub prediction: Option<Prediction>,
     /// Which of them may be believed, as far as the model is concerned.
     pub trust: Trust,
+    /// Whether tokens after the first come from there too; false = it only prefills.
+    pub decodes: bool,
 }
 
-/// Drops candidates that must not be picked.
+/// When a filter runs, and what it means that it leaves nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// First: where the request may go at all. Nobody left = no endpoint is for this request.
+    Constraint,
+    /// Then: where it may go now. Nobody left = there is no room.
+    Room,
+    /// Last, with predictions: never leaves nobody.
+    Preference,
+}
+
+/// Drops candidates.
 pub trait Filter: Send {
+    /// When it runs.
+    fn stage(&self) -> Stage;
+
+    /// Another pool is in force: slots mean other endpoints.
+    fn pool_changed(&mut self, _pool: &Arc<Pool>) {}
+
     /// Removes from `candidates` what fails; the order of the rest stays.
-    fn retain(&self, now: std::time::Duration, candidates: &mut Vec<Candidate>);
+    fn retain(
+        &mut self,
+        now: Duration,
+        ask: &Ask<'_>,
+        candidates: &mut Vec<Candidate>,
+        rng: &mut StdRng,
+    );
+
+    /// The request goes to `chosen`.
+    fn dispatched(&mut self, _ask: &Ask<'_>, _chosen: &Candidate) {}
 }
 
 /// Rates candidates from 0 (worst) to 1 (best).
 pub trait Score: Send {
+    /// Another pool is in force: slots mean other endpoints.
+    fn pool_changed(&mut self, _pool: &Arc<Pool>) {}
+
     /// Writes one score per candidate; what is outside 0..=1 is clamped by the caller, NaN becomes 0.
-    fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]);
+    fn score(&mut self, ask: &Ask<'_>, candidates: &[Candidate], scores: &mut [f32]);
+
+    /// The request goes to `chosen`, one of the `candidates` that were scored last.
+    fn dispatched(&mut self, _ask: &Ask<'_>, _candidates: &[Candidate], _chosen: &Candidate) {}
 }
 
 /// Chooses among scored candidates.
@@ -76,109 +136,10 @@ pub trait Pick: Send {
     );
 }
 
-/// One scheduling profile with its buffers.
-pub(crate) struct Profile {
-    filters: Vec<Box<dyn Filter>>,
-    scorers: Vec<Box<dyn Score>>,
-    names: Arc<[ScorerName]>,
-    picker: Box<dyn Pick>,
-    endpoints: usize,
-    /// Scorer by scorer, one per candidate.
-    scores: Vec<f32>,
-    totals: Vec<f32>,
-    picked: Vec<usize>,
-}
-
-impl std::fmt::Debug for Profile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Profile")
-            .field("scorers", &self.names)
-            .field("endpoints", &self.endpoints)
-            .finish()
-    }
-}
-
-/// What a profile decided; borrowed from its buffers.
-#[derive(Debug)]
-pub(crate) struct Picked<'a> {
-    /// Indexes into the candidates, best first; empty only without candidates.
-    pub(crate) order: &'a [usize],
-    /// Weighted sum per candidate.
-    pub(crate) totals: &'a [f32],
-    /// Scorer by scorer, one per candidate.
-    pub(crate) scores: &'a [f32],
-    pub(crate) scorers: &'a Arc<[ScorerName]>,
-}
-
-impl Profile {
-    pub(crate) fn new(config: &config::Config) -> Self {
-        let profile = &config.profile;
-        let names = profile.scorers.iter().map(|scorer| ScorerName {
-            name: Arc::clone(&scorer.name),
-            weight: scorer.weight,
-        });
-        Self {
-            filters: profile
-                .filters
-                .iter()
-                .map(|detector| filter::build(detector, config.usage_limit.highest()))
-                .collect(),
-            scorers: profile
-                .scorers
-                .iter()
-                .map(|scorer| score::build(&scorer.scorer, config))
-                .collect(),
-            names: names.collect(),
-            picker: pick::build(profile.picker),
-            endpoints: profile.endpoints.max(1),
-            scores: Vec::new(),
-            totals: Vec::new(),
-            picked: Vec::new(),
-        }
-    }
-
-    /// Drops the candidates that a filter of the profile refuses.
-    pub(crate) fn filter(&self, now: std::time::Duration, candidates: &mut Vec<Candidate>) {
-        for filter in &self.filters {
-            filter.retain(now, candidates);
-        }
-    }
-
-    /// Scores the candidates and picks among them.
-    pub(crate) fn pick(
-        &mut self,
-        ask: &Ask,
-        candidates: &[Candidate],
-        rng: &mut StdRng,
-    ) -> Picked<'_> {
-        let count = candidates.len();
-        self.scores.clear();
-        self.scores.resize(self.scorers.len() * count, 0.0);
-        self.totals.clear();
-        self.totals.resize(count, 0.0);
-        let rows = self.scores.chunks_mut(count.max(1));
-        for ((scorer, name), row) in self.scorers.iter().zip(self.names.iter()).zip(rows) {
-            scorer.score(ask, candidates, row);
-            for (total, score) in self.totals.iter_mut().zip(row) {
-                // NaN clamps to NaN, which `max` turns into 0.
-                *score = score.clamp(0.0, 1.0).max(0.0);
-                *total += *score * name.weight as f32;
-            }
-        }
-        self.picked.clear();
-        self.picker.pick(
-            candidates,
-            &self.totals,
-            self.endpoints,
-            rng,
-            &mut self.picked,
-        );
-        Picked {
-            order: &self.picked,
-            totals: &self.totals,
-            scores: &self.scores,
-            scorers: &self.names,
-        }
+/// Keeps the candidates for which `keep` holds, if there are any; else all.
+fn prefer(candidates: &mut Vec<Candidate>, keep: impl Fn(&Candidate) -> bool) {
+    if candidates.iter().any(&keep) {
+        candidates.retain(keep);
     }
 }
 
@@ -192,16 +153,43 @@ pub(crate) fn candidate(slot: u32) -> Candidate {
         cached_tokens: 0,
         prediction: None,
         trust: Trust::NONE,
+        decodes: true,
     }
 }
 
 #[cfg(test)]
-pub(crate) fn ask() -> Ask {
+pub(crate) fn ask(request: &Request) -> Ask<'_> {
     Ask {
-        slo: Slo::NONE,
+        request,
+        now: Duration::ZERO,
         waited_ms: 0.0,
-        prompt_tokens: 0,
-        blocks: 0,
         ttft_state: None,
     }
+}
+
+/// What an engine says, at time 0.
+#[cfg(test)]
+pub(crate) fn scraped(waiting: f32, running: f32, kv_utilization: f32) -> Option<Scraped> {
+    Some(Scraped {
+        at: Duration::ZERO,
+        waiting,
+        running,
+        kv_utilization,
+        block_tokens: None,
+        kv_blocks: None,
+    })
+}
+
+/// A pool of endpoints `e0`, `e1`, … with the labels given.
+#[cfg(test)]
+pub(crate) fn labelled(labels: &[&[(&str, &str)]]) -> Arc<Pool> {
+    let specs = labels.iter().enumerate().map(|(number, labels)| {
+        let pair = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        crate::pool::EndpointSpec {
+            name: format!("e{number}"),
+            address: format!("10.0.0.{}:8000", number + 1),
+            labels: labels.iter().map(pair).collect(),
+        }
+    });
+    Arc::new(Pool::default().updated(specs.collect()))
 }

@@ -7,20 +7,36 @@ use super::error::{ConfigError, from_yaml};
 
 mod admit;
 mod data;
+mod filter;
 mod flow;
+mod parser;
 mod producer;
 mod schedule;
 
-pub use admit::SloAdmitter;
+pub use admit::{ProbabilisticAdmitter, SloAdmitter};
 pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
+pub use filter::{
+    AttributeGate, Comparison, EndpointAttributeFilter, LabelOperator, LabelRequirement,
+    LabelSelectorFilter, OnMissing, PassiveHealth, PrefixCacheAffinityFilter,
+    SloHeadroomTierFilter, Threshold, TopologyAffinityFilter, TopologyExtractor, TopologyLevel,
+    TtftSource, UtilizationCap, UtilizationFilter, UtilizationMetric,
+};
 pub use flow::{
     AdaptiveConcurrency, ConcurrencyDetector, ConcurrencyMode, HoldbackDomain, HoldbackShape,
     LimitAlgorithm, PriorityHoldback, ProgramAwareFairness, ProgramStrategy, StaticUsageLimit,
     UtilizationDetector, VirtualTokenCounter,
 };
-pub use producer::{InflightLoadProducer, PredictedLatencyProducer, PrefixProducer, TokenProducer};
+pub use parser::{AppProtocol, Parser};
+pub use producer::{
+    AgentIdentity, AttributeKey, InflightLoadProducer, PredictedLatencyProducer, PrefixProducer,
+    ReportedAttribute, RequestAttributeReporter, SessionSource, TokenProducer,
+};
 pub use schedule::{
-    LatencyScorer, PickerParameters, PredictedTtftScorer, PrefixCacheScorer, Strategy,
+    ActiveRequestScorer, AttributeScale, ContextLengthAware, Direction, EncodedEndpointHeader,
+    EndpointAttributeScorer, FixedRange, HeaderLabelAffinityScorer, LatencyScorer, LoadAwareScorer,
+    NoHitLruScorer, Normalization, PickerParameters, PredictedTtftScorer, PrefixCacheScorer,
+    SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionStrategy, Strategy,
+    TokenLoadScorer, TopologyAffinityScorer,
 };
 
 /// What a plugin can be referred to as.
@@ -29,6 +45,7 @@ pub(crate) enum Role {
     Discovery,
     Parser,
     Producer,
+    Filter,
     Scorer,
     Picker,
     ProfileHandler,
@@ -41,6 +58,7 @@ pub(crate) enum Role {
     Admitter,
     EvictionFilter,
     EvictionOrdering,
+    Processor,
 }
 
 impl Role {
@@ -50,6 +68,7 @@ impl Role {
             Self::Discovery => "discovery plugin",
             Self::Parser => "parser",
             Self::Producer => "data producer",
+            Self::Filter => "filter",
             Self::Scorer => "scorer",
             Self::Picker => "picker",
             Self::ProfileHandler => "profile handler",
@@ -62,6 +81,7 @@ impl Role {
             Self::Admitter => "admitter",
             Self::EvictionFilter => "eviction filter",
             Self::EvictionOrdering => "eviction ordering",
+            Self::Processor => "processor of requests or answers",
         }
     }
 }
@@ -99,6 +119,12 @@ macro_rules! plugins {
 plugins! {
     FileDiscovery(FileDiscovery) = "file-discovery", Discovery;
     OpenaiParser(NoParameters) = "openai-parser", Parser;
+    AnthropicParser(NoParameters) = "anthropic-parser", Parser;
+    VllmHttpParser(NoParameters) = "vllmhttp-parser", Parser;
+    SglangHttpParser(NoParameters) = "sglanghttp-parser", Parser;
+    VllmGrpcParser(NoParameters) = "vllmgrpc-parser", Parser;
+    VertexAiParser(NoParameters) = "vertexai-parser", Parser;
+    PassthroughParser(NoParameters) = "passthrough-parser", Parser;
     Prefix(PrefixProducer) = "approx-prefix-cache-producer", Producer;
     InflightLoad(InflightLoadProducer) = "inflight-load-producer", Producer;
     Token(TokenProducer) = "token-producer", Producer;
@@ -131,6 +157,38 @@ plugins! {
     SheddableEviction(NoParameters) = "sheddable-eviction-filter", EvictionFilter;
     PriorityThenTime(NoParameters) = "eviction-priority-then-time-ordering", EvictionOrdering;
     SloAdmitter(SloAdmitter) = "latency-slo-admitter", Admitter;
+    // Filters.
+    LabelSelector(LabelSelectorFilter) = "label-selector-filter", Filter;
+    EncodeFilter(NoParameters) = "encode-filter", Filter;
+    PrefillFilter(NoParameters) = "prefill-filter", Filter;
+    DecodeFilter(NoParameters) = "decode-filter", Filter;
+    TestHeader(NoParameters) = "header-based-testing-filter", Filter;
+    UtilizationFilter(UtilizationFilter) = "utilization-filter", Filter;
+    AttributeFilter(EndpointAttributeFilter) = "endpoint-attribute-filter", Filter;
+    PassiveHealth(PassiveHealth) = "passive-health", Filter;
+    SessionFilter(SessionAffinity) = "session-affinity-filter", Filter;
+    TopologyFilter(TopologyAffinityFilter) = "topology-affinity-filter", Filter;
+    PrefixAffinity(PrefixCacheAffinityFilter) = "prefix-cache-affinity-filter", Filter;
+    HeadroomTier(SloHeadroomTierFilter) = "slo-headroom-tier-filter", Filter;
+    // Scorers.
+    RunningScorer(NoParameters) = "running-requests-size-scorer", Scorer;
+    LoadAwareScorer(LoadAwareScorer) = "load-aware-scorer", Scorer;
+    TokenLoadScorer(TokenLoadScorer) = "token-load-scorer", Scorer;
+    ActiveRequestScorer(ActiveRequestScorer) = "active-request-scorer", Scorer;
+    NoHitLruScorer(NoHitLruScorer) = "no-hit-lru-scorer", Scorer;
+    LoraAffinityScorer(NoParameters) = "lora-affinity-scorer", Scorer;
+    SessionScorer(SessionAffinity) = "session-affinity-scorer", Scorer;
+    HeaderLabelScorer(HeaderLabelAffinityScorer) = "header-label-affinity-scorer", Scorer;
+    ContextLength(ContextLengthAware) = "context-length-aware", Scorer;
+    AttributeScorer(EndpointAttributeScorer) = "endpoint-attribute-scorer", Scorer;
+    TopologyScorer(TopologyAffinityScorer) = "topology-affinity-scorer", Scorer;
+    // Producers, admitters, processors.
+    TopologyExtractor(TopologyExtractor) = "topology-extractor", Extractor;
+    SessionId(SessionSource) = "session-id-producer", Producer;
+    ProbabilisticAdmitter(ProbabilisticAdmitter) = "probabilistic-admitter", Admitter;
+    AgentIdentity(AgentIdentity) = "agent-identity", Processor;
+    AttributeReporter(RequestAttributeReporter) = "request-attribute-reporter", Processor;
+    ServedVerifier(NoParameters) = "destination-endpoint-served-verifier", Processor;
 }
 
 /// JSON is YAML: going through text lets the one strict reader name wrong fields here too.
@@ -159,6 +217,11 @@ macro_rules! parameters {
 }
 
 use parameters;
+
+/// A header's name as requests carry it.
+fn lower_case<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(String::deserialize(deserializer)?.to_ascii_lowercase())
+}
 
 parameters! {
     /// A plugin that takes no parameters.

@@ -2,7 +2,7 @@
 
 use super::kv_utilization::free_kv;
 use super::prefix::matched_share;
-use super::queue::queue;
+use super::queue::Requests;
 use crate::schedule::{Ask, Candidate};
 
 /// Weights of the three parts; only their ratios count.
@@ -16,18 +16,14 @@ pub(super) struct Composite {
 impl Composite {
     /// `wkv·(1 − kv) + wq·(maxQ − q)/maxQ + wpref·matched/total` with weights normalised, rounded to
     /// hundredths. The queue part is 1 when all queues are empty; an unknown KV cache counts as half full.
-    pub(super) fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
+    pub(super) fn score(&self, ask: &Ask<'_>, candidates: &[Candidate], scores: &mut [f32]) {
         let sum = (self.kv + self.queue + self.prefix).max(f64::MIN_POSITIVE);
-        let scraped = candidates
-            .iter()
-            .all(|candidate| queue(candidate, true).is_finite());
-        let longest = candidates
-            .iter()
-            .map(|candidate| queue(candidate, scraped))
-            .fold(0.0, f32::max);
+        let scraped = Requests::Waiting.told(candidates);
+        let queue = |candidate: &Candidate| Requests::Waiting.of(candidate, scraped);
+        let longest = candidates.iter().map(queue).fold(0.0, f32::max);
         for (candidate, score) in candidates.iter().zip(scores) {
             let queued = if longest > 0.0 {
-                (longest - queue(candidate, scraped)) / longest
+                (longest - queue(candidate)) / longest
             } else {
                 1.0
             };
@@ -42,11 +38,16 @@ impl Composite {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Request;
     use crate::schedule::{ask, candidate};
 
     #[test]
     fn adds_the_parts_by_weight_and_rounds() {
-        let ask = Ask { blocks: 3, ..ask() };
+        let request = Request {
+            prefix: [1, 2, 3].into(),
+            ..Request::default()
+        };
+        let ask = ask(&request);
         let mut warm = candidate(0);
         warm.matched_blocks = 1;
         warm.load.waiting = 1;

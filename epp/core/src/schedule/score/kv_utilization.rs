@@ -7,7 +7,7 @@ use crate::schedule::{Ask, Candidate, Score};
 pub(super) struct KvUtilizationScorer;
 
 impl Score for KvUtilizationScorer {
-    fn score(&self, _: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
+    fn score(&mut self, _: &Ask<'_>, candidates: &[Candidate], scores: &mut [f32]) {
         let (mut sum, mut known) = (0.0, 0.0);
         for (candidate, score) in candidates.iter().zip(scores.iter_mut()) {
             *score = free_kv(candidate).unwrap_or(f32::NAN);
@@ -34,22 +34,12 @@ pub(super) fn free_kv(candidate: &Candidate) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Scraped;
-    use crate::schedule::{ask, candidate};
-    use std::time::Duration;
+    use crate::request::Request;
+    use crate::schedule::{ask, candidate, scraped};
 
     fn with_kv(kv_utilization: f32) -> Candidate {
-        let at = Duration::ZERO;
-        let scraped = Scraped {
-            at,
-            waiting: 0.0,
-            running: 0.0,
-            kv_utilization,
-            block_tokens: None,
-            kv_blocks: None,
-        };
         Candidate {
-            scraped: Some(scraped),
+            scraped: scraped(0.0, 0.0, kv_utilization),
             ..candidate(0)
         }
     }
@@ -63,7 +53,7 @@ mod tests {
             candidate(2),
             with_kv(f32::NAN),
         ];
-        KvUtilizationScorer.score(&ask(), &candidates, &mut scores);
+        KvUtilizationScorer.score(&ask(&Request::default()), &candidates, &mut scores);
         assert_eq!(scores, [0.75, 0.25, 0.5, 0.5]);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::composite::Composite;
 use crate::config::{LatencyScorer, PredictedLatencyProducer, Strategy};
+use crate::schedule::headroom::{Headroom, headroom};
 use crate::schedule::{Ask, Candidate, Score};
 
 /// Range below which a dimension is treated as constant.
@@ -14,13 +15,6 @@ pub(super) struct HeadroomScorer {
     pub(super) producer: PredictedLatencyProducer,
 }
 
-/// SLO minus prediction, in milliseconds; negative = predicted to miss.
-#[derive(Clone, Copy, Debug)]
-struct Headroom {
-    ttft: f64,
-    tpot: f64,
-}
-
 /// Candidates are scored group by group; only one group gets more than 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Group {
@@ -30,19 +24,19 @@ enum Group {
     MissesBoth,
 }
 
-impl Headroom {
-    fn group(self) -> Group {
-        match (self.ttft < 0.0, self.tpot < 0.0) {
-            (false, false) => Group::Meets,
-            (false, true) => Group::MissesTpot,
-            (true, false) => Group::MissesTtft,
-            (true, true) => Group::MissesBoth,
+impl Group {
+    fn of(room: Headroom) -> Self {
+        match (room.ttft < 0.0, room.tpot < 0.0) {
+            (false, false) => Self::Meets,
+            (false, true) => Self::MissesTpot,
+            (true, false) => Self::MissesTtft,
+            (true, true) => Self::MissesBoth,
         }
     }
 }
 
 impl Score for HeadroomScorer {
-    fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
+    fn score(&mut self, ask: &Ask<'_>, candidates: &[Candidate], scores: &mut [f32]) {
         if candidates
             .iter()
             .all(|candidate| candidate.prediction.is_none())
@@ -61,7 +55,7 @@ impl Score for HeadroomScorer {
             return composite.score(ask, candidates, scores);
         }
         scores.fill(0.0);
-        let group = |candidate: &Candidate| self.headroom(ask, candidate).group();
+        let group = |candidate: &Candidate| Group::of(self.headroom(ask, candidate));
         if candidates
             .iter()
             .any(|candidate| group(candidate) == Group::Meets)
@@ -97,36 +91,19 @@ impl Score for HeadroomScorer {
 }
 
 impl HeadroomScorer {
-    /// Headroom of one candidate. A missing TTFT target counts as 0, so that the lowest prediction wins; queue
-    /// time is part of the user's TTFT. Without streaming TPOT never misses; with it, the target is tightened
-    /// to that of the requests already running there. No prediction = no miss.
-    fn headroom(&self, ask: &Ask, candidate: &Candidate) -> Headroom {
-        let Some(prediction) = candidate.prediction else {
-            return Headroom {
-                ttft: 0.0,
-                tpot: 0.0,
-            };
+    /// Headroom of one candidate; no prediction = no miss.
+    fn headroom(&self, ask: &Ask<'_>, candidate: &Candidate) -> Headroom {
+        let none = Headroom {
+            ttft: 0.0,
+            tpot: 0.0,
         };
-        let quantile = self.producer.quantile;
-        let ttft = ask.slo.ttft_ms.unwrap_or(0.0) - ask.waited_ms - quantile.of(&prediction.ttft);
-        if !self.producer.streaming_mode {
-            return Headroom { ttft, tpot: 0.0 };
-        }
-        let own = ask.slo.tpot_ms.unwrap_or(0.0);
-        let tightest = candidate
-            .load
-            .tightest_tpot_ms
-            .map_or(own, |running| own.min(f64::from(running)));
-        Headroom {
-            ttft,
-            tpot: tightest * self.producer.slo_buffer_factor - quantile.of(&prediction.tpot),
-        }
+        headroom(&self.producer, ask, candidate).unwrap_or(none)
     }
 
     /// Scores the chosen candidates by |headroom|, min-max normalised among them; the others keep 0.
     fn score_group(
         &self,
-        ask: &Ask,
+        ask: &Ask<'_>,
         candidates: &[Candidate],
         scores: &mut [f32],
         strategy: Strategy,
@@ -206,6 +183,7 @@ mod tests {
     use predictor::{Prediction, Quantiles};
 
     use super::*;
+    use crate::request::Request;
     use crate::schedule::{ask, candidate};
     use crate::slo::Slo;
 
@@ -225,7 +203,7 @@ mod tests {
     }
 
     fn scores(strategy: Strategy, slo: Slo, waited_ms: f64, candidates: &[Candidate]) -> Vec<f32> {
-        let scorer = HeadroomScorer {
+        let mut scorer = HeadroomScorer {
             parameters: LatencyScorer {
                 headroom_selection_strategy: strategy,
                 ..LatencyScorer::default()
@@ -236,15 +214,15 @@ mod tests {
             },
         };
         let mut scores = vec![0.0; candidates.len()];
-        scorer.score(
-            &Ask {
-                slo,
-                waited_ms,
-                ..ask()
-            },
-            candidates,
-            &mut scores,
-        );
+        let request = Request {
+            slo,
+            ..Request::default()
+        };
+        let asked = Ask {
+            waited_ms,
+            ..ask(&request)
+        };
+        scorer.score(&asked, candidates, &mut scores);
         scores
     }
 

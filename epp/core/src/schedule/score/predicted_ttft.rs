@@ -1,7 +1,7 @@
 //! `predicted-ttft-scorer`, Headroom's own: the shortest predicted time to first token.
 //!
-//! Endpoints predicted to meet the SLO score in 0.5..=1, the others in 0..0.5; within each part the score is
-//! the best cost ÷ the endpoint's cost. Cost = predicted TTFT × (1 + w·u), where u is the share of the prompt
+//! Endpoints predicted to meet the SLO, and to let those already there meet theirs where that is protected, score in
+//! 0.5..=1, the others in 0..0.5; within each part the score is the best cost ÷ the endpoint's cost. Cost = predicted TTFT × (1 + w·u), where u is the share of the prompt
 //! that the endpoint would have to compute: work that a cache hit saves is also saved to whoever comes next.
 //! Until the model has learned anything, queue, KV and prefix count 2, 2 and 3, as in llm-d's default.
 
@@ -9,6 +9,7 @@ use predictor::State;
 
 use super::composite::Composite;
 use crate::config::PredictedTtftScorer as Parameters;
+use crate::schedule::headroom::harms;
 use crate::schedule::{Ask, Candidate, Score};
 
 /// Costs are not told apart below this many milliseconds.
@@ -18,10 +19,12 @@ const FLOOR_MS: f64 = 1.0;
 #[derive(Debug)]
 pub(super) struct PredictedTtftScorer {
     pub(super) parameters: Parameters,
+    /// Requests already there count too.
+    pub(super) protect_running: bool,
 }
 
 impl Score for PredictedTtftScorer {
-    fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
+    fn score(&mut self, ask: &Ask<'_>, candidates: &[Candidate], scores: &mut [f32]) {
         let learned = ask.ttft_state.is_some_and(|state| state != State::Prior);
         if !learned
             || candidates
@@ -51,20 +54,22 @@ impl Score for PredictedTtftScorer {
 }
 
 impl PredictedTtftScorer {
-    fn cost(&self, ask: &Ask, candidate: &Candidate) -> f64 {
+    fn cost(&self, ask: &Ask<'_>, candidate: &Candidate) -> f64 {
         let ttft = candidate
             .prediction
             .map_or(f64::INFINITY, |it| self.parameters.quantile.of(&it.ttft));
-        let uncached = f64::from(ask.prompt_tokens.saturating_sub(candidate.cached_tokens));
-        let share = uncached / f64::from(ask.prompt_tokens.max(1));
+        let prompt = ask.prompt_tokens();
+        let uncached = f64::from(prompt.saturating_sub(candidate.cached_tokens));
+        let share = uncached / f64::from(prompt.max(1));
         ttft.max(FLOOR_MS) * (1.0 + self.parameters.prefill_weight * share)
     }
 
-    fn meets(&self, ask: &Ask, candidate: &Candidate) -> bool {
+    fn meets(&self, ask: &Ask<'_>, candidate: &Candidate) -> bool {
         candidate.prediction.is_some_and(|prediction| {
-            let ttft = ask.waited_ms + self.parameters.quantile.of(&prediction.ttft);
-            ask.slo
-                .met(ttft, Some(self.parameters.quantile.of(&prediction.tpot)))
+            let quantile = self.parameters.quantile;
+            let ttft = ask.waited_ms + quantile.of(&prediction.ttft);
+            let tpot = candidate.decodes.then(|| quantile.of(&prediction.tpot));
+            ask.slo().met(ttft, tpot) && !(self.protect_running && harms(quantile, ask, candidate))
         })
     }
 }
@@ -74,6 +79,7 @@ mod tests {
     use predictor::{Prediction, Quantiles};
 
     use super::*;
+    use crate::request::Request;
     use crate::schedule::{ask, candidate};
     use crate::slo::Slo;
 
@@ -95,28 +101,36 @@ mod tests {
     }
 
     fn scores(state: State, candidates: &[Candidate]) -> Vec<f32> {
-        let scorer = PredictedTtftScorer {
+        let mut scorer = PredictedTtftScorer {
             parameters: Parameters {
                 prefill_weight: 1.0,
                 ..Parameters::default()
             },
+            protect_running: true,
         };
-        let slo = Slo {
-            ttft_ms: Some(1_000.0),
-            tpot_ms: Some(50.0),
+        let request = Request {
+            slo: Slo {
+                ttft_ms: Some(1_000.0),
+                tpot_ms: Some(50.0),
+            },
+            prompt_tokens: 100,
+            ..Request::default()
         };
         let mut scores = vec![0.0; candidates.len()];
-        scorer.score(
-            &Ask {
-                slo,
-                prompt_tokens: 100,
-                ttft_state: Some(state),
-                ..ask()
-            },
-            candidates,
-            &mut scores,
-        );
+        let asked = Ask {
+            ttft_state: Some(state),
+            ..ask(&request)
+        };
+        scorer.score(&asked, candidates, &mut scores);
         scores
+    }
+
+    #[test]
+    fn whoever_would_slow_down_those_already_there_comes_last() {
+        let mut strict = predicted(100.0, 20.0, 0);
+        strict.load.kept_tpot_ms = Some(15);
+        let candidates = [strict, predicted(400.0, 20.0, 0)];
+        assert_eq!(scores(State::Trained, &candidates), [0.499, 1.0]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub(super) struct PrefixScorer {
 }
 
 impl Score for PrefixScorer {
-    fn score(&self, ask: &Ask, candidates: &[Candidate], scores: &mut [f32]) {
+    fn score(&mut self, ask: &Ask<'_>, candidates: &[Candidate], scores: &mut [f32]) {
         let by_length = self.parameters.match_length_weight as f32;
         let scale = self.parameters.match_length_scale_tokens as f32;
         for (candidate, score) in candidates.iter().zip(scores) {
@@ -22,30 +22,32 @@ impl Score for PrefixScorer {
 }
 
 /// Share of the prompt's blocks that the endpoint has seen; 0 for a prompt without any.
-pub(super) fn matched_share(ask: &Ask, candidate: &Candidate) -> f32 {
-    if ask.blocks == 0 {
+pub(super) fn matched_share(ask: &Ask<'_>, candidate: &Candidate) -> f32 {
+    if ask.blocks() == 0 {
         0.0
     } else {
-        candidate.matched_blocks as f32 / ask.blocks as f32
+        candidate.matched_blocks as f32 / ask.blocks() as f32
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::request::Request;
     use crate::schedule::{ask, candidate};
 
     #[test]
     fn follows_the_formula() {
-        let ask = Ask {
-            blocks: 8,
+        let request = Request {
+            prefix: [0; 8].into(),
             prompt_tokens: 512,
-            ..ask()
+            ..Request::default()
         };
+        let ask = ask(&request);
         let mut half = candidate(0);
         (half.matched_blocks, half.cached_tokens) = (4, 256);
         let mut scores = [9.0; 2];
-        let plain = PrefixScorer {
+        let mut plain = PrefixScorer {
             parameters: PrefixCacheScorer::default(),
         };
         plain.score(&ask, &[half, candidate(1)], &mut scores);

@@ -1,0 +1,232 @@
+//! One endpoint among others, on a virtual clock.
+
+use super::*;
+
+const BASE: f64 = 10.0;
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+fn watch() -> Watch {
+    Watch::new(HealthRules::default())
+}
+
+fn answer(watch: &Watch, health: &Health, now: f64, status: u16) {
+    let now = seconds(now);
+    let mut visit = watch.dispatched(health, now);
+    let fate = Fate::Answered(status);
+    watch.ended(health, now, &mut visit, fate, None);
+}
+
+fn first_token(watch: &Watch, health: &Health, now: f64, times_p99: Option<f64>) {
+    let now = seconds(now);
+    let mut visit = watch.dispatched(health, now);
+    watch.first_token(health, now, &mut visit, times_p99);
+    let fate = Fate::Answered(200);
+    watch.ended(health, now, &mut visit, fate, None);
+}
+
+fn standing(health: &Health, now: f64) -> Standing {
+    health.standing(seconds(now), seconds(30.0))
+}
+
+fn ejected(until: f64) -> Standing {
+    Standing::Ejected {
+        until: seconds(until),
+    }
+}
+
+#[test]
+fn connections_that_fail_in_a_row_eject_and_each_time_for_longer() {
+    let (watch, health) = (watch(), Health::default());
+    (0..10).for_each(|_| answer(&watch, &health, 1.0, 200));
+    answer(&watch, &health, 1.0, 503);
+    answer(&watch, &health, 1.0, 502);
+    answer(&watch, &health, 1.0, 200);
+    answer(&watch, &health, 1.0, 504);
+    answer(&watch, &health, 1.0, 503);
+    assert_eq!(standing(&health, 1.0), Standing::Serving, "not in a row");
+    answer(&watch, &health, 1.0, 503);
+    assert_eq!(standing(&health, 1.0), ejected(1.0 + BASE));
+    // A trial that fails doubles it, one that cannot tell leaves it to the next.
+    answer(&watch, &health, 11.0, 503);
+    assert_eq!(standing(&health, 11.0), ejected(11.0 + 2.0 * BASE));
+    let mut visit = watch.dispatched(&health, seconds(31.0));
+    assert_eq!(standing(&health, 31.0), Standing::Probing);
+    watch.ended(&health, seconds(32.0), &mut visit, Fate::Left(None), None);
+    assert_eq!(standing(&health, 32.0), Standing::HalfOpen);
+    answer(&watch, &health, 32.0, 500);
+    assert_eq!(standing(&health, 32.0), ejected(32.0 + 4.0 * BASE));
+    let mut now = 32.0 + 4.0 * BASE;
+    for _ in 0..20 {
+        answer(&watch, &health, now, 503);
+        let Standing::Ejected { until } = standing(&health, now) else {
+            panic!("not ejected")
+        };
+        assert!(until <= seconds(now + 300.0));
+        now = until.as_secs_f64();
+    }
+    assert_eq!(health.view(seconds(now)).ejections, [22, 1, 0, 0]);
+}
+
+#[test]
+fn whoever_keeps_well_begins_again_at_the_base() {
+    let (watch, health) = (watch(), Health::default());
+    let fail = |now: f64| (0..3).for_each(|_| answer(&watch, &health, now, 503));
+    fail(1.0);
+    answer(&watch, &health, 11.0, 200);
+    assert_eq!(
+        standing(&health, 26.0),
+        Standing::Ramping { share: 0.5 },
+        "half of the slow start"
+    );
+    fail(40.0);
+    assert_eq!(standing(&health, 40.0), ejected(60.0), "too soon");
+    answer(&watch, &health, 60.0, 200);
+    assert_eq!(standing(&health, 90.0), Standing::Serving);
+    fail(121.0);
+    assert_eq!(standing(&health, 121.0), ejected(131.0));
+}
+
+#[test]
+fn errors_count_by_their_share_and_against_the_others() {
+    let (watch, one, other) = (watch(), Health::default(), Health::default());
+    for _ in 0..4 {
+        answer(&watch, &one, 1.0, 500);
+    }
+    assert_eq!(standing(&one, 1.0), Standing::Serving, "too few");
+    for _ in 0..6 {
+        answer(&watch, &other, 1.0, 500);
+    }
+    answer(&watch, &one, 2.0, 500);
+    assert_eq!(
+        standing(&one, 2.0),
+        Standing::Serving,
+        "the same everywhere"
+    );
+    for _ in 0..14 {
+        answer(&watch, &other, 3.0, 200);
+    }
+    answer(&watch, &one, 3.0, 500);
+    assert_eq!(standing(&one, 3.0), ejected(13.0), "6 of 6 against 6 of 20");
+    assert_eq!(standing(&other, 3.0), Standing::Serving);
+    // Client errors are the client's.
+    for _ in 0..50 {
+        answer(&watch, &other, 4.0, 404);
+    }
+    assert_eq!(standing(&other, 4.0), Standing::Serving);
+}
+
+#[test]
+fn old_errors_are_forgotten() {
+    let (watch, health) = (watch(), Health::default());
+    for at in [1.0, 2.0, 3.0, 4.0] {
+        answer(&watch, &health, at, 500);
+    }
+    answer(&watch, &health, 40.0, 500);
+    assert_eq!(standing(&health, 40.0), Standing::Serving);
+}
+
+#[test]
+fn first_tokens_far_beyond_the_prediction_eject() {
+    let (watch, one, other) = (watch(), Health::default(), Health::default());
+    for _ in 0..10 {
+        first_token(&watch, &other, 1.0, Some(0.5));
+    }
+    for _ in 0..20 {
+        first_token(&watch, &one, 1.0, None);
+        first_token(&watch, &one, 1.0, Some(3.0));
+    }
+    assert_eq!(
+        standing(&one, 1.0),
+        Standing::Serving,
+        "late, not an outlier"
+    );
+    for _ in 0..19 {
+        first_token(&watch, &one, 2.0, Some(3.1));
+    }
+    assert_eq!(standing(&one, 2.0), Standing::Serving, "19 of 39");
+    first_token(&watch, &one, 2.0, Some(3.1));
+    assert_eq!(standing(&one, 2.0), ejected(12.0));
+    assert_eq!(one.view(seconds(2.0)).ejections, [0, 0, 1, 0]);
+}
+
+#[test]
+fn a_client_that_gave_up_far_beyond_the_prediction_counts_too() {
+    let (watch, health) = (watch(), Health::default());
+    let leave = |times| {
+        let now = seconds(1.0);
+        let mut visit = watch.dispatched(&health, now);
+        watch.ended(&health, now, &mut visit, Fate::Left(times), None);
+    };
+    (0..20).for_each(|_| leave(Some(2.0)));
+    (0..4).for_each(|_| leave(Some(9.0)));
+    assert_eq!(standing(&health, 1.0), Standing::Serving);
+    leave(Some(9.0));
+    assert_eq!(standing(&health, 1.0), ejected(11.0), "5 of 5");
+}
+
+#[test]
+fn streams_that_stand_still_eject() {
+    let (watch, health) = (watch(), Health::default());
+    let mut first = watch.dispatched(&health, seconds(0.0));
+    assert!(
+        !watch.check_stall(&health, seconds(100.0)),
+        "nothing is told"
+    );
+    watch.progress(&health, seconds(100.0), &mut first);
+    let mut second = watch.dispatched(&health, seconds(100.0));
+    watch.progress(&health, seconds(110.0), &mut second);
+    assert!(!watch.check_stall(&health, seconds(124.9)), "one moves");
+    assert!(watch.check_stall(&health, seconds(125.0)));
+    assert_eq!(standing(&health, 125.0), ejected(135.0));
+    assert!(!watch.check_stall(&health, seconds(130.0)), "once");
+    // Back in, those still hanging do not count any more, whenever they end.
+    answer(&watch, &health, 135.0, 200);
+    assert!(!watch.check_stall(&health, seconds(500.0)));
+    let mut third = watch.dispatched(&health, seconds(500.0));
+    watch.progress(&health, seconds(500.0), &mut third);
+    for visit in [&mut first, &mut second] {
+        watch.progress(&health, seconds(501.0), visit);
+        watch.ended(&health, seconds(501.0), visit, Fate::Cut, None);
+    }
+    assert!(watch.check_stall(&health, seconds(516.0)), "the third");
+    assert_eq!(health.view(seconds(516.0)).ejections, [0, 0, 0, 2]);
+}
+
+#[test]
+fn a_slow_engine_may_be_silent_for_longer() {
+    let (watch, health) = (watch(), Health::default());
+    let mut visit = watch.dispatched(&health, seconds(0.0));
+    let fate = Fate::Answered(200);
+    watch.ended(&health, seconds(0.0), &mut visit, fate, Some(300.0));
+    let mut visit = watch.dispatched(&health, seconds(0.0));
+    watch.progress(&health, seconds(1.0), &mut visit);
+    assert!(!watch.check_stall(&health, seconds(30.9)), "100 · 300 ms");
+    assert!(watch.check_stall(&health, seconds(31.1)));
+}
+
+#[test]
+fn a_visit_ends_once() {
+    let (watch, health) = (watch(), Health::default());
+    let mut visit = watch.dispatched(&health, seconds(1.0));
+    for _ in 0..9 {
+        let fate = Fate::Answered(503);
+        watch.ended(&health, seconds(1.0), &mut visit, fate, None);
+    }
+    assert_eq!(standing(&health, 1.0), Standing::Serving);
+}
+
+#[test]
+fn standings_fit_one_word() {
+    for mark in [
+        Mark::Serving,
+        Mark::Ejected(0),
+        Mark::Ejected(Mark::TIME),
+        Mark::Probing,
+        Mark::Ramping(1_234),
+    ] {
+        assert_eq!(Mark::decode(mark.encode()), mark);
+    }
+}

@@ -1,0 +1,106 @@
+//! Counts over the last span of time, in two halves.
+
+use std::time::Duration;
+
+/// What happened in a span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Requests that ended in a way that tells something.
+    pub(super) ended: u32,
+    /// Of those, 5xx or cut.
+    pub(super) failed: u32,
+    /// First tokens whose prediction was believed.
+    pub(super) first_tokens: u32,
+    /// Of those, far too late.
+    pub(super) slow: u32,
+}
+
+impl Counts {
+    /// Failed answers and all.
+    pub(super) fn failures(&self) -> (u32, u32) {
+        (self.failed, self.ended)
+    }
+
+    /// Late first tokens and all.
+    pub(super) fn lateness(&self) -> (u32, u32) {
+        (self.slow, self.first_tokens)
+    }
+
+    /// What is left of these without `part`.
+    pub(super) fn without(&self, part: &Self) -> Self {
+        Self {
+            ended: self.ended.saturating_sub(part.ended),
+            failed: self.failed.saturating_sub(part.failed),
+            first_tokens: self.first_tokens.saturating_sub(part.first_tokens),
+            slow: self.slow.saturating_sub(part.slow),
+        }
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        Self {
+            ended: self.ended.saturating_add(other.ended),
+            failed: self.failed.saturating_add(other.failed),
+            first_tokens: self.first_tokens.saturating_add(other.first_tokens),
+            slow: self.slow.saturating_add(other.slow),
+        }
+    }
+}
+
+/// Counts over between half and all of the span last asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Window {
+    /// Which half it is, counted from time 0.
+    half: u64,
+    current: Counts,
+    previous: Counts,
+}
+
+impl Window {
+    /// Where what happens at `now` is counted.
+    pub(super) fn at(&mut self, now: Duration, span: Duration) -> &mut Counts {
+        let half = number(now, span);
+        if half > self.half {
+            self.previous = if half == self.half + 1 {
+                self.current
+            } else {
+                Counts::default()
+            };
+            self.current = Counts::default();
+            self.half = half;
+        }
+        &mut self.current
+    }
+
+    /// What happened in the span before `now`.
+    pub(super) fn total(&self, now: Duration, span: Duration) -> Counts {
+        match number(now, span).saturating_sub(self.half) {
+            0 => self.current.plus(&self.previous),
+            1 => self.current,
+            _ => Counts::default(),
+        }
+    }
+}
+
+fn number(now: Duration, span: Duration) -> u64 {
+    let half = (span.as_millis() / 2).max(1);
+    u64::try_from(now.as_millis() / half).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgets_by_halves() {
+        let span = Duration::from_secs(10);
+        let at = Duration::from_secs;
+        let mut window = Window::default();
+        window.at(at(4), span).ended += 1;
+        window.at(at(6), span).ended += 2;
+        assert_eq!(window.total(at(9), span).ended, 3);
+        assert_eq!(window.total(at(11), span).ended, 2);
+        assert_eq!(window.total(at(15), span).ended, 0);
+        window.at(at(30), span).ended += 1;
+        assert_eq!(window.total(at(30), span).ended, 1);
+    }
+}

@@ -1,0 +1,169 @@
+//! Telling peers: a connection to each, for as long as it is among the members.
+
+use super::wire::{Said, TELL, Told};
+use super::{PeerTls, Peers, tls as identity};
+use epp_core::peers::Delta;
+use hyper_util::rt::TokioIo;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{broadcast, watch};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+/// Time to open a connection, handshake included.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Rest after the first failure; it doubles up to [`LONGEST_REST`].
+const REST: Duration = Duration::from_millis(100);
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+/// Connections to all peers.
+pub(super) struct Links {
+    pub(super) peers: Arc<Peers>,
+    pub(super) tls: PeerTls,
+    /// Where this picker listens itself.
+    pub(super) own: SocketAddr,
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It leads to this picker itself.
+    Oneself,
+    /// It can be tried again.
+    Failed(String),
+}
+
+impl Links {
+    /// Keeps a connection to every member that `found` tells of.
+    pub(super) async fn keep(self, mut found: watch::Receiver<BTreeSet<SocketAddr>>) {
+        let mut links: BTreeMap<SocketAddr, Link> = BTreeMap::new();
+        loop {
+            let members = found.borrow_and_update().clone();
+            links.retain(|member, _| members.contains(member));
+            for member in members.into_iter().filter(|member| *member != self.own) {
+                links.entry(member).or_insert_with(|| {
+                    let telling = tell(Arc::clone(&self.peers), self.tls.clone(), member);
+                    Link(tokio::spawn(telling).abort_handle())
+                });
+            }
+            if found.changed().await.is_err() {
+                // The members are known for good.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// A connection that is kept; it ends when this is dropped.
+struct Link(AbortHandle);
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Tells `member` what happens here, over one connection after the other.
+pub(super) async fn tell(peers: Arc<Peers>, tls: PeerTls, member: SocketAddr) {
+    let mut rest = REST;
+    let mut complaint = String::new();
+    loop {
+        let begun = peers.clock.now();
+        match connection(&peers, &tls, member).await {
+            Ended::Oneself => {
+                tracing::debug!(%member, "this member is this picker itself");
+                return;
+            }
+            Ended::Failed(why) => {
+                if peers.clock.now().saturating_sub(begun) > LONGEST_REST {
+                    rest = REST;
+                }
+                // Once per reason: a peer that is being replaced stays away for a while.
+                if why != complaint {
+                    tracing::warn!(%member, "a peer does not hear this picker: {why}");
+                    complaint = why;
+                }
+            }
+        }
+        tokio::time::sleep(rest).await;
+        rest = LONGEST_REST.min(rest * 2);
+    }
+}
+
+pub(super) async fn connection(peers: &Peers, tls: &PeerTls, member: SocketAddr) -> Ended {
+    let channel = match timeout(PATIENCE, connect(tls, member)).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(error)) => return Ended::Failed(error),
+        Err(_) => return Ended::Failed(format!("no connection within {PATIENCE:?}")),
+    };
+    let (whole, follows) = peers.opening();
+    let told: Result<tonic::Response<Told>, Status> = {
+        let mut grpc = Grpc::new(channel);
+        if let Err(error) = grpc.ready().await {
+            return Ended::Failed(error.to_string());
+        }
+        let path = PathAndQuery::from_static(TELL);
+        let request = tonic::Request::new(messages(whole, follows));
+        grpc.client_streaming(request, path, ProstCodec::default())
+            .await
+    };
+    match told {
+        Ok(_) => Ended::Failed("it hung up".to_owned()),
+        Err(status) if status.code() == Code::AlreadyExists => Ended::Oneself,
+        Err(status) => Ended::Failed(status.message().to_owned()),
+    }
+}
+
+/// Everything, then what follows. It ends when the connection lags behind: the next one begins anew.
+fn messages(
+    whole: Delta,
+    follows: broadcast::Receiver<Arc<Delta>>,
+) -> impl Stream<Item = Said> + Send {
+    let first = Said::from(&whole);
+    futures::stream::unfold((Some(first), follows), |(first, mut follows)| async move {
+        if let Some(first) = first {
+            return Some((first, (None, follows)));
+        }
+        let next = follows.recv().await.ok()?;
+        Some((Said::from(&*next), (None, follows)))
+    })
+}
+
+async fn connect(tls: &PeerTls, member: SocketAddr) -> Result<Channel, String> {
+    let connector = tls.connector().map_err(|error| error.to_string())?;
+    let connect = tower::service_fn(move |_| {
+        let connector = connector.clone();
+        async move {
+            let connection = TcpStream::connect(member).await?;
+            connection.set_nodelay(true)?;
+            let connection = connector
+                .connect(identity::server_name(), connection)
+                .await?;
+            std::io::Result::Ok(TokioIo::new(connection))
+        }
+    });
+    let endpoint = Endpoint::from_static("http://peer").http2_keep_alive_interval(PATIENCE);
+    let connected = endpoint.connect_with_connector(connect).await;
+    connected.map_err(|error| reasons(&error))
+}
+
+/// An error with what caused it.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
