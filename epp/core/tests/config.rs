@@ -317,6 +317,10 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         &["maxBytes", "`1GB`", "1G or 512Mi"],
     );
     refused(
+        "plugins: [{type: priority-holdback-policy}]",
+        &["minCeiling", "must be given"],
+    );
+    refused(
         "flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}",
         &["priorityBands[1].priority", "twice"],
     );
