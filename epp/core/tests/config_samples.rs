@@ -19,6 +19,7 @@ struct Sample {
 }
 
 impl Sample {
+    #[expect(clippy::panic, reason = "a test fails by panicking")]
     fn load(name: &'static str, text: &'static str) -> Self {
         let config = Config::from_yaml(text).unwrap_or_else(|error| panic!("{name}.yaml: {error}"));
         Self { name, text, config }

@@ -25,14 +25,16 @@ pub(super) const FEATURE_GATES: [&str; 2] = [FLOW_CONTROL, "haPopulateNonLeaderD
 
 /// Everything that is wrong with a document, as far as it could be read.
 pub(super) struct Errors {
-    pub(super) first: ConfigError,
+    pub(super) first: Box<ConfigError>,
     pub(super) others: Vec<ConfigError>,
 }
 
 impl From<ConfigError> for Errors {
     fn from(first: ConfigError) -> Self {
-        let others = Vec::new();
-        Self { first, others }
+        Self {
+            first: Box::new(first),
+            others: Vec::new(),
+        }
     }
 }
 
@@ -45,7 +47,7 @@ pub(super) fn read(text: &str) -> (Result<Config, Errors>, Vec<Finding>) {
         .and_then(|document| build(document, &mut findings));
     let located = |finding: Finding| finding.located(outline.as_ref());
     let config = config.map_err(|errors| Errors {
-        first: errors.first.located(outline.as_ref()),
+        first: Box::new(errors.first.located(outline.as_ref())),
         others: errors
             .others
             .into_iter()
@@ -69,7 +71,7 @@ fn build(mut document: raw::Document, findings: &mut Vec<Finding>) -> Result<Con
     let config = match errors.next() {
         None => sections(document, &mut registry).map_err(Errors::from),
         Some(first) => Err(Errors {
-            first,
+            first: Box::new(first),
             others: errors.collect(),
         }),
     };

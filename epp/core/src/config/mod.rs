@@ -257,7 +257,7 @@ impl Config {
     /// the first.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         let (config, findings) = build::read(text);
-        let mut config = config.map_err(|errors| errors.first)?;
+        let mut config = config.map_err(|errors| *errors.first)?;
         let warnings = findings.iter().filter(|finding| finding.level.is_warning());
         config.warnings = warnings.map(Finding::to_string).collect();
         Ok(config)

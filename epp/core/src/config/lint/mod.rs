@@ -24,7 +24,7 @@ pub fn lint(text: &str, objectives: Option<&Objectives>) -> Vec<Finding> {
     let (config, mut findings) = build::read(text);
     match config {
         Err(errors) => findings.extend(
-            std::iter::once(errors.first)
+            std::iter::once(*errors.first)
                 .chain(errors.others)
                 .map(Finding::from),
         ),
@@ -35,7 +35,7 @@ pub fn lint(text: &str, objectives: Option<&Objectives>) -> Vec<Finding> {
             }
         }
     }
-    findings.sort_by(|a, b| (a.position, a.level).cmp(&(b.position, b.level)));
+    findings.sort_by_key(|finding| (finding.position, finding.level));
     findings
 }
 
