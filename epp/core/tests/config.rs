@@ -314,6 +314,34 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         &["are too many: a profile has one picker"],
     );
     refused(
+        "plugins: [{type: passive-health}, {name: twice, type: passive-health}]",
+        &["`twice`", "second passive-health"],
+    );
+    refused(
+        "plugins: [{type: session-id-producer, parameters: {headerName: a, cookieName: b}}]",
+        &["headerName, cookieName", "`a, b`", "exactly one"],
+    );
+    refused(
+        "plugins: [{type: label-selector-filter, parameters: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}]",
+        &["matchExpressions values", "none for Exists"],
+    );
+    refused(
+        "plugins: [{type: utilization-filter}]",
+        &["conditions", "at least one"],
+    );
+    refused(
+        "plugins: [{type: prefix-cache-affinity-filter, parameters: {affinityThreshold: 1.2}}]",
+        &["affinityThreshold", "between 0 and 1"],
+    );
+    refused(
+        "plugins: [{type: endpoint-attribute-scorer, parameters: {attributeKey: a, algorithm: {type: linear_lower_is_better, normalization: {fixedRange: {min: 1, max: 1}}}}}]",
+        &["fixedRange", "min below max"],
+    );
+    refused(
+        "plugins: [{type: passive-health, parameters: {baseEjection: 10}}]",
+        &["baseEjection", "`10`"],
+    );
+    refused(
         "schedulingProfiles: [{name: a}, {name: b}]",
         &["`a, b`", "one profile"],
     );

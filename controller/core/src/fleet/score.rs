@@ -112,6 +112,7 @@ pub(super) struct Tally {
     kinds: BTreeMap<Kind, KindTally>,
     pub(super) prompt_tokens: u64,
     pub(super) cached_tokens: u64,
+    pub(super) output_tokens: u64,
 }
 
 #[derive(Default)]
@@ -149,6 +150,7 @@ impl Tally {
                 tally.tpot_ms.push(tpot_ms);
                 self.prompt_tokens += u64::from(input_tokens);
                 self.cached_tokens += u64::from(cached_tokens);
+                self.output_tokens += u64::from(output_tokens);
                 ttft_ms
             }
             Fate::Refused(reason) => {

@@ -160,10 +160,10 @@ impl Router {
         self.sent.as_mut().map(Sent::take).unwrap_or_default()
     }
 
-    /// Another picker sent a prompt to the endpoint in `slot`.
+    /// Another picker sent a prompt to the endpoint in `slot`. One that was cut into blocks of another size matches
+    /// nothing and is forgotten in time.
     pub(crate) fn learn_elsewhere(&mut self, slot: usize, chain: &Chain) {
-        let alike = self.block_tokens() == Some(chain.block_tokens);
-        let endpoint = self.pool.endpoints.get(slot).filter(|_| alike);
+        let endpoint = self.pool.endpoints.get(slot);
         if let (Some(prefixes), Some(endpoint)) = (&mut self.prefixes, endpoint) {
             prefixes.learn(slot, endpoint, &chain.blocks, chain.block_tokens);
         }
