@@ -2,9 +2,9 @@
 //!
 //! Exit codes: 0 it worked, 1 it failed, 2 it was asked for wrongly, 130 it was interrupted.
 
+mod compare;
 mod config;
 mod controller;
-mod compare;
 mod demo;
 mod doctor;
 mod epp;
