@@ -125,17 +125,27 @@ mod tests {
     #[test]
     fn a_model_or_a_pick_is_explained_and_never_both() {
         let parse = |line: &[&str]| Cli::try_parse_from([&["explain"], line].concat());
-        assert!(parse(&["chat/llama", "--json"]).unwrap().args.other.is_none());
+        assert!(
+            parse(&["chat/llama", "--json"])
+                .unwrap()
+                .args
+                .other
+                .is_none()
+        );
         let Ok(Cli { args }) = parse(&["pick", "some-id", "--last", "3"]) else {
             panic!("a pick")
         };
         assert!(matches!(args.other, Some(Other::Pick(_))) && args.model.is_none());
         assert!(parse(&["pick"]).is_ok());
-        for wrong in [&[][..], &["--watch", "pick"], &["llama"], &["pick", "--records", "f", "--token-file", "t"]] {
+        for wrong in [
+            &[][..],
+            &["--watch", "pick"],
+            &["llama"],
+            &["pick", "--records", "f", "--token-file", "t"],
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
-
 
     #[test]
     fn a_model_may_have_slashes_and_must_have_a_namespace() {

@@ -15,9 +15,12 @@ use crate::story::Trouble;
 /// A file that cannot be read, or that has something else in it.
 pub(crate) fn read(path: &Path, mut each: impl FnMut(Line)) -> Result<(), Trouble> {
     let unreadable = |error: std::io::Error| {
-        Trouble::failed(format!("cannot read the decision records in {}", path.display()))
-            .because(error)
-            .advice("give the file that the picker's --decision-records names")
+        Trouble::failed(format!(
+            "cannot read the decision records in {}",
+            path.display()
+        ))
+        .because(error)
+        .advice("give the file that the picker's --decision-records names")
     };
     let mut lines = BufReader::new(File::open(path).map_err(unreadable)?).lines();
     let mut next = lines.next();
@@ -65,7 +68,11 @@ mod tests {
         assert_eq!(count(&format!("{POOL}\n{{\"kind\":\"pi")), Ok(1));
         let torn = count(&format!("{POOL}\n{{\"kind\n{POOL}\n")).unwrap_err();
         assert!(torn.contains("line 2"), "{torn}");
-        assert!(count("{\"kind\":\"pool\",\"schema\":9}\n").unwrap_err().contains("schema 9"));
+        assert!(
+            count("{\"kind\":\"pool\",\"schema\":9}\n")
+                .unwrap_err()
+                .contains("schema 9")
+        );
         assert!(count("not records").is_err());
     }
 }

@@ -45,16 +45,22 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             .because(error)
             .advice("give the path of an EndpointPickerConfig in YAML")
     })?;
-    let config = Config::from_yaml(&text)
-        .map_err(|error| Trouble::usage(format!("--config {path} cannot be used")).because(error))?;
+    let config = Config::from_yaml(&text).map_err(|error| {
+        Trouble::usage(format!("--config {path} cannot be used")).because(error)
+    })?;
     let mut replay = Replay::new(config, args.seed);
     for path in &args.records {
         records::read(path, |line| replay.line(&line))?;
     }
     let report = replay.report();
     if report.picks == 0 {
-        let what = format!("no pick could be replayed: {} were refused, {} have no pool", report.refused_before, report.unusable);
-        return Err(Trouble::failed(what).advice("give whole files: the pools that picks refer to stand before them").into());
+        let what = format!(
+            "no pick could be replayed: {} were refused, {} have no pool",
+            report.refused_before, report.unusable
+        );
+        return Err(Trouble::failed(what)
+            .advice("give whole files: the pools that picks refer to stand before them")
+            .into());
     }
     let told = if args.json {
         serde_json::to_string_pretty(&report)? + "\n"
@@ -62,7 +68,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         page(&report, &path.to_string())
     };
     let mut out = std::io::stdout().lock();
-    out.write_all(told.as_bytes()).context("cannot write to standard output")
+    out.write_all(told.as_bytes())
+        .context("cannot write to standard output")
 }
 
 /// The report as a person reads it. Writing to a string cannot fail.
@@ -73,7 +80,10 @@ fn page(report: &Report, config: &str) -> String {
         ("to the same endpoint", report.same),
         ("to another endpoint", report.moved),
         ("refused: the objective cannot be met", report.hopeless),
-        ("refused: no endpoint is for them, or an admitter bars them", report.barred),
+        (
+            "refused: no endpoint is for them, or an admitter bars them",
+            report.barred,
+        ),
         ("not sent at once: no endpoint has room", report.no_room),
     ];
     for (what, count) in rows.into_iter().filter(|(_, count)| *count > 0) {
@@ -86,7 +96,10 @@ fn page(report: &Report, config: &str) -> String {
             share(report.moved_by_chance)
         );
     }
-    let latencies = [("TTFT", &report.predicted_ttft), ("TPOT", &report.predicted_tpot)];
+    let latencies = [
+        ("TTFT", &report.predicted_ttft),
+        ("TPOT", &report.predicted_tpot),
+    ];
     for (what, shift) in latencies {
         if let Some(shift) = shift {
             let _ = write!(text, "\n{}", latency(what, shift));
@@ -110,11 +123,24 @@ fn latency(what: &str, shift: &Shift) -> String {
 
 fn endpoints(text: &mut String, report: &Report) {
     let shown = report.endpoints.iter().take(SHOWN);
-    let width = shown.clone().map(|one| one.name.chars().count()).max().unwrap_or(0).max(8);
-    let _ = writeln!(text, "\n{:<width$}  {:>8}  {:>8}  change", "endpoint", "before", "after");
+    let width = shown
+        .clone()
+        .map(|one| one.name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .max(8);
+    let _ = writeln!(
+        text,
+        "\n{:<width$}  {:>8}  {:>8}  change",
+        "endpoint", "before", "after"
+    );
     for one in shown {
         let change = one.after as i64 - one.before as i64;
-        let _ = writeln!(text, "{:<width$}  {:>8}  {:>8}  {change:+}", one.name, one.before, one.after);
+        let _ = writeln!(
+            text,
+            "{:<width$}  {:>8}  {:>8}  {change:+}",
+            one.name, one.before, one.after
+        );
     }
     let more = report.endpoints.len().saturating_sub(SHOWN);
     if more > 0 {

@@ -29,7 +29,12 @@ pub(crate) struct Args {
     #[arg(value_name = "REQUEST-ID")]
     id: Option<String>,
     /// The picker's metrics port
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", conflicts_with = "records")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:9090",
+        conflicts_with = "records"
+    )]
     picker: Url,
     /// File with the bearer token that the picker asks for
     #[arg(long, value_name = "FILE", conflicts_with = "records")]
@@ -75,10 +80,14 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             let number = pick.picked.as_ref().map(|picked| picked.pool);
             page.pools.iter().find(|pool| Some(pool.pool) == number)
         };
-        let pages = page.picks.iter().map(|pick| pick_page::render(pick, pool(pick), args.all));
+        let pages = page
+            .picks
+            .iter()
+            .map(|pick| pick_page::render(pick, pool(pick), args.all));
         pages.collect::<Vec<_>>().join("\n")
     };
-    out.write_all(told.as_bytes()).context("cannot write to standard output")
+    out.write_all(told.as_bytes())
+        .context("cannot write to standard output")
 }
 
 fn nothing(args: &Args) -> Trouble {
@@ -87,8 +96,12 @@ fn nothing(args: &Args) -> Trouble {
         None => "no decision is known".to_owned(),
     };
     let advice = match &args.records {
-        Some(_) => "see that the file is the one that the picker writes, and that --decision-record-sample is above 0",
-        None => "send a request and ask again soon; to keep more of them, start the picker with --decision-records FILE",
+        Some(_) => {
+            "see that the file is the one that the picker writes, and that --decision-record-sample is above 0"
+        }
+        None => {
+            "send a request and ask again soon; to keep more of them, start the picker with --decision-records FILE"
+        }
     };
     Trouble::failed(whom).advice(advice)
 }
@@ -96,20 +109,24 @@ fn nothing(args: &Args) -> Trouble {
 async fn asked(args: &Args) -> anyhow::Result<Page> {
     let mut url = args.picker.clone();
     url.set_path(&format!("{}{PAGE}", url.path().trim_end_matches('/')));
-    url.query_pairs_mut().append_pair("limit", &args.last.to_string());
+    url.query_pairs_mut()
+        .append_pair("limit", &args.last.to_string());
     if let Some(id) = &args.id {
         url.query_pairs_mut().append_pair("id", id);
     }
     let mut request = reqwest::Client::new().get(url.clone()).timeout(TIMEOUT);
     if let Some(path) = &args.token_file {
         let token = std::fs::read_to_string(path);
-        let token = token.with_context(|| format!("cannot read --token-file {}", path.display()))?;
+        let token =
+            token.with_context(|| format!("cannot read --token-file {}", path.display()))?;
         request = request.bearer_auth(token.trim());
     }
     let answer = request.send().await.map_err(|error| {
         Trouble::failed(format!("no picker answers at {url}"))
             .because(error)
-            .advice("give its metrics port with --picker, and forward the port if it is on a cluster")
+            .advice(
+                "give its metrics port with --picker, and forward the port if it is on a cluster",
+            )
     })?;
     let status = answer.status();
     let text = answer.text().await.context("the answer broke off")?;
@@ -147,7 +164,11 @@ fn recorded(path: &Path, args: &Args) -> Result<Page, Trouble> {
         })?;
     }
     page.picks.reverse();
-    let used: Vec<_> = page.picks.iter().filter_map(|pick| Some(pick.picked.as_ref()?.pool)).collect();
+    let used: Vec<_> = page
+        .picks
+        .iter()
+        .filter_map(|pick| Some(pick.picked.as_ref()?.pool))
+        .collect();
     page.pools.retain(|pool| used.contains(&pool.pool));
     Ok(page)
 }
@@ -198,10 +219,16 @@ mod tests {
             let args = args(line);
             let page = recorded(args.records.as_deref().unwrap(), &args).unwrap();
             assert_eq!(page.pools.len(), usize::from(!page.picks.is_empty()));
-            page.picks.into_iter().map(|pick| pick.id).collect::<Vec<_>>()
+            page.picks
+                .into_iter()
+                .map(|pick| pick.id)
+                .collect::<Vec<_>>()
         };
         assert_eq!(ids(&["--records", &path]), ["fourth"]);
-        assert_eq!(ids(&["--records", &path, "--last", "2"]), ["fourth", "third"]);
+        assert_eq!(
+            ids(&["--records", &path, "--last", "2"]),
+            ["fourth", "third"]
+        );
         assert_eq!(ids(&["--records", &path, "second"]), ["second"]);
         assert!(ids(&["--records", &path, "nobody"]).is_empty());
     }

@@ -20,7 +20,11 @@ pub(super) fn render(pick: &PickRecord, pool: Option<&PoolRecord>, all: bool) ->
         }
         (None, Some(refused)) => {
             let (outcome, status, reason) = (&refused.outcome, refused.status, &refused.reason);
-            line(&mut text, "refused", &format!("{outcome}: answered {status}, {reason}"));
+            line(
+                &mut text,
+                "refused",
+                &format!("{outcome}: answered {status}, {reason}"),
+            );
         }
         (None, None) => {}
     }
@@ -41,9 +45,15 @@ fn line(text: &mut String, word: &str, what: &str) {
 }
 
 fn head(text: &mut String, pick: &PickRecord) {
-    let at = i64::try_from(pick.at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let at = i64::try_from(pick.at_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
     let at = at.map_or_else(|| pick.at_ms.to_string(), |at| at.to_string());
-    line(text, "request", &format!("{}  at {at}  under configuration {}", pick.id, pick.config));
+    line(
+        text,
+        "request",
+        &format!("{}  at {at}  under configuration {}", pick.id, pick.config),
+    );
     let asked = &pick.request;
     let model = match &asked.target_model {
         Some(target) => format!("{} as {target}", asked.model),
@@ -54,12 +64,38 @@ fn head(text: &mut String, pick: &PickRecord) {
         asked.prompt_tokens, asked.blocks, asked.block_tokens, asked.bytes
     );
     line(text, "asks", &sizes);
-    let mut terms = vec![format!("priority {}", asked.priority), format!("flow {}", asked.flow)];
-    terms.extend(asked.slo.ttft_ms.map(|ms| format!("TTFT within {}", milliseconds(ms))));
-    terms.extend(asked.slo.tpot_ms.map(|ms| format!("TPOT within {}", milliseconds(ms))));
-    terms.extend(asked.max_output_tokens.map(|most| format!("at most {most} tokens")));
-    terms.extend(asked.session.as_ref().map(|session| format!("session {session}")));
-    terms.extend(asked.subset.map(|count| format!("among {count} endpoints that the proxy named")));
+    let mut terms = vec![
+        format!("priority {}", asked.priority),
+        format!("flow {}", asked.flow),
+    ];
+    terms.extend(
+        asked
+            .slo
+            .ttft_ms
+            .map(|ms| format!("TTFT within {}", milliseconds(ms))),
+    );
+    terms.extend(
+        asked
+            .slo
+            .tpot_ms
+            .map(|ms| format!("TPOT within {}", milliseconds(ms))),
+    );
+    terms.extend(
+        asked
+            .max_output_tokens
+            .map(|most| format!("at most {most} tokens")),
+    );
+    terms.extend(
+        asked
+            .session
+            .as_ref()
+            .map(|session| format!("session {session}")),
+    );
+    terms.extend(
+        asked
+            .subset
+            .map(|count| format!("among {count} endpoints that the proxy named")),
+    );
     if asked.sheddable {
         terms.push("may be shed".to_owned());
     }
@@ -68,7 +104,13 @@ fn head(text: &mut String, pick: &PickRecord) {
 }
 
 fn sent(text: &mut String, picked: &Picked, pool: Option<&PoolRecord>) {
-    let why = if picked.candidates.iter().filter(|one| one.removed_by.is_none()).count() == 1 {
+    let why = if picked
+        .candidates
+        .iter()
+        .filter(|one| one.removed_by.is_none())
+        .count()
+        == 1
+    {
         "the only candidate"
     } else if picked.expected_miss {
         "the least bad: no endpoint was predicted to meet the objective"
@@ -79,9 +121,17 @@ fn sent(text: &mut String, picked: &Picked, pool: Option<&PoolRecord>) {
     };
     let address = pool.and_then(|pool| pool.endpoints.get(picked.slot as usize));
     let address = address.map_or("", |endpoint| &*endpoint.address);
-    line(text, "sent to", &format!("{} {address}, {why}", name(picked.slot, pool)));
+    line(
+        text,
+        "sent to",
+        &format!("{} {address}, {why}", name(picked.slot, pool)),
+    );
     if let Some(model) = picked.model {
-        let trust = if picked.trusted { "trusted" } else { "not trusted" };
+        let trust = if picked.trusted {
+            "trusted"
+        } else {
+            "not trusted"
+        };
         let states = format!(
             "TTFT {}, TPOT {}; the prediction for it was {trust}",
             model.ttft.name(),
@@ -93,7 +143,10 @@ fn sent(text: &mut String, picked: &Picked, pool: Option<&PoolRecord>) {
 
 fn name(slot: u32, pool: Option<&PoolRecord>) -> String {
     let endpoint = pool.and_then(|pool| pool.endpoints.get(slot as usize));
-    endpoint.map_or_else(|| format!("slot {slot}"), |endpoint| endpoint.name.to_string())
+    endpoint.map_or_else(
+        || format!("slot {slot}"),
+        |endpoint| endpoint.name.to_string(),
+    )
 }
 
 fn table(text: &mut String, picked: &Picked, pool: Option<&PoolRecord>, all: bool) {
@@ -103,27 +156,42 @@ fn table(text: &mut String, picked: &Picked, pool: Option<&PoolRecord>, all: boo
         std::cmp::Reverse((one.slot == picked.slot, Total(total)))
     };
     rows.sort_by_key(best_first);
-    let hidden = if all { 0 } else { rows.len().saturating_sub(SHOWN) };
+    let hidden = if all {
+        0
+    } else {
+        rows.len().saturating_sub(SHOWN)
+    };
     rows.truncate(rows.len() - hidden);
     let mut header = vec!["".to_owned(), "endpoint".to_owned(), "total".to_owned()];
-    header.extend(picked.scorers.iter().map(|scorer| format!("{} ×{}", scorer.name, scorer.weight)));
+    header.extend(
+        picked
+            .scorers
+            .iter()
+            .map(|scorer| format!("{} ×{}", scorer.name, scorer.weight)),
+    );
     let readings = ["in flight", "queue", "KV", "cached", "TTFT", "TPOT"];
     header.extend(readings.map(str::to_owned));
     let mut table = vec![header];
     table.extend(rows.iter().map(|one| row(one, picked, pool)));
     let columns = table[0].len();
     let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: Vec<_> = (0..columns)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
     text.push('\n');
     for row in &table {
-        let cells = row.iter().zip(&widths).enumerate().map(|(at, (cell, width))| {
-            // Names to the left, numbers to the right.
-            if at < 2 {
-                format!("{cell:<width$}")
-            } else {
-                format!("{cell:>width$}")
-            }
-        });
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(at, (cell, width))| {
+                // Names to the left, numbers to the right.
+                if at < 2 {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
+            });
         let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     if hidden > 0 {
@@ -160,19 +228,31 @@ fn row(one: &CandidateRecord, picked: &Picked, pool: Option<&PoolRecord>) -> Vec
         }
         (None, total) => {
             row.push(total.map_or_else(|| "–".to_owned(), |total| format!("{total:.3}")));
-            let score = |at: usize| one.scores.get(at).map_or_else(|| "–".to_owned(), |score| format!("{score:.3}"));
+            let score = |at: usize| {
+                one.scores
+                    .get(at)
+                    .map_or_else(|| "–".to_owned(), |score| format!("{score:.3}"))
+            };
             row.extend((0..picked.scorers.len()).map(score));
         }
     }
     let known = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
     let scrape = one.scrape.as_ref();
     row.push(one.in_flight.to_string());
-    row.push(known(scrape.and_then(|scrape| scrape.waiting).map(|waiting| format!("{waiting:.0}"))));
+    row.push(known(
+        scrape
+            .and_then(|scrape| scrape.waiting)
+            .map(|waiting| format!("{waiting:.0}")),
+    ));
     let used = scrape.and_then(|scrape| scrape.kv_utilization);
     row.push(known(used.map(|used| format!("{:.0} %", used * 100.0))));
     row.push(one.cached_tokens.to_string());
     let predicted = |of: fn(&PredictionRecord) -> f32| {
-        known(one.prediction.as_ref().map(|prediction| milliseconds(of(prediction).into())))
+        known(
+            one.prediction
+                .as_ref()
+                .map(|prediction| milliseconds(of(prediction).into())),
+        )
     };
     row.push(predicted(|prediction| prediction.ttft_ms[0]));
     row.push(predicted(|prediction| prediction.tpot_ms[0]));
@@ -181,18 +261,46 @@ fn row(one: &CandidateRecord, picked: &Picked, pool: Option<&PoolRecord>) -> Vec
 
 fn removals(text: &mut String, picked: &Picked) {
     for removal in &picked.removals {
-        let many = if removal.count == 1 { "endpoint" } else { "endpoints" };
-        line(text, "filter", &format!("{} took out {} {many}", removal.filter, removal.count));
+        let many = if removal.count == 1 {
+            "endpoint"
+        } else {
+            "endpoints"
+        };
+        line(
+            text,
+            "filter",
+            &format!("{} took out {} {many}", removal.filter, removal.count),
+        );
     }
 }
 
 fn end(ended: &Ended) -> String {
-    let status = ended.status.map_or_else(String::new, |status| format!(" {status}"));
-    let mut parts = vec![format!("{}{status} after {}", ended.outcome, milliseconds(ended.duration_ms))];
-    let cached = format!("{} prompt tokens, {} of them cached", ended.prompt_tokens, ended.cached_tokens);
+    let status = ended
+        .status
+        .map_or_else(String::new, |status| format!(" {status}"));
+    let mut parts = vec![format!(
+        "{}{status} after {}",
+        ended.outcome,
+        milliseconds(ended.duration_ms)
+    )];
+    let cached = format!(
+        "{} prompt tokens, {} of them cached",
+        ended.prompt_tokens, ended.cached_tokens
+    );
     parts.push(cached);
-    parts.extend(ended.output_tokens.map(|tokens| format!("{tokens} output tokens")));
-    parts.extend(ended.slo_met.map(|met| if met { "objective met" } else { "objective missed" }.to_owned()));
+    parts.extend(
+        ended
+            .output_tokens
+            .map(|tokens| format!("{tokens} output tokens")),
+    );
+    parts.extend(ended.slo_met.map(|met| {
+        if met {
+            "objective met"
+        } else {
+            "objective missed"
+        }
+        .to_owned()
+    }));
     parts.join(", ")
 }
 
@@ -258,12 +366,17 @@ mod tests {
         let (_, mut pick) = golden();
         let picked = pick.picked.as_mut().unwrap();
         let one = picked.candidates[1].clone();
-        picked.candidates.extend((3..40).map(|slot| CandidateRecord {
-            slot,
-            ..one.clone()
-        }));
+        picked
+            .candidates
+            .extend((3..40).map(|slot| CandidateRecord {
+                slot,
+                ..one.clone()
+            }));
         let page = render(&pick, None, false);
-        assert!(page.contains("… and 28 more") && page.contains("→  slot 0"), "{page}");
+        assert!(
+            page.contains("… and 28 more") && page.contains("→  slot 0"),
+            "{page}"
+        );
         assert!(render(&pick, None, true).contains("slot 39"));
     }
 
@@ -281,6 +394,9 @@ mod tests {
             ..pick
         };
         let page = render(&refused, None, false);
-        assert!(page.contains("refused   RejectedSLO: answered 429, rejected-slo-unattainable"), "{page}");
+        assert!(
+            page.contains("refused   RejectedSLO: answered 429, rejected-slo-unattainable"),
+            "{page}"
+        );
     }
 }

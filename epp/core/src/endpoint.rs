@@ -109,7 +109,11 @@ impl Endpoint {
         let known = self.attributes();
         let known = known.as_deref().map(Vec::as_slice).unwrap_or_default();
         let named = |(other, _): &&(Arc<str>, f64)| other == key;
-        if known.iter().find(named).is_some_and(|(_, old)| *old == value) {
+        if known
+            .iter()
+            .find(named)
+            .is_some_and(|(_, old)| *old == value)
+        {
             return;
         }
         let others = known.iter().filter(|one| !named(one)).cloned();

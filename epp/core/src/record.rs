@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::admit::Trust;
 use crate::decision::{Decision, ModelState, Removal, ScorerName};
-use crate::health::Standing;
 use crate::endpoint::{Attributes, LoadSnapshot, Lora, Scraped};
+use crate::health::Standing;
 use crate::in_flight::Completion;
 use crate::outcome::Refusal;
 use crate::pool::Pool;
@@ -401,8 +401,7 @@ impl Picked {
             let endpoint = record.pool.endpoints.get(candidate.slot as usize);
             let attributes = endpoint.and_then(|endpoint| endpoint.attributes());
             let lora = endpoint.and_then(|endpoint| endpoint.lora());
-            let standing =
-                endpoint.map(|endpoint| endpoint.load.health.view(decision.at).standing);
+            let standing = endpoint.map(|endpoint| endpoint.load.health.view(decision.at).standing);
             CandidateRecord {
                 standing: standing.and_then(not_serving),
                 lora: lora.as_deref().map(LoraRecord::from),
@@ -410,13 +409,15 @@ impl Picked {
                 ..CandidateRecord::of(candidate, decision.at)
             }
         };
-        let scored = record.candidates.iter().enumerate().map(|(at, candidate)| {
-            CandidateRecord {
+        let scored = record
+            .candidates
+            .iter()
+            .enumerate()
+            .map(|(at, candidate)| CandidateRecord {
                 scores: record.scores(at).collect(),
                 total: record.totals.get(at).copied(),
                 ..written(candidate)
-            }
-        });
+            });
         let removed = record.removed.iter().map(|one| CandidateRecord {
             removed_by: Some(Arc::clone(&one.filter)),
             ..written(&one.candidate)

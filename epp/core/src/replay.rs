@@ -245,7 +245,11 @@ impl Replay {
         if let (Again::Picked(one), Again::Picked(another)) = (verdict, other) {
             report.moved_by_chance += u64::from(one != another);
         }
-        let name = |slot: u32| pool.endpoints.get(slot as usize).map(|one| Arc::clone(&one.name));
+        let name = |slot: u32| {
+            pool.endpoints
+                .get(slot as usize)
+                .map(|one| Arc::clone(&one.name))
+        };
         let mut share = |slot: u32, at: usize| {
             if let Some(name) = name(slot) {
                 self.shares.entry(name).or_default()[at] += 1;
@@ -306,9 +310,13 @@ impl Replay {
             ));
         }
         if self.reads_headers {
-            notes.push("what the configuration reads in headers: their values are not recorded".to_owned());
+            notes.push(
+                "what the configuration reads in headers: their values are not recorded".to_owned(),
+            );
         }
-        notes.push("what filters and scorers remember of requests that were not recorded".to_owned());
+        notes.push(
+            "what filters and scorers remember of requests that were not recorded".to_owned(),
+        );
         report.cannot_tell = notes;
         self.report
     }

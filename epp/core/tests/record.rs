@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epp_core::config::Config;
-use epp_core::record::{Ended, Line, PickRecord, Picked, PoolRecord, RecordError, RequestRecord, SCHEMA};
+use epp_core::record::{
+    Ended, Line, PickRecord, Picked, PoolRecord, RecordError, RequestRecord, SCHEMA,
+};
 use epp_core::replay::{Replay, Report};
 use epp_core::{Director, Lora, Request, Scraped, Slo, Stopwatch, Verdict, Work};
 use support::{complete, pool, trained_model};
@@ -51,7 +53,10 @@ fn director(yaml: &str) -> Director {
     director.set_model(trained_model());
     let now = Duration::from_secs(100);
     let pool = pool(3);
-    for (slot, (waiting, kv)) in [(0.0, 0.5), (1.0, 0.25), (9.0, 0.0)].into_iter().enumerate() {
+    for (slot, (waiting, kv)) in [(0.0, 0.5), (1.0, 0.25), (9.0, 0.0)]
+        .into_iter()
+        .enumerate()
+    {
         pool.endpoints[slot].set_scraped(scraped(now - Duration::from_millis(50), waiting, kv));
     }
     let lora = Lora {
@@ -120,7 +125,10 @@ fn rounded(value: serde_json::Value) -> serde_json::Value {
             text.parse::<f64>().unwrap().into()
         }
         Value::Array(values) => values.into_iter().map(rounded).collect(),
-        Value::Object(members) => members.into_iter().map(|(key, value)| (key, rounded(value))).collect(),
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(key, value)| (key, rounded(value)))
+            .collect(),
         other => other,
     }
 }
@@ -142,7 +150,11 @@ fn a_record_is_the_golden_one_and_is_read_back() {
     let now = Duration::from_secs(100);
     let pool = Line::Pool(PoolRecord::of(director.pool(), 1));
     record(&mut director, now, asked("first", "tenant-a"));
-    let pick = record(&mut director, now + Duration::from_secs(1), asked("second", "tenant-a"));
+    let pick = record(
+        &mut director,
+        now + Duration::from_secs(1),
+        asked("second", "tenant-a"),
+    );
     let lines = vec![pool, pick];
     golden("decision_records.json", &lines);
     for line in &lines {
@@ -157,13 +169,21 @@ fn a_record_is_the_golden_one_and_is_read_back() {
 #[test]
 fn those_taken_out_are_there_with_the_filter_that_did_it() {
     let mut director = director(FILTERED);
-    let Line::Pick(record) = record(&mut director, Duration::from_secs(100), asked("a", "f")) else {
+    let Line::Pick(record) = record(&mut director, Duration::from_secs(100), asked("a", "f"))
+    else {
         panic!("a pick")
     };
     let picked = record.picked.unwrap();
-    let removed: Vec<_> = picked.candidates.iter().map(|one| one.removed_by.as_deref()).collect();
+    let removed: Vec<_> = picked
+        .candidates
+        .iter()
+        .map(|one| one.removed_by.as_deref())
+        .collect();
     assert_eq!(removed, [None, None, Some("cap")]);
-    assert_eq!((&*picked.removals[0].filter, picked.removals[0].count), ("cap", 1));
+    assert_eq!(
+        (&*picked.removals[0].filter, picked.removals[0].count),
+        ("cap", 1)
+    );
     assert!(picked.candidates[2].scores.is_empty() && picked.candidates[2].total.is_none());
     assert_eq!(picked.candidates[0].scores.len(), picked.scorers.len());
 }
@@ -184,7 +204,8 @@ fn steps_are_timed_only_for_requests_that_are_recorded() {
         match director.poll() {
             Some((_, Verdict::Dispatched(dispatch))) => {
                 let laps = dispatch.decision.laps().iter();
-                laps.map(|lap| (lap.work, lap.plugin.to_string())).collect::<Vec<_>>()
+                laps.map(|lap| (lap.work, lap.plugin.to_string()))
+                    .collect::<Vec<_>>()
             }
             other => panic!("{other:?}"),
         }
@@ -198,14 +219,23 @@ fn steps_are_timed_only_for_requests_that_are_recorded() {
         (Work::Score, "prefix-cache-scorer"),
         (Work::Pick, "max-score-picker"),
     ];
-    assert_eq!(laps(true), wanted.map(|(work, name)| (work, name.to_owned())));
+    assert_eq!(
+        laps(true),
+        wanted.map(|(work, name)| (work, name.to_owned()))
+    );
 }
 
 #[test]
 fn records_of_later_versions_are_told_apart_from_nonsense() {
-    assert_eq!(Line::parse(r#"{"kind":"pick","schema":2}"#), Err(RecordError::Later(2)));
+    assert_eq!(
+        Line::parse(r#"{"kind":"pick","schema":2}"#),
+        Err(RecordError::Later(2))
+    );
     assert!(matches!(Line::parse("no"), Err(RecordError::Shape(_))));
-    assert!(matches!(Line::parse(r#"{"kind":"pool","schema":1}"#), Err(RecordError::Shape(_))));
+    assert!(matches!(
+        Line::parse(r#"{"kind":"pool","schema":1}"#),
+        Err(RecordError::Shape(_))
+    ));
 }
 
 /// Forty requests of four tenants, recorded.
@@ -225,7 +255,10 @@ fn recorded() -> Vec<Line> {
                 tpot_ms: None,
             },
             priority: if number % 5 == 0 { -1 } else { 0 },
-            ..asked(&format!("request-{number}"), &format!("tenant-{}", number % 4))
+            ..asked(
+                &format!("request-{number}"),
+                &format!("tenant-{}", number % 4),
+            )
         };
         lines.push(record(&mut director, now, request));
     }
@@ -247,7 +280,10 @@ fn the_same_configuration_changes_nothing() {
     assert_eq!(report.moved_by_chance, 0);
     assert!(report.endpoints.iter().all(|one| one.before == one.after));
     let ttft = report.predicted_ttft.unwrap();
-    assert_eq!((ttft.before_ms, ttft.slower, ttft.faster), (ttft.after_ms, 0, 0));
+    assert_eq!(
+        (ttft.before_ms, ttft.slower, ttft.faster),
+        (ttft.after_ms, 0, 0)
+    );
 }
 
 #[test]

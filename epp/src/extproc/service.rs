@@ -103,6 +103,8 @@ pub struct Exchange {
     /// Number of the stream.
     serial: u64,
     trace: Option<Box<Trace>>,
+    /// Where the request may be taken off its server: tells when it is.
+    evictable: Option<(Ticket, oneshot::Receiver<&'static str>)>,
     /// What the first token taught, until the answer has ended well.
     first_label: Option<Observation>,
     opened: Duration,
@@ -123,6 +125,7 @@ impl Exchange {
             account: None,
             serial,
             trace: None,
+            evictable: None,
             first_label: None,
             opened,
             code: None,
@@ -205,6 +208,10 @@ impl Exchange {
                 self.code = Some(StreamCode::FailedPrecondition);
                 return Some(Err(Some(Status::failed_precondition(error.to_string()))));
             }
+            Action::Reset(reason) => {
+                self.code = Some(StreamCode::ResourceExhausted);
+                return Some(Err(Some(Status::resource_exhausted(reason))));
+            }
         }
         None
     }
@@ -232,6 +239,8 @@ impl Exchange {
         let now = self.hub.clock.now();
         if let Verdict::Dispatched(dispatch) = &verdict {
             self.hub.trainer.note_dispatch(&dispatch.endpoint.class, now);
+            let ticket = dispatch.in_flight.evictable();
+            self.evictable = ticket.map(|ticket| (ticket, self.hub.follow_eviction(ticket)));
         }
         if let Some(account) = &mut self.account {
             account.decided(&self.hub, now, &verdict, self.trace.as_deref_mut());
@@ -240,6 +249,9 @@ impl Exchange {
     }
 
     fn ended(&mut self, ended: Ended) {
+        if let Some((ticket, _)) = self.evictable.take() {
+            self.hub.forget_eviction(ticket);
+        }
         self.hub.pump();
         let Ended { completion, status } = ended;
         let Some(account) = &mut self.account else {
@@ -270,6 +282,15 @@ impl Exchange {
                 Ok(verdict) => self.decided(verdict),
                 // Only a director that is gone drops its senders: the process ends.
                 Err(_) => self.cut(),
+            }
+            return Poll::Ready(());
+        }
+        if let Some((_, told)) = &mut self.evictable
+            && let Poll::Ready(told) = Pin::new(told).poll(context)
+        {
+            self.evictable = None;
+            if let Ok(reason) = told {
+                self.feed(Event::Evicted(reason));
             }
             return Poll::Ready(());
         }
@@ -338,7 +359,8 @@ impl Drop for Exchange {
                 | Action::PickAny(_)
                 | Action::Send(_)
                 | Action::Finish
-                | Action::Fail(_) => {}
+                | Action::Fail(_)
+                | Action::Reset(_) => {}
             }
         }
         let now = self.hub.clock.now();

@@ -150,6 +150,7 @@ async fn read(
         match taken {
             Ok(()) => {
                 read_at = Some(hub.clock.now());
+                hub.scraped();
                 failures = 0;
             }
             Err(error) => {

@@ -124,6 +124,7 @@ pub struct Telemetry {
     streams_ok: Counter,
     streams_failed: Counter,
     streams_cancelled: Counter,
+    streams_exhausted: Counter,
     /// Life of streams.
     pub stream_duration: Histogram,
     /// Time that one decision takes.
@@ -187,6 +188,8 @@ pub enum StreamCode {
     FailedPrecondition,
     /// The proxy went away.
     Cancelled,
+    /// The request was taken off its server in the middle of its answer.
+    ResourceExhausted,
 }
 
 impl Telemetry {
@@ -216,6 +219,7 @@ impl Telemetry {
             streams_ok: code("OK"),
             streams_failed: code("FailedPrecondition"),
             streams_cancelled: code("Canceled"),
+            streams_exhausted: code("ResourceExhausted"),
             stream_duration: buckets::stream(),
             scheduler_duration: buckets::step(),
             request_processing: buckets::request_processing(),
@@ -351,6 +355,7 @@ impl Telemetry {
             StreamCode::Ok => self.streams_ok.inc(),
             StreamCode::FailedPrecondition => self.streams_failed.inc(),
             StreamCode::Cancelled => self.streams_cancelled.inc(),
+            StreamCode::ResourceExhausted => self.streams_exhausted.inc(),
         };
     }
 

@@ -2,6 +2,7 @@
 
 use super::engine::Engines;
 use super::error::ConfigError;
+use super::finding::{Finding, Level};
 use super::page_source::PageSource;
 use super::plugin::{Plugin, Role};
 use super::registry::Registry;
@@ -17,7 +18,6 @@ pub(super) struct DataLayer {
     pub(super) models: Option<PageSource>,
     /// The GPUs' metrics.
     pub(super) gpu: Option<PageSource>,
-    pub(super) warnings: Vec<String>,
 }
 
 /// Discovery and scraping, as listed or with llm-d's defaults.
@@ -46,7 +46,10 @@ pub(super) fn data_layer(
         found.models.as_ref(),
         found.gpu.as_ref(),
     ];
-    found.warnings = pages.into_iter().flatten().filter_map(PageSource::warning).collect();
+    for (message, advice) in pages.into_iter().flatten().filter_map(PageSource::warning) {
+        let place = "dataLayer.sources";
+        registry.note(Finding::new(Level::Insecure, place, message, advice));
+    }
     Ok(found)
 }
 
@@ -69,7 +72,8 @@ fn refuse_peers(section: &raw::DataLayer) -> Result<(), ConfigError> {
     ];
     for (field, value) in not_built {
         if let Some(value) = value {
-            let wanted = "cannot be honoured: replicas share no state; leave it out";
+            let wanted = "is not read: replicas find each other by --peer-service or --peers, and exchange what they do \
+                          every 100 ms; leave it out";
             return Err(ConfigError::value(field, value, wanted));
         }
     }
@@ -111,7 +115,11 @@ impl DataLayer {
         };
         if twice {
             let wanted = "is a second source of its kind; every endpoint has one such page";
-            return Err(ConfigError::value(format!("{place}.pluginRef"), name, wanted));
+            return Err(ConfigError::value(
+                format!("{place}.pluginRef"),
+                name,
+                wanted,
+            ));
         }
         Ok(())
     }
@@ -136,7 +144,9 @@ impl DataLayer {
                 _ => None,
             })?;
             registry.only(|plugin| matches!(plugin, Plugin::ModelsExtractor(_)).then_some(()))?;
-            self.models = source.map(|source| PageSource::models(&source)).transpose()?;
+            self.models = source
+                .map(|source| PageSource::models(&source))
+                .transpose()?;
         }
         if self.gpu.is_none() {
             let source = registry.only(|plugin| match plugin {

@@ -30,10 +30,13 @@ pub(super) fn detector(
     section: &mut raw::FlowControl,
     twin: Option<raw::OptionalRef>,
     registry: &mut Registry,
-    warnings: &mut Vec<String>,
 ) -> Result<Detector, ConfigError> {
     if twin.is_some() {
-        warnings.push("saturationDetector at the top level is deprecated; write flowControl.saturationDetector".into());
+        registry.deprecated(
+            "saturationDetector",
+            "saturationDetector",
+            "flowControl.saturationDetector",
+        );
     }
     let reference = section
         .saturation_detector

@@ -83,7 +83,11 @@ impl fmt::Display for MetricSpec {
             write!(f, "{before}{label}={value}")?;
             before = ',';
         }
-        if before == ',' { f.write_str("}") } else { Ok(()) }
+        if before == ',' {
+            f.write_str("}")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -251,19 +255,25 @@ fn described(
         let label = |said: &Option<String>, before: Option<String>, usual: &str| {
             said.clone().or(before).unwrap_or_else(|| usual.to_owned())
         };
-        let (tokens, blocks) = before
-            .map(|info| (info.block_tokens, info.blocks))
-            .unzip();
+        let (tokens, blocks) = before.map(|info| (info.block_tokens, info.blocks)).unzip();
         CacheInfo {
             series,
             block_tokens: label(&config.cache_block_size_label_name, tokens, "block_size"),
-            blocks: label(&config.cache_num_blocks_label_name, blocks, "num_gpu_blocks"),
+            blocks: label(
+                &config.cache_num_blocks_label_name,
+                blocks,
+                "num_gpu_blocks",
+            ),
         }
     });
     if config.custom_metrics.len() > MOST_CUSTOM {
         let wanted = format!("are too many; {MOST_CUSTOM} can be taken");
         let field = format!("{place} customMetrics");
-        return Err(ConfigError::value(field, config.custom_metrics.len(), wanted));
+        return Err(ConfigError::value(
+            field,
+            config.custom_metrics.len(),
+            wanted,
+        ));
     }
     for custom in &config.custom_metrics {
         if custom.attribute_key.is_empty() {
@@ -271,7 +281,9 @@ fn described(
             return Err(ConfigError::value(field, "", "must name the attribute"));
         }
         let spec = read("customMetrics metricSpec", &custom.metric_spec)?;
-        engine.custom.push((custom.attribute_key.as_str().into(), spec));
+        engine
+            .custom
+            .push((custom.attribute_key.as_str().into(), spec));
     }
     Ok(engine)
 }

@@ -86,7 +86,8 @@ impl Common<'_> {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
             (Some(only), None) | (None, Some(only)) => {
-                let wanted = "stands alone; a client certificate needs clientCertPath and clientKeyPath";
+                let wanted =
+                    "stands alone; a client certificate needs clientCertPath and clientKeyPath";
                 return Err(ConfigError::value(field("clientCertPath"), only, wanted));
             }
         };
@@ -155,7 +156,11 @@ impl PageSource {
             interval: &source.interval,
         };
         let page = common.page()?;
-        let port = if source.port == 0 { dcgm::PORT } else { source.port };
+        let port = if source.port == 0 {
+            dcgm::PORT
+        } else {
+            source.port
+        };
         Ok(Self {
             port: Some(port),
             on_node: source.use_node_address,
@@ -165,17 +170,18 @@ impl PageSource {
     }
 
     /// What deserves a word: certificates that nobody looks at.
-    pub(super) fn warning(&self) -> Option<String> {
+    pub(super) fn warning(&self) -> Option<(String, &'static str)> {
         let tls = self.tls.as_ref().filter(|tls| !tls.verify)?;
         let unused = match &tls.ca {
             Some(path) => format!(", and caCertPath {path} is not read"),
             None => String::new(),
         };
-        Some(format!(
+        let message = format!(
             "{} asks over https and takes any certificate{unused}: whoever can answer for an endpoint's address can steer \
-             requests; set caCertPath and insecureSkipVerify: false",
+             requests",
             self.kind
-        ))
+        );
+        Some((message, "set caCertPath and insecureSkipVerify: false"))
     }
 }
 
@@ -199,13 +205,20 @@ mod tests {
         assert!(verifies(None, Some("/ca")));
         assert!(!verifies(Some(true), Some("/ca")));
         assert!(verifies(Some(false), None));
-        assert!(of(Some(true), Some("/ca")).warning().unwrap().contains("/ca is not read"));
+        assert!(
+            of(Some(true), Some("/ca"))
+                .warning()
+                .unwrap()
+                .0
+                .contains("/ca is not read")
+        );
         assert_eq!(of(Some(false), None).warning(), None);
     }
 
     #[test]
     fn wrong_sources_are_refused() {
-        let wrong = |source: MetricsDataSource| PageSource::metrics(&source).unwrap_err().to_string();
+        let wrong =
+            |source: MetricsDataSource| PageSource::metrics(&source).unwrap_err().to_string();
         let alone = MetricsDataSource {
             client_cert_path: Some("/crt".into()),
             ..MetricsDataSource::default()
@@ -223,7 +236,13 @@ mod tests {
         let gpu = PageSource::gpu(&DcgmDataSource::default()).unwrap();
         assert_eq!((gpu.port, gpu.interval), (Some(9400), Some(GPU_INTERVAL)));
         let models = PageSource::models(&ModelsDataSource::default()).unwrap();
-        assert_eq!((models.port, models.interval), (None, Some(MODELS_INTERVAL)));
-        assert_eq!(PageSource::metrics(&MetricsDataSource::default()).unwrap(), PageSource::default());
+        assert_eq!(
+            (models.port, models.interval),
+            (None, Some(MODELS_INTERVAL))
+        );
+        assert_eq!(
+            PageSource::metrics(&MetricsDataSource::default()).unwrap(),
+            PageSource::default()
+        );
     }
 }

@@ -37,10 +37,14 @@ impl Router {
         let staleness = self.config.metrics_staleness;
         self.profile.trail.begin(false);
         self.candidates.clear();
-        self.candidates.extend(recorded.map(|candidate| Candidate {
-            scraped: candidate.scraped.filter(|scraped| scraped.age(now) <= staleness),
-            prediction: candidate.prediction.filter(|_| predicts),
-            ..candidate
+        self.candidates.extend(recorded.map(|candidate| {
+            Candidate {
+                scraped: candidate
+                    .scraped
+                    .filter(|scraped| scraped.age(now) <= staleness),
+                prediction: candidate.prediction.filter(|_| predicts),
+                ..candidate
+            }
         }));
         self.readings.clear();
         let unread = Reading {

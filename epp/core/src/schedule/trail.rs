@@ -84,7 +84,12 @@ mod tests {
     #[test]
     fn those_taken_out_are_remembered_with_their_filter() {
         let all: Vec<_> = (0..5).map(candidate).collect();
-        let some = |slots: &[u32]| slots.iter().map(|&slot| candidate(slot)).collect::<Vec<_>>();
+        let some = |slots: &[u32]| {
+            slots
+                .iter()
+                .map(|&slot| candidate(slot))
+                .collect::<Vec<_>>()
+        };
         let names: [Arc<str>; 2] = ["roles".into(), "room".into()];
         let mut trail = Trail::default();
         trail.begin(true);
@@ -92,9 +97,19 @@ mod tests {
         trail.after(&names[0], &some(&[1, 2, 4]));
         trail.before(&some(&[1, 2, 4]));
         trail.after(&names[1], &some(&[2]));
-        let removed: Vec<_> = trail.removed().iter().map(|one| (one.candidate.slot, &*one.filter)).collect();
-        assert_eq!(removed, [(0, "roles"), (3, "roles"), (1, "room"), (4, "room")]);
-        let counts: Vec<_> = removals(trail.removed()).iter().map(|one| one.count).collect();
+        let removed: Vec<_> = trail
+            .removed()
+            .iter()
+            .map(|one| (one.candidate.slot, &*one.filter))
+            .collect();
+        assert_eq!(
+            removed,
+            [(0, "roles"), (3, "roles"), (1, "room"), (4, "room")]
+        );
+        let counts: Vec<_> = removals(trail.removed())
+            .iter()
+            .map(|one| one.count)
+            .collect();
         assert_eq!(counts, [2, 2]);
         trail.begin(false);
         trail.before(&all);

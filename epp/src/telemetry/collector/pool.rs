@@ -91,7 +91,7 @@ impl Page<'_, '_> {
         let help = "Uncached prompt tokens of requests that wait for their first token";
         self.gauges(picker::INFLIGHT_TOKENS, help, tokens.into_iter())?;
         let resident = pool.endpoints.iter().map(|endpoint| {
-            let tokens = endpoint.load.snapshot().resident_tokens;
+            let tokens = endpoint.load.own().resident_tokens;
             (vec![("endpoint_name", short(&endpoint.name).into())], tokens as f64)
         });
         let help = "Context tokens of the requests past their first token";

@@ -58,13 +58,13 @@ fn labels(check: &Check<'_>, it: &LabelSelectorFilter) -> Result<(), ConfigError
         check.named("matchExpressions key", &requirement.key)?;
         let sets = matches!(
             requirement.operator,
-            LabelOperator::In | LabelOperator::NotIn
+            LabelOperator::In | LabelOperator::NotIn | LabelOperator::InOrDoesNotExist
         );
         check.that(
             "matchExpressions values",
             requirement.values.join(", "),
             sets != requirement.values.is_empty(),
-            "must hold at least one value for In and NotIn, none for Exists and DoesNotExist",
+            "must hold at least one value for In, NotIn and InOrDoesNotExist, none for Exists and DoesNotExist",
         )
     })
 }
