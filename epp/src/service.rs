@@ -134,7 +134,10 @@ pub async fn start(
     let admin = AdminOptions {
         address: (options.ip, options.metrics_port).into(),
         flag: "--metrics-port",
-        routes: options.admin_routes.clone().merge(debug::routes(&hub, about)),
+        routes: options
+            .admin_routes
+            .clone()
+            .merge(debug::routes(&hub, about)),
     };
     let gate = options.metrics_gate.clone();
     let guard = |pages: axum::Router| match gate {
@@ -195,14 +198,7 @@ pub async fn start(
         shutdown,
         tasks,
     };
-    handle.spawn(
-        grpc,
-        grpc_health,
-        &options,
-        secure,
-        plan,
-        endpoints_file,
-    );
+    handle.spawn(grpc, grpc_health, &options, secure, plan, endpoints_file);
     Ok(handle)
 }
 

@@ -29,7 +29,9 @@ async fn start(telling: Telling) -> Handle {
         metrics: None,
         ..Config::headroom_default()
     };
-    let picker = epp::start(config, options, Clock::start(), Shutdown::new()).await.unwrap();
+    let picker = epp::start(config, options, Clock::start(), Shutdown::new())
+        .await
+        .unwrap();
     picker.set_endpoints(vec![endpoint(1), endpoint(2)], Objectives::default());
     picker
 }
@@ -37,13 +39,25 @@ async fn start(telling: Telling) -> Handle {
 /// One streamed request; returns what was set on its way to the server.
 async fn request(picker: &Handle, id: &str, extra: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
     let mut stream = Stream::open(picker).await;
-    let headers = [&[(header::REQUEST_ID, id), ("x-llm-d-inference-fairness-id", "tenant")], extra].concat();
+    let headers = [
+        &[
+            (header::REQUEST_ID, id),
+            ("x-llm-d-inference-fairness-id", "tenant"),
+        ],
+        extra,
+    ]
+    .concat();
     stream.say(request_headers(&headers)).await;
     stream.say(request_body(STREAMED, true)).await;
     let Outgoing::RequestHeaders(answer) = stream.next().await else {
         panic!("headers first")
     };
-    let set = answer.response.unwrap().header_mutation.unwrap().set_headers;
+    let set = answer
+        .response
+        .unwrap()
+        .header_mutation
+        .unwrap()
+        .set_headers;
     let set = set.into_iter().filter_map(|set| set.header);
     let set = set.map(|header| (header.key, header.raw_value)).collect();
     stream.next().await;
@@ -60,7 +74,14 @@ async fn request(picker: &Handle, id: &str, extra: &[(&str, &str)]) -> Vec<(Stri
 /// A page of the picker's.
 async fn page(picker: &Handle, path: &str) -> String {
     let url = format!("http://{}{path}", picker.admin);
-    let answer = reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await.unwrap();
+    let answer = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap()
+        .get(url)
+        .send()
+        .await
+        .unwrap();
     assert!(answer.status().is_success(), "{path}: {}", answer.status());
     answer.text().await.unwrap()
 }
@@ -97,13 +118,19 @@ async fn a_request_is_in_every_family_that_it_belongs_to() {
         r#"llm_d_router_epp_extproc_streams_inflight 0"#.to_owned(),
     ];
     for line in lines {
-        assert!(page.lines().any(|one| one == line), "{line} is not on the page:\n{page}");
+        assert!(
+            page.lines().any(|one| one == line),
+            "{line} is not on the page:\n{page}"
+        );
     }
     let attempts = "llm_d_epp_scheduler_attempts_total{status=\"success\",target_model_name=\"m\",endpoint_name=\"e";
     assert!(page.contains(attempts), "{page}");
     assert_eq!(page.matches("# EOF").count(), 1);
     // A family is declared once, or scrapers refuse the page.
-    let mut declared: Vec<_> = page.lines().filter(|line| line.starts_with("# TYPE")).collect();
+    let mut declared: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("# TYPE"))
+        .collect();
     let count = declared.len();
     declared.sort_unstable();
     declared.dedup();
@@ -126,7 +153,8 @@ async fn a_decision_can_be_asked_for_and_is_in_the_file() {
     .await;
     let secret = [("authorization", "Bearer hidden")];
     request(&picker, "r-7", &secret).await;
-    let asked: serde_json::Value = serde_json::from_str(&page(&picker, "/debug/decisions?id=r-7").await).unwrap();
+    let asked: serde_json::Value =
+        serde_json::from_str(&page(&picker, "/debug/decisions?id=r-7").await).unwrap();
     let pick = &asked["picks"][0];
     assert_eq!(pick["id"], "r-7");
     assert_eq!(pick["request"]["flow"], "tenant");
@@ -135,15 +163,22 @@ async fn a_decision_can_be_asked_for_and_is_in_the_file() {
     let candidates = pick["picked"]["candidates"].as_array().unwrap();
     assert_eq!(candidates.len(), 2);
     assert_eq!(asked["pools"][0]["endpoints"][0]["name"], "e1");
-    let state: serde_json::Value = serde_json::from_str(&page(&picker, "/debug/state").await).unwrap();
+    let state: serde_json::Value =
+        serde_json::from_str(&page(&picker, "/debug/state").await).unwrap();
     assert_eq!(state["config"]["version"], pick["config"]);
     assert_eq!(state["flows"][0]["flow"], "tenant");
 
     picker.stop();
     picker.join().await;
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(!text.contains("hidden") && !text.contains("hello"), "{text}");
-    let lines: Vec<_> = text.lines().map(|line| Line::parse(line).unwrap()).collect();
+    assert!(
+        !text.contains("hidden") && !text.contains("hello"),
+        "{text}"
+    );
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| Line::parse(line).unwrap())
+        .collect();
     let [Line::Pool(pool), Line::Pick(pick)] = &lines[..] else {
         panic!("{lines:?}")
     };
@@ -171,14 +206,26 @@ async fn the_server_gets_the_trace_that_the_picker_is_part_of() {
     })
     .await;
     let traceparent = |set: Vec<(String, Vec<u8>)>| {
-        let named = set.into_iter().find(|(name, _)| name == header::TRACEPARENT);
+        let named = set
+            .into_iter()
+            .find(|(name, _)| name == header::TRACEPARENT);
         named.map(|(_, value)| Parent::parse(&value).unwrap())
     };
     let came = Parent::parse(PARENT.as_bytes()).unwrap();
     let went = traceparent(request(&picker, "a", &[("traceparent", PARENT)]).await).unwrap();
     assert_eq!((went.trace, went.sampled), (came.trace, true));
-    assert_ne!(went.span, came.span, "the server's spans hang below the picker's");
+    assert_ne!(
+        went.span, came.span,
+        "the server's spans hang below the picker's"
+    );
     let unsampled = PARENT.replace("-01", "-00");
-    assert_eq!(traceparent(request(&picker, "b", &[("traceparent", &unsampled)]).await), None);
-    assert_eq!(traceparent(request(&picker, "c", &[]).await), None, "left as it came");
+    assert_eq!(
+        traceparent(request(&picker, "b", &[("traceparent", &unsampled)]).await),
+        None
+    );
+    assert_eq!(
+        traceparent(request(&picker, "c", &[]).await),
+        None,
+        "left as it came"
+    );
 }

@@ -144,10 +144,10 @@ mod tests {
         for line in [
             "at most 600 requests under way; 8 × p; medians of 2 seeds",
             "TTFT p90, ms",
-            "260.0    240.0*",
-            "100.0*   102.0",
-            "never    never",
-            "11,700   11,700",
+            "260.0     240.0*",
+            "100.0*    102.0",
+            "never     never",
+            "11,700    11,700",
             "MISSED  TTFT p90, ms: at most 1.02 × the best (other): 260 (bar 244.8)",
             "met     policies better on both TTFT p90 and TPOT p90: none: 0 (bar 0)",
         ] {

@@ -350,12 +350,16 @@ fn snapshot<'a>(hub: &Hub, about: &'a About) -> Snapshot<'a> {
         about,
         at_ms: hub.clock.unix_ms(),
         uptime_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-        saturation: view.map(|view| view.saturation(hub).into()).unwrap_or_default(),
+        saturation: view
+            .map(|view| view.saturation(hub).into())
+            .unwrap_or_default(),
         queue: view.map(|view| view.gauges.depth()).unwrap_or_default(),
         flows: hub.demand().top_flows(FLOWS),
         arriving_body_bytes: hub.bodies().held(),
         models: models.collect(),
-        endpoints: endpoints.map(|endpoint| EndpointState::of(endpoint, now)).collect(),
+        endpoints: endpoints
+            .map(|endpoint| EndpointState::of(endpoint, now))
+            .collect(),
         endpoints_left_out: pool.endpoints.len().saturating_sub(ENDPOINTS),
     }
 }
@@ -409,8 +413,14 @@ mod tests {
         }
         state["build"] = "…".into();
         state["config"]["version"] = "…".into();
-        let golden: serde_json::Value = serde_json::from_str(include_str!("state.golden.json")).unwrap();
-        assert_eq!(state, golden, "{}", serde_json::to_string_pretty(&state).unwrap());
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("state.golden.json")).unwrap();
+        assert_eq!(
+            state,
+            golden,
+            "{}",
+            serde_json::to_string_pretty(&state).unwrap()
+        );
     }
 
     #[tokio::test]

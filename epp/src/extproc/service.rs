@@ -144,7 +144,10 @@ impl Exchange {
         if let (Some(tracer), Event::RequestHeaders { headers, .. }) =
             (&self.hub.telemetry.tracer, &event)
         {
-            let named = |one: &&Header| one.name.eq_ignore_ascii_case(header::TRACEPARENT.as_bytes());
+            let named = |one: &&Header| {
+                one.name
+                    .eq_ignore_ascii_case(header::TRACEPARENT.as_bytes())
+            };
             let parent = headers.iter().find(named).map(|header| &*header.value);
             self.trace = tracer.begin(parent).map(Box::new);
         }
@@ -219,8 +222,7 @@ impl Exchange {
     fn submit(&mut self, mut submission: Submission) {
         let (hub, now) = (&self.hub, self.hub.clock.now());
         let trace = self.trace.as_deref();
-        let account =
-            Account::open(hub, self.opened, now, self.serial, &mut submission, trace);
+        let account = Account::open(hub, self.opened, now, self.serial, &mut submission, trace);
         self.account = Some(account);
         let request = submission.request;
         let bytes = request.bytes;
@@ -238,7 +240,9 @@ impl Exchange {
     fn decided(&mut self, verdict: Verdict) {
         let now = self.hub.clock.now();
         if let Verdict::Dispatched(dispatch) = &verdict {
-            self.hub.trainer.note_dispatch(&dispatch.endpoint.class, now);
+            self.hub
+                .trainer
+                .note_dispatch(&dispatch.endpoint.class, now);
             let ticket = dispatch.in_flight.evictable();
             self.evictable = ticket.map(|ticket| (ticket, self.hub.follow_eviction(ticket)));
         }

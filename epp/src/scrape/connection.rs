@@ -446,7 +446,12 @@ mod tests {
                 identity: None,
             };
             let tls = ClientTls::new(files, &["http/1.1"], clock).unwrap();
-            Connection::new(&address, "/metrics", Some(Arc::new(tls)), Buffers::default())
+            Connection::new(
+                &address,
+                "/metrics",
+                Some(Arc::new(tls)),
+                Buffers::default(),
+            )
         };
         let mut wary = connection(&others);
         let error = wary.fetch(whole).await.unwrap_err().to_string();

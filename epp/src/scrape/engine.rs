@@ -92,7 +92,11 @@ impl Wanted {
         Self {
             prefix: shared_prefix(&series),
             series,
-            custom: engine.custom.iter().map(|(key, _)| Arc::clone(key)).collect(),
+            custom: engine
+                .custom
+                .iter()
+                .map(|(key, _)| Arc::clone(key))
+                .collect(),
         }
     }
 
@@ -178,7 +182,10 @@ impl Adapters<'_> {
     /// The adapters by name.
     pub(super) fn read(&self) -> Lora {
         let list = |label: &str| {
-            let text = self.sample.label(label).and_then(|text| std::str::from_utf8(text).ok());
+            let text = self
+                .sample
+                .label(label)
+                .and_then(|text| std::str::from_utf8(text).ok());
             let names = text.unwrap_or_default().split(',').map(str::trim);
             names
                 .filter(|name| (1..=LONGEST_ADAPTER).contains(&name.len()))
@@ -202,7 +209,9 @@ fn add(sum: &mut Option<f64>, value: Option<f64>) {
 
 fn whole(sample: Sample<'_>) -> Option<u32> {
     let value = sample.value()?;
-    (0.0..=f64::from(u32::MAX)).contains(&value).then_some(value as u32)
+    (0.0..=f64::from(u32::MAX))
+        .contains(&value)
+        .then_some(value as u32)
 }
 
 /// The longest beginning that all names share.
@@ -232,13 +241,19 @@ mod tests {
     }
 
     fn vllm(page: &[u8]) -> Option<Scraped> {
-        wanted(kind::VLLM).read(page, Duration::ZERO).map(|told| told.scraped)
+        wanted(kind::VLLM)
+            .read(page, Duration::ZERO)
+            .map(|told| told.scraped)
     }
 
     /// Five engines' pages: what is on them, in the order waiting, running, KV in use, tokens per block, blocks.
     #[test]
     fn every_engines_page_is_read() {
-        type Row = (&'static str, &'static [u8], (f32, f32, f32, Option<u32>, Option<u32>));
+        type Row = (
+            &'static str,
+            &'static [u8],
+            (f32, f32, f32, Option<u32>, Option<u32>),
+        );
         let pages: [Row; 5] = [
             (
                 kind::VLLM,
@@ -270,14 +285,21 @@ mod tests {
             let told = wanted(engine).read(page, Duration::from_secs(7)).unwrap();
             let Scraped { at, .. } = told.scraped;
             assert_eq!(at, Duration::from_secs(7));
-            assert_eq!((told.scraped.waiting, told.scraped.running), (waiting, running), "{engine}");
+            assert_eq!(
+                (told.scraped.waiting, told.scraped.running),
+                (waiting, running),
+                "{engine}"
+            );
             assert_eq!(
                 (told.scraped.block_tokens, told.scraped.kv_blocks),
                 (block_tokens, kv_blocks),
                 "{engine}"
             );
             let read = told.scraped.kv_utilization;
-            assert!(read == kv || read.is_nan() && kv.is_nan(), "{engine}: {read}");
+            assert!(
+                read == kv || read.is_nan() && kv.is_nan(),
+                "{engine}: {read}"
+            );
         }
     }
 
@@ -303,7 +325,10 @@ vllm:lora_requests_info{max_lora="4",running_lora_adapters="",waiting_lora_adapt
         let engine = Engine {
             waiting: Some(MetricSpec::parse("e:waiting").unwrap()),
             custom: vec![
-                (Arc::from("Power"), MetricSpec::parse("watts{kind=now}").unwrap()),
+                (
+                    Arc::from("Power"),
+                    MetricSpec::parse("watts{kind=now}").unwrap(),
+                ),
                 (Arc::from("Absent"), MetricSpec::parse("absent").unwrap()),
             ],
             ..Engine::default()
@@ -342,7 +367,10 @@ vllm:lora_requests_info{max_lora="4",running_lora_adapters="",waiting_lora_adapt
     fn another_servers_page_is_no_idle_engine() {
         assert_eq!(vllm(b"go_goroutines 7\n"), None);
         assert_eq!(vllm(b""), None);
-        assert_eq!(vllm(include_bytes!("../../tests/golden/sglang_metrics.txt")), None);
+        assert_eq!(
+            vllm(include_bytes!("../../tests/golden/sglang_metrics.txt")),
+            None
+        );
     }
 
     proptest! {

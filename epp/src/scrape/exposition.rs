@@ -31,9 +31,8 @@ pub(super) fn samples<'p>(page: &'p [u8], prefix: &[u8]) -> impl Iterator<Item =
 impl<'p> Sample<'p> {
     /// Whether it is a series that `spec` means.
     pub(super) fn is(&self, spec: &MetricSpec) -> bool {
-        let labelled = |(label, value): &(String, String)| {
-            self.label(label) == Some(value.as_bytes())
-        };
+        let labelled =
+            |(label, value): &(String, String)| self.label(label) == Some(value.as_bytes());
         self.name == spec.name.as_bytes() && spec.labels.iter().all(labelled)
     }
 
@@ -62,7 +61,10 @@ impl<'p> Sample<'p> {
         loop {
             let equals = rest.iter().position(|byte| matches!(byte, b'=' | b'}'))?;
             let found = rest[..equals].trim_ascii();
-            let quoted = rest.get(equals + 1..)?.trim_ascii_start().strip_prefix(b"\"")?;
+            let quoted = rest
+                .get(equals + 1..)?
+                .trim_ascii_start()
+                .strip_prefix(b"\"")?;
             let end = quote_end(quoted)?;
             if found == name.as_bytes() {
                 return quoted.get(..end);

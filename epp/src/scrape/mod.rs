@@ -99,8 +99,7 @@ fn follow(
                 };
                 let address = source.address(endpoint)?;
                 let tls = source.tls.clone();
-                let connection =
-                    Connection::new(&address, &source.page.path, tls, buffers.clone());
+                let connection = Connection::new(&address, &source.page.path, tls, buffers.clone());
                 let reading = read(
                     Arc::clone(endpoint),
                     Arc::clone(hub),

@@ -112,7 +112,11 @@ impl Source {
         takes: Takes,
         clock: Clock,
     ) -> Result<Arc<Self>, TlsError> {
-        let tls = page.tls.as_ref().map(|tls| client(tls, clock)).transpose()?;
+        let tls = page
+            .tls
+            .as_ref()
+            .map(|tls| client(tls, clock))
+            .transpose()?;
         Ok(Arc::new(Self {
             page: page.clone(),
             schedule,
@@ -217,7 +221,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn endpoint(labels: &[(&str, &str)]) -> Endpoint {
-        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let labels = labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         Endpoint::new("a", "10.0.0.7:8000", labels.collect::<BTreeMap<_, _>>())
     }
 
@@ -274,24 +280,42 @@ dataLayer:
         let endpoint = endpoint(&[]);
         let mut readings: Vec<_> = plan.sources.iter().map(|s| s.reading(&endpoint)).collect();
         let page = |running: &str| {
-            format!("vllm:num_requests_running 4\nwatts{{kind=\"now\"}} 310\nvllm:lora_requests_info{{max_lora=\"2\",running_lora_adapters=\"{running}\",waiting_lora_adapters=\"\"}} 1\n")
+            format!(
+                "vllm:num_requests_running 4\nwatts{{kind=\"now\"}} 310\nvllm:lora_requests_info{{max_lora=\"2\",running_lora_adapters=\"{running}\",waiting_lora_adapters=\"\"}} 1\n"
+            )
         };
         let now = Duration::from_secs(3);
-        readings[0].take(page("sql").as_bytes(), &endpoint, now).unwrap();
-        readings[1].take(br#"{"data":[{"id":"llama"}]}"#, &endpoint, now).unwrap();
-        readings[2].take(b"DCGM_FI_DEV_GPU_UTIL 40\n", &endpoint, now).unwrap();
+        readings[0]
+            .take(page("sql").as_bytes(), &endpoint, now)
+            .unwrap();
+        readings[1]
+            .take(br#"{"data":[{"id":"llama"}]}"#, &endpoint, now)
+            .unwrap();
+        readings[2]
+            .take(b"DCGM_FI_DEV_GPU_UTIL 40\n", &endpoint, now)
+            .unwrap();
         assert_eq!(endpoint.scraped().unwrap().running, 4.0);
         assert_eq!(endpoint.lora().unwrap().running, [Arc::from("sql")]);
         assert_eq!(*endpoint.models().unwrap(), [Arc::from("llama")]);
         let attributes = endpoint.attributes().unwrap();
-        let wanted = [(Arc::from("Power"), 310.0), (Arc::from("GPUUtilization"), 0.4)];
+        let wanted = [
+            (Arc::from("Power"), 310.0),
+            (Arc::from("GPUUtilization"), 0.4),
+        ];
         assert_eq!(*attributes, wanted);
 
         let before = endpoint.lora().unwrap();
-        readings[0].take(page("sql").as_bytes(), &endpoint, now).unwrap();
-        assert!(Arc::ptr_eq(&before, &endpoint.lora().unwrap()), "nothing new was said");
+        readings[0]
+            .take(page("sql").as_bytes(), &endpoint, now)
+            .unwrap();
+        assert!(
+            Arc::ptr_eq(&before, &endpoint.lora().unwrap()),
+            "nothing new was said"
+        );
         assert!(Arc::ptr_eq(&attributes, &endpoint.attributes().unwrap()));
-        readings[0].take(page("").as_bytes(), &endpoint, now).unwrap();
+        readings[0]
+            .take(page("").as_bytes(), &endpoint, now)
+            .unwrap();
         assert!(endpoint.lora().unwrap().running.is_empty());
         assert_eq!(readings[0].take(b"go_goroutines 7\n", &endpoint, now), None);
     }

@@ -134,7 +134,11 @@ mod tests {
     }
 
     fn of(interval: u64, staleness: u64, endpoints: usize) -> Schedule {
-        Schedule::paced(ms(interval), ms(staleness), Arc::new(AtomicUsize::new(endpoints)))
+        Schedule::paced(
+            ms(interval),
+            ms(staleness),
+            Arc::new(AtomicUsize::new(endpoints)),
+        )
     }
 
     #[test]
@@ -175,7 +179,11 @@ mod tests {
     fn very_many_endpoints_are_read_less_often_and_never_too_late() {
         assert_eq!(of(50, 2_000, 256).interval(), Duration::from_micros(51_200));
         assert_eq!(of(50, 2_000, 1_000).interval(), ms(200));
-        assert_eq!(of(50, 200, 1_000).interval(), ms(150), "a detector would hold them for stale");
+        assert_eq!(
+            of(50, 200, 1_000).interval(),
+            ms(150),
+            "a detector would hold them for stale"
+        );
         assert_eq!(of(50, 20, 1_000).interval(), ms(50));
         assert_eq!(of(50, 2_000, 10).interval(), ms(50));
     }
@@ -191,12 +199,20 @@ mod tests {
             now = place.next(now, ms(50));
             looks.push(now);
         }
-        let gaps: Vec<f64> = looks.windows(2).map(|w| (w[1] - w[0]).as_secs_f64() / 0.05).collect();
+        let gaps: Vec<f64> = looks
+            .windows(2)
+            .map(|w| (w[1] - w[0]).as_secs_f64() / 0.05)
+            .collect();
         assert!(gaps.iter().all(|gap| (0.8..=1.2).contains(gap)), "{gaps:?}");
-        let (least, most) = gaps.iter().fold((f64::MAX, 0.0_f64), |(l, m), &g| (l.min(g), m.max(g)));
+        let (least, most) = gaps
+            .iter()
+            .fold((f64::MAX, 0.0_f64), |(l, m), &g| (l.min(g), m.max(g)));
         assert!(least < 0.9 && most > 1.1, "they differ: {least} to {most}");
         let mean = (looks[999] - looks[0]).as_secs_f64() / 999.0;
-        assert!((mean - 0.05).abs() < 0.001, "and on average keep the pace: {mean}");
+        assert!(
+            (mean - 0.05).abs() < 0.001,
+            "and on average keep the pace: {mean}"
+        );
     }
 
     #[test]

@@ -20,7 +20,9 @@ impl Parent {
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let hex = |part: &str, digits: usize| {
             let fits = part.len() == digits
-                && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+                && part
+                    .bytes()
+                    .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
             fits.then(|| u128::from_str_radix(part, 16).ok()).flatten()
         };
         let version = hex(version, 2)?;

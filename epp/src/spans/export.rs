@@ -31,7 +31,9 @@ pub enum CollectorError {
         problem: String,
     },
     /// A header cannot be sent.
-    #[error("OTEL_EXPORTER_OTLP_HEADERS: the header {0:?} cannot be sent; names are lower case, values plain text")]
+    #[error(
+        "OTEL_EXPORTER_OTLP_HEADERS: the header {0:?} cannot be sent; names are lower case, values plain text"
+    )]
     Header(String),
     /// Its certificate cannot be verified.
     #[error("OTEL_EXPORTER_OTLP_CERTIFICATE: {0}")]
@@ -125,14 +127,19 @@ impl Target {
         };
         Ok(Self::Collector {
             channel: channel(endpoint, *timeout, ca.as_deref(), clock)?,
-            headers: headers.iter().map(pair).collect::<Result<_, CollectorError>>()?,
+            headers: headers
+                .iter()
+                .map(pair)
+                .collect::<Result<_, CollectorError>>()?,
         })
     }
 
     async fn send(&self, options: &SpanOptions, spans: Vec<wire::Span>) -> Result<(), Status> {
         let Self::Collector { channel, headers } = self else {
             for span in spans {
-                let took = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
+                let took = span
+                    .end_time_unix_nano
+                    .saturating_sub(span.start_time_unix_nano);
                 tracing::info!(target: "span", name = %span.name, took_us = took / 1000, trace = %hex(&span.trace_id), span = %hex(&span.span_id), parent = %hex(&span.parent_span_id));
             }
             return Ok(());
@@ -187,10 +194,14 @@ fn channel(
     let uri: Uri = address
         .parse()
         .map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
-    let host = uri.host().ok_or_else(|| wrong("it names no host".to_owned()))?;
+    let host = uri
+        .host()
+        .ok_or_else(|| wrong("it names no host".to_owned()))?;
     let (host, secure) = (host.to_owned(), uri.scheme_str() == Some("https"));
     let port = uri.port_u16().unwrap_or(4317);
-    let endpoint = Endpoint::from(uri).timeout(timeout).connect_timeout(timeout);
+    let endpoint = Endpoint::from(uri)
+        .timeout(timeout)
+        .connect_timeout(timeout);
     if !secure {
         return Ok(endpoint.connect_lazy());
     }

@@ -61,8 +61,10 @@ impl Tracer {
         };
         let sampled = match parent {
             Some(parent) if self.sampler.parent_based => parent.sampled,
-            _ => ((id as u64) >> 1) as f64 / (1_u64 << 63) as f64 <= self.sampler.ratio
-                && self.sampler.ratio > 0.0,
+            _ => {
+                ((id as u64) >> 1) as f64 / (1_u64 << 63) as f64 <= self.sampler.ratio
+                    && self.sampler.ratio > 0.0
+            }
         };
         sampled.then(|| Trace {
             id,
@@ -75,7 +77,11 @@ impl Tracer {
 
     /// Takes the spans of a request that has ended.
     pub fn take(&self, trace: Trace) {
-        let spans: Vec<_> = trace.spans.iter().map(|span| self.written(&trace, span)).collect();
+        let spans: Vec<_> = trace
+            .spans
+            .iter()
+            .map(|span| self.written(&trace, span))
+            .collect();
         let count = spans.len() as u64;
         if self.sender.try_send(spans).is_err() {
             self.dropped.inc_by(count);

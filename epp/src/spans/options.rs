@@ -67,9 +67,11 @@ impl SpanOptions {
     /// [`VariableError`].
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, VariableError> {
         let get = |name: &str| get(name).filter(|value| !value.trim().is_empty());
-        let endpoint = get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| get("OTEL_EXPORTER_OTLP_ENDPOINT"));
+        let endpoint = get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+            .or_else(|| get("OTEL_EXPORTER_OTLP_ENDPOINT"));
         let named = get("OTEL_TRACES_EXPORTER");
-        let disabled = get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let disabled =
+            get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let exporter = match named.as_deref().map(str::trim) {
             _ if disabled => return Ok(None),
             Some("none") => return Ok(None),
@@ -100,7 +102,8 @@ fn otlp(
     get: &impl Fn(&str) -> Option<String>,
     endpoint: Option<String>,
 ) -> Result<Exporter, VariableError> {
-    let protocol = get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| get("OTEL_EXPORTER_OTLP_PROTOCOL"));
+    let protocol =
+        get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| get("OTEL_EXPORTER_OTLP_PROTOCOL"));
     if let Some(value) = protocol.filter(|protocol| protocol != "grpc") {
         return Err(VariableError {
             name: "OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -116,12 +119,14 @@ fn otlp(
             wanted: "give http://host:port or https://host:port",
         });
     }
-    let headers = get("OTEL_EXPORTER_OTLP_TRACES_HEADERS").or_else(|| get("OTEL_EXPORTER_OTLP_HEADERS"));
+    let headers =
+        get("OTEL_EXPORTER_OTLP_TRACES_HEADERS").or_else(|| get("OTEL_EXPORTER_OTLP_HEADERS"));
     Ok(Exporter::Otlp {
         endpoint,
         headers: pairs(&headers.unwrap_or_default()),
         timeout: Duration::from_millis(number(get, "OTEL_EXPORTER_OTLP_TIMEOUT", 10_000)?),
-        ca: get("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE").or_else(|| get("OTEL_EXPORTER_OTLP_CERTIFICATE")),
+        ca: get("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE")
+            .or_else(|| get("OTEL_EXPORTER_OTLP_CERTIFICATE")),
     })
 }
 
@@ -231,11 +236,20 @@ mod tests {
         assert_eq!(of(&[addressed, ("OTEL_TRACES_EXPORTER", "none")]), Ok(None));
         assert_eq!(of(&[addressed, ("OTEL_SDK_DISABLED", "true")]), Ok(None));
         let options = of(&[addressed]).unwrap().unwrap();
-        let Exporter::Otlp { endpoint, timeout, .. } = &options.exporter else {
+        let Exporter::Otlp {
+            endpoint, timeout, ..
+        } = &options.exporter
+        else {
             panic!("{options:?}")
         };
-        assert_eq!((endpoint.as_str(), timeout.as_secs()), ("http://otel:4317", 10));
-        assert_eq!(options.resource, [("service.name".to_owned(), "llm-d-epp".to_owned())]);
+        assert_eq!(
+            (endpoint.as_str(), timeout.as_secs()),
+            ("http://otel:4317", 10)
+        );
+        assert_eq!(
+            options.resource,
+            [("service.name".to_owned(), "llm-d-epp".to_owned())]
+        );
         let usual = Sampler {
             parent_based: true,
             ratio: 0.1,
@@ -257,15 +271,27 @@ mod tests {
         ]);
         let options = options.unwrap().unwrap();
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        let Exporter::Otlp { endpoint, headers, ca, .. } = &options.exporter else {
+        let Exporter::Otlp {
+            endpoint,
+            headers,
+            ca,
+            ..
+        } = &options.exporter
+        else {
             panic!("{options:?}")
         };
         assert_eq!(endpoint, "http://localhost:4317");
         assert_eq!(*headers, [pair("api-key", "a=b"), pair("tenant", "x")]);
         assert_eq!(ca.as_deref(), Some("/ca.pem"));
-        assert_eq!(options.resource, [pair("service.name", "picker"), pair("zone", "a")]);
+        assert_eq!(
+            options.resource,
+            [pair("service.name", "picker"), pair("zone", "a")]
+        );
         assert_eq!(options.delay, Duration::from_millis(100));
-        assert_eq!((options.sampler.parent_based, options.sampler.ratio), (false, 0.5));
+        assert_eq!(
+            (options.sampler.parent_based, options.sampler.ratio),
+            (false, 0.5)
+        );
         let console = of(&[("OTEL_TRACES_EXPORTER", "console")]).unwrap().unwrap();
         assert_eq!(console.exporter, Exporter::Console);
     }

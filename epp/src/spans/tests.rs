@@ -30,12 +30,14 @@ impl UnaryService<ExportRequest> for Collector {
 
     fn call(&mut self, request: Request<ExportRequest>) -> Self::Future {
         let headers = request.metadata().as_ref().iter();
-        let headers = headers.filter_map(|(name, value)| {
-            Some((name.to_string(), value.to_str().ok()?.to_owned()))
-        });
+        let headers = headers
+            .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
         let headers = headers.collect();
         let sent = self.0.send((headers, request.into_inner()));
-        ready(sent.map(|()| Response::new(ExportResponse {})).map_err(|_| Status::internal("over")))
+        ready(
+            sent.map(|()| Response::new(ExportResponse {}))
+                .map_err(|_| Status::internal("over")),
+        )
     }
 }
 
@@ -123,24 +125,48 @@ async fn a_request_is_told_with_its_steps() {
     let kind = |name: &str| if name == "mine" { "queue-scorer" } else { name }.to_owned();
     let outcome = vec![("headroom.outcome", Value::Text("Dispatched".into()))];
     trace.decision(at(arrived), at(decided), &laps, kind, outcome);
-    trace.request(at(arrived), at(ended), vec![("gen_ai.request.model", Value::Text("m".into()))], false);
+    trace.request(
+        at(arrived),
+        at(ended),
+        vec![("gen_ai.request.model", Value::Text("m".into()))],
+        false,
+    );
     tracer.take(trace);
 
     let (headers, message) = received.recv().await.unwrap();
-    assert!(headers.contains(&("api-key".into(), "k".into())), "{headers:?}");
+    assert!(
+        headers.contains(&("api-key".into(), "k".into())),
+        "{headers:?}"
+    );
     let [of] = &message.resource_spans[..] else {
         panic!("one resource")
     };
-    assert_eq!(of.resource.as_ref().unwrap().attributes[0].key, "service.name");
+    assert_eq!(
+        of.resource.as_ref().unwrap().attributes[0].key,
+        "service.name"
+    );
     let spans = &of.scope_spans[0].spans;
     let named = |name: &str| spans.iter().find(|span| span.name == name).unwrap();
     let request = named("gateway.request");
-    assert_eq!(request.trace_id, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes());
-    assert_eq!(request.parent_span_id, 0x00f0_67aa_0ba9_02b7_u64.to_be_bytes());
+    assert_eq!(
+        request.trace_id,
+        0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128.to_be_bytes()
+    );
+    assert_eq!(
+        request.parent_span_id,
+        0x00f0_67aa_0ba9_02b7_u64.to_be_bytes()
+    );
     assert_eq!(request.kind, wire::SERVER);
-    assert_eq!(request.end_time_unix_nano - request.start_time_unix_nano, 8_000_000);
+    assert_eq!(
+        request.end_time_unix_nano - request.start_time_unix_nano,
+        8_000_000
+    );
     assert_eq!(request.attributes[0].key, "gen_ai.request.model");
-    assert_eq!(taken_along.span.to_be_bytes(), &request.span_id[..], "the server hangs below it");
+    assert_eq!(
+        taken_along.span.to_be_bytes(),
+        &request.span_id[..],
+        "the server hangs below it"
+    );
     let children = [
         ("gateway.request", "gateway.request_orchestration"),
         ("gateway.request_orchestration", "run_scheduler_profile"),
@@ -151,7 +177,11 @@ async fn a_request_is_told_with_its_steps() {
         ("llm_d.epp.scoring", "llm_d.epp.scorer.prefix-cache-scorer"),
     ];
     for (parent, child) in children {
-        assert_eq!(named(child).parent_span_id, named(parent).span_id, "{child}");
+        assert_eq!(
+            named(child).parent_span_id,
+            named(parent).span_id,
+            "{child}"
+        );
         assert_eq!(named(child).trace_id, request.trace_id);
     }
     assert_eq!(spans.len(), children.len() + 1);
@@ -178,7 +208,11 @@ async fn what_waits_when_the_process_ends_is_still_sent() {
     let (_, message) = received.try_recv().unwrap();
     let spans = &message.resource_spans[0].scope_spans[0].spans;
     assert_eq!(spans.len(), 3);
-    assert!(spans.iter().all(|span| span.status.as_ref().is_some_and(|status| status.code == wire::ERROR)));
+    assert!(spans.iter().all(|span| {
+        span.status
+            .as_ref()
+            .is_some_and(|status| status.code == wire::ERROR)
+    }));
     assert!(spans.iter().all(|span| span.parent_span_id.is_empty()));
 }
 
@@ -212,10 +246,16 @@ async fn a_trace_is_followed_and_the_others_drawn() {
     let unsampled = PARENT.strip_suffix(b"01").unwrap().to_vec();
     let unsampled = [unsampled.as_slice(), b"00"].concat();
     let never = of(true, 0.0);
-    assert!(never.begin(Some(PARENT)).is_some(), "its parent is recorded");
+    assert!(
+        never.begin(Some(PARENT)).is_some(),
+        "its parent is recorded"
+    );
     assert!(never.begin(Some(b"nonsense")).is_none() && never.begin(None).is_none());
     let always = of(true, 1.0);
-    assert!(always.begin(Some(&unsampled)).is_none(), "its parent is not recorded");
+    assert!(
+        always.begin(Some(&unsampled)).is_none(),
+        "its parent is not recorded"
+    );
     assert!(of(false, 1.0).begin(Some(&unsampled)).is_some());
     let tenth = of(true, 0.1);
     let drawn = (0..10_000).filter(|_| tenth.begin(None).is_some()).count();
@@ -227,9 +267,15 @@ async fn a_collector_that_cannot_be_is_refused_at_once() {
     let wrong = |endpoint: &str| {
         let options = options(endpoint, 1.0);
         let (_, spans) = Tracer::new(&options, Clock::start());
-        run(options, spans, Clock::start(), Shutdown::new()).err().map(|error| error.to_string())
+        run(options, spans, Clock::start(), Shutdown::new())
+            .err()
+            .map(|error| error.to_string())
     };
-    assert!(wrong("http://").unwrap().contains("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    assert!(
+        wrong("http://")
+            .unwrap()
+            .contains("OTEL_EXPORTER_OTLP_ENDPOINT")
+    );
     let options = SpanOptions {
         exporter: Exporter::Otlp {
             endpoint: "http://127.0.0.1:1".into(),
@@ -240,6 +286,8 @@ async fn a_collector_that_cannot_be_is_refused_at_once() {
         ..options("", 1.0)
     };
     let (_, spans) = Tracer::new(&options, Clock::start());
-    let error = run(options, spans, Clock::start(), Shutdown::new()).err().unwrap();
+    let error = run(options, spans, Clock::start(), Shutdown::new())
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("no good"));
 }

@@ -102,7 +102,10 @@ impl Account {
         }
         let (wanted, profiled) = (hub.decisions.wants(now), telemetry.profiles(serial));
         let draft = wanted.any().then(|| {
-            let session = request.session.as_deref().map(|session| telemetry.disguise(session));
+            let session = request
+                .session
+                .as_deref()
+                .map(|session| telemetry.disguise(session));
             Box::new(Draft {
                 wanted,
                 id: request.id.clone(),
@@ -180,17 +183,24 @@ impl Account {
     }
 
     fn dispatched(&mut self, hub: &Hub, now: Duration, dispatch: &Dispatch) {
-        let (telemetry, endpoint, decision) = (&hub.telemetry, &dispatch.endpoint, &dispatch.decision);
+        let (telemetry, endpoint, decision) =
+            (&hub.telemetry, &dispatch.endpoint, &dispatch.decision);
         self.class = Some(Arc::clone(&endpoint.class));
         if let Some(prediction) = &decision.prediction {
             let seconds = |ms: f32| f64::from(ms) / 1e3;
-            self.series.predicted(Latency::Ttft, seconds(prediction.ttft.p50));
-            self.series.predicted(Latency::Tpot, seconds(prediction.tpot.p50));
+            self.series
+                .predicted(Latency::Ttft, seconds(prediction.ttft.p50));
+            self.series
+                .predicted(Latency::Tpot, seconds(prediction.tpot.p50));
         }
         let labels = &self.series.labels;
-        let tried = telemetry.attempts.cell(endpoint, &labels.target_model_name, 0);
+        let tried = telemetry
+            .attempts
+            .cell(endpoint, &labels.target_model_name, 0);
         tried.value.fetch_add(1, Relaxed);
-        let cell = telemetry.on_endpoint.cell(endpoint, &labels.fairness_id, self.priority);
+        let cell = telemetry
+            .on_endpoint
+            .cell(endpoint, &labels.fairness_id, self.priority);
         let (prompt, cached) = (self.prompt_tokens, decision.cached_tokens);
         let uncached = prompt.saturating_sub(cached);
         self.held = Some(Held::new(cell, uncached, self.series.running.clone()));
@@ -243,7 +253,10 @@ impl Account {
             Verdict::Dispatched(dispatch) => {
                 let waited = dispatch.waited.as_secs_f64() * 1e3;
                 let cached = i64::from(dispatch.decision.cached_tokens);
-                attributes.push(("headroom.endpoint", Value::Text(dispatch.endpoint.name.to_string())));
+                attributes.push((
+                    "headroom.endpoint",
+                    Value::Text(dispatch.endpoint.name.to_string()),
+                ));
                 attributes.push(("headroom.queue_ms", Value::Double(waited)));
                 attributes.push(("headroom.cached_tokens", Value::Int(cached)));
                 dispatch.decision.laps()
@@ -322,7 +335,10 @@ impl Account {
             both.is_some_and(|(target, actual)| actual > target)
         };
         let waited_ms = completion.waited.as_secs_f64() * 1e3;
-        if missed(self.slo.ttft_ms, completion.ttft_ms.map(|ttft| ttft + waited_ms)) {
+        if missed(
+            self.slo.ttft_ms,
+            completion.ttft_ms.map(|ttft| ttft + waited_ms),
+        ) {
             series.violation("ttft");
         }
         if missed(self.slo.tpot_ms, completion.tpot_ms) {
@@ -377,4 +393,3 @@ impl super::Telemetry {
         format!("{:016x}", self.disguises.hash_one(session))
     }
 }
-

@@ -86,7 +86,11 @@ mod tests {
             .map(|id| capped.label(&format!("tenant-{id}")))
             .collect();
         assert_eq!(labels.len(), DISTINCT_VALUES + 1);
-        assert_eq!(&*capped.label("tenant-7"), "tenant-7", "those that came first stay");
+        assert_eq!(
+            &*capped.label("tenant-7"),
+            "tenant-7",
+            "those that came first stay"
+        );
         assert_eq!(&*capped.label("tenant-99999"), OTHER);
         assert_eq!(capped.known.read().values.len(), DISTINCT_VALUES);
     }

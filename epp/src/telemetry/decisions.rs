@@ -93,7 +93,12 @@ impl Decisions {
     }
 
     /// Keeps a decision, as far as it is wanted. Its end is told by [`Decisions::ended`].
-    pub fn decided(&self, wanted: Wanted, pool: Option<Arc<Pool>>, record: PickRecord) -> Arc<Kept> {
+    pub fn decided(
+        &self,
+        wanted: Wanted,
+        pool: Option<Arc<Pool>>,
+        record: PickRecord,
+    ) -> Arc<Kept> {
         let over = record.picked.is_none();
         let kept = Arc::new(Kept {
             pool,
@@ -154,7 +159,9 @@ impl Decisions {
         let pools = known.iter().enumerate();
         let page = Page {
             schema: SCHEMA,
-            pools: pools.map(|(number, pool)| PoolRecord::of(pool, number as u64)).collect(),
+            pools: pools
+                .map(|(number, pool)| PoolRecord::of(pool, number as u64))
+                .collect(),
             picks,
         };
         serde_json::to_string(&page).unwrap_or_else(|_| "{}".into())
@@ -164,7 +171,7 @@ impl Decisions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use epp_core::record::{RequestRecord, Refused};
+    use epp_core::record::{Refused, RequestRecord};
 
     fn refusal(id: &str) -> PickRecord {
         PickRecord {
@@ -192,7 +199,10 @@ mod tests {
     fn ids(page: &str) -> Vec<String> {
         let page: serde_json::Value = serde_json::from_str(page).unwrap();
         let picks = page["picks"].as_array().unwrap();
-        picks.iter().map(|pick| pick["id"].as_str().unwrap().to_owned()).collect()
+        picks
+            .iter()
+            .map(|pick| pick["id"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]
@@ -204,7 +214,10 @@ mod tests {
         assert_eq!(decisions.ring.lock().len(), KEPT);
         assert_eq!(ids(&decisions.to_json(2, None)), ["r265", "r264"]);
         assert_eq!(ids(&decisions.to_json(9, Some("r20"))), ["r20"]);
-        assert!(ids(&decisions.to_json(9, Some("r3"))).is_empty(), "pushed out");
+        assert!(
+            ids(&decisions.to_json(9, Some("r3"))).is_empty(),
+            "pushed out"
+        );
     }
 
     #[test]
@@ -214,7 +227,10 @@ mod tests {
             let wanted = (0..200).filter(|_| decisions.wants(Duration::from_secs(now)).kept);
             wanted.count() as u64
         };
-        assert_eq!([at(0), at(0), at(1), at(7)], [KEPT_PER_SECOND, 0, KEPT_PER_SECOND, KEPT_PER_SECOND]);
+        assert_eq!(
+            [at(0), at(0), at(1), at(7)],
+            [KEPT_PER_SECOND, 0, KEPT_PER_SECOND, KEPT_PER_SECOND]
+        );
         assert!(!decisions.wants(Duration::ZERO).filed, "there is no file");
     }
 }

@@ -20,8 +20,8 @@ use crate::spans::Tracer;
 use capped::Capped;
 use epp_core::{Lap, Unlearned};
 use names::metric::picker;
-use per_endpoint::{Attempts, OnEndpoint, PerEndpoint};
 use parking_lot::Mutex;
+use per_endpoint::{Attempts, OnEndpoint, PerEndpoint};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -195,7 +195,13 @@ pub enum StreamCode {
 impl Telemetry {
     /// Metrics of the pool named `pool`, registered, under today's names; nothing is recorded or traced.
     pub fn new(registry: &mut Registry, pool: &str) -> Self {
-        Self::with(registry, pool, &Telling::default(), &Configured::default(), None)
+        Self::with(
+            registry,
+            pool,
+            &Telling::default(),
+            &Configured::default(),
+            None,
+        )
     }
 
     /// Metrics of the pool named `pool`, registered.
@@ -273,7 +279,11 @@ impl Telemetry {
         to.add(picker::POLL_ERRORS, help, &self.poll_errors);
         let help = "Pages without what is read in them";
         to.add(picker::EXTRACT_ERRORS, help, &self.extract_errors);
-        to.add(picker::FLOW_REQUESTS, "Decisions by outcome", &self.outcomes);
+        to.add(
+            picker::FLOW_REQUESTS,
+            "Decisions by outcome",
+            &self.outcomes,
+        );
         let help = "Streams that gave no label for the time per output token (before their first token: none at all), by reason";
         to.own("predictor_unlearned", help, &self.unlearned);
         if let Some(tracer) = &self.tracer {
@@ -284,8 +294,16 @@ impl Telemetry {
     /// What became of decisions for the file of records.
     pub(crate) fn count_records(registry: &mut Registry, counters: &recorder::Counters) {
         let mut to = Registrar::new(registry, false);
-        to.own("decision_records_written", "Decisions recorded in the file", &counters.written);
-        to.own("decision_records_dropped", "Sampled decisions that are not in the file", &counters.dropped);
+        to.own(
+            "decision_records_written",
+            "Decisions recorded in the file",
+            &counters.written,
+        );
+        to.own(
+            "decision_records_dropped",
+            "Sampled decisions that are not in the file",
+            &counters.dropped,
+        );
     }
 
     /// Counts a decision with that outcome.
@@ -301,7 +319,11 @@ impl Telemetry {
     /// A request of `program` waited so long for its decision.
     pub fn program_waited(&self, program: &Arc<str>, seconds: f64) {
         if self.programs {
-            self.waits.lock().entry(Arc::clone(program)).or_default().add(seconds);
+            self.waits
+                .lock()
+                .entry(Arc::clone(program))
+                .or_default()
+                .add(seconds);
         }
     }
 
@@ -342,8 +364,12 @@ impl Telemetry {
         if prompt_tokens > 0 {
             let ratio = f64::from(cached_tokens) / f64::from(prompt_tokens);
             let bytes = f64::from(cached_tokens) * TOKEN_BYTES;
-            self.prefix_hit_ratio.get_or_create(&PREFIX_INDEX).observe(ratio);
-            self.prefix_hit_bytes.get_or_create(&PREFIX_INDEX).observe(bytes);
+            self.prefix_hit_ratio
+                .get_or_create(&PREFIX_INDEX)
+                .observe(ratio);
+            self.prefix_hit_bytes
+                .get_or_create(&PREFIX_INDEX)
+                .observe(bytes);
         }
     }
 
@@ -376,6 +402,8 @@ impl Telemetry {
 
     /// A read failed.
     pub fn poll_failed(&self, source_type: &'static str) {
-        self.poll_errors.get_or_create(&SourceLabel { source_type }).inc();
+        self.poll_errors
+            .get_or_create(&SourceLabel { source_type })
+            .inc();
     }
 }

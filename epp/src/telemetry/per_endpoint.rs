@@ -60,7 +60,8 @@ impl<V: Default> PerEndpoint<V> {
     /// The cell of `endpoint` with `label` and `priority`.
     pub fn cell(&self, endpoint: &Endpoint, label: &Arc<str>, priority: i32) -> Arc<Cell<V>> {
         let key = |label: &str, priority: i32| {
-            self.hasher.hash_one((&*endpoint.name, &*endpoint.address, label, priority))
+            self.hasher
+                .hash_one((&*endpoint.name, &*endpoint.address, label, priority))
         };
         if let Some(cell) = self.cells.read().get(&key(label, priority)) {
             return Arc::clone(cell);
@@ -134,7 +135,10 @@ impl Held {
 
     /// Its prompt is processed.
     pub fn started(&mut self) {
-        self.cell.value.tokens.fetch_sub(std::mem::take(&mut self.tokens), Relaxed);
+        self.cell
+            .value
+            .tokens
+            .fetch_sub(std::mem::take(&mut self.tokens), Relaxed);
     }
 }
 
@@ -192,7 +196,10 @@ mod tests {
             .collect();
         let cells = table.cells();
         assert_eq!(cells.len(), MOST_CELLS + 1);
-        let sum: i64 = cells.iter().map(|cell| cell.value.requests.load(Relaxed)).sum();
+        let sum: i64 = cells
+            .iter()
+            .map(|cell| cell.value.requests.load(Relaxed))
+            .sum();
         assert_eq!(sum, 100_000, "none is lost");
         drop((cells, held));
         table.forget_idle();
@@ -204,10 +211,17 @@ mod tests {
         let table = PerEndpoint::<Attempts>::default();
         let (before, after) = (pool(&["a", "b"]), pool(&["b"]));
         for endpoint in &before.endpoints {
-            table.cell(endpoint, &"m".into(), 0).value.fetch_add(1, Relaxed);
+            table
+                .cell(endpoint, &"m".into(), 0)
+                .value
+                .fetch_add(1, Relaxed);
         }
         table.retain(&after);
-        let left: Vec<_> = table.cells().iter().map(|cell| cell.endpoint.to_string()).collect();
+        let left: Vec<_> = table
+            .cells()
+            .iter()
+            .map(|cell| cell.endpoint.to_string())
+            .collect();
         assert_eq!(left, ["b"]);
     }
 }

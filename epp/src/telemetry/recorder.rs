@@ -150,12 +150,15 @@ impl Rotating {
             Ok(())
         };
         let mut named = None;
-        if let (Some(picked), Some((number, new)), Some(pool)) = (&mut record.picked, known, &kept.pool) {
+        if let (Some(picked), Some((number, new)), Some(pool)) =
+            (&mut record.picked, known, &kept.pool)
+        {
             picked.pool = number;
             named = new.then(|| Line::Pool(PoolRecord::of(pool, number)));
         }
         write(record, named, &mut text)?;
-        let full = |(_, bytes): &(File, u64)| *bytes > 0 && bytes + text.len() as u64 > self.most_bytes;
+        let full =
+            |(_, bytes): &(File, u64)| *bytes > 0 && bytes + text.len() as u64 > self.most_bytes;
         if self.open.as_ref().is_some_and(full) {
             self.rotate().await?;
             // The new file names its pools itself.
@@ -174,7 +177,10 @@ impl Rotating {
 
     /// The number of `pool` in the open file, and whether it has yet to be named there.
     fn number(&mut self, pool: &Arc<Pool>) -> (u64, bool) {
-        let known = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, pool));
+        let known = self
+            .known
+            .iter()
+            .find(|(known, _)| Arc::ptr_eq(known, pool));
         if let Some((_, number)) = known {
             return (*number, false);
         }
@@ -229,7 +235,7 @@ mod tests {
     use super::*;
     use crate::telemetry::decisions::{Decisions, Wanted};
     use epp_core::EndpointSpec;
-    use epp_core::record::{Picked, PickRecord, RequestRecord, SCHEMA};
+    use epp_core::record::{PickRecord, Picked, RequestRecord, SCHEMA};
     use std::collections::BTreeSet;
 
     fn pool(name: &str) -> Arc<Pool> {
@@ -271,7 +277,10 @@ mod tests {
     };
 
     /// Writes picks in these pools, and reads the files' lines.
-    async fn written(most_bytes: u64, picks: &[(&Arc<Pool>, &str)]) -> (Vec<Line>, Vec<Line>, Counters) {
+    async fn written(
+        most_bytes: u64,
+        picks: &[(&Arc<Pool>, &str)],
+    ) -> (Vec<Line>, Vec<Line>, Counters) {
         let directory = tempfile::tempdir().unwrap();
         let options = RecordOptions {
             path: directory.path().join("records"),
@@ -291,7 +300,9 @@ mod tests {
         records.write(Clock::start(), shutdown).await;
         let read = |path: PathBuf| {
             let text = std::fs::read_to_string(path).unwrap_or_default();
-            text.lines().map(|line| Line::parse(line).unwrap()).collect()
+            text.lines()
+                .map(|line| Line::parse(line).unwrap())
+                .collect()
         };
         (read(path.clone()), read(path.with_extension("1")), counters)
     }
@@ -327,7 +338,10 @@ mod tests {
         let (now, before, _) = written(4_000, &picks).await;
         for lines in [&now, &before] {
             assert!(matches!(lines[0], Line::Pool(_)), "{lines:?}");
-            let bytes: usize = lines.iter().map(|line| serde_json::to_string(line).unwrap().len() + 1).sum();
+            let bytes: usize = lines
+                .iter()
+                .map(|line| serde_json::to_string(line).unwrap().len() + 1)
+                .sum();
             assert!(bytes <= 2_000, "{bytes}");
         }
         let Some(Line::Pick(last)) = now.last() else {

@@ -122,15 +122,47 @@ type Described = (Name, &'static str, fn() -> Histogram);
 
 /// In the order of [`Of`].
 const HISTOGRAMS: [Described; 9] = [
-    (picker::DURATION, "Arrival to the end of the answer", buckets::duration),
-    (picker::REQUEST_SIZE, "Bytes of request bodies", buckets::request_size),
-    (picker::RESPONSE_SIZE, "Bytes of answers", buckets::response_size),
+    (
+        picker::DURATION,
+        "Arrival to the end of the answer",
+        buckets::duration,
+    ),
+    (
+        picker::REQUEST_SIZE,
+        "Bytes of request bodies",
+        buckets::request_size,
+    ),
+    (
+        picker::RESPONSE_SIZE,
+        "Bytes of answers",
+        buckets::response_size,
+    ),
     (picker::INPUT_TOKENS, "Prompt tokens", buckets::input_tokens),
-    (picker::CACHED_TOKENS, "Prompt tokens found in a prefix cache", buckets::input_tokens),
-    (picker::OUTPUT_TOKENS, "Output tokens", buckets::output_tokens),
-    (picker::NTPOT, "Arrival to the end of the answer, over its tokens", buckets::ntpot),
-    (picker::TPOT, "Time per output token after the first", buckets::tpot),
-    (picker::ITL, "Time between two pieces of a streamed answer", buckets::itl),
+    (
+        picker::CACHED_TOKENS,
+        "Prompt tokens found in a prefix cache",
+        buckets::input_tokens,
+    ),
+    (
+        picker::OUTPUT_TOKENS,
+        "Output tokens",
+        buckets::output_tokens,
+    ),
+    (
+        picker::NTPOT,
+        "Arrival to the end of the answer, over its tokens",
+        buckets::ntpot,
+    ),
+    (
+        picker::TPOT,
+        "Time per output token after the first",
+        buckets::tpot,
+    ),
+    (
+        picker::ITL,
+        "Time between two pieces of a streamed answer",
+        buckets::itl,
+    ),
 ];
 
 /// A latency that was predicted and then seen.
@@ -188,7 +220,11 @@ impl Families {
 
     fn register(&self, to: &mut Registrar<'_>) {
         to.add(picker::REQUESTS, "Requests", &self.requests);
-        to.add(picker::ERRORS, "Requests that ended in an error", &self.errors);
+        to.add(
+            picker::ERRORS,
+            "Requests that ended in an error",
+            &self.errors,
+        );
         let help = "Requests whose latency missed its target";
         to.add(picker::SLO_VIOLATIONS, help, &self.violations);
         to.add(picker::RUNNING, "Requests on the endpoints", &self.running);
@@ -198,8 +234,16 @@ impl Families {
         let help = "Arrival to the first token, queueing included";
         to.add(picker::TTFT, help, &self.ttft);
         let [ttft, tpot] = &self.predicted;
-        to.add(picker::PREDICTED_TTFT, "Predicted service time to first token", ttft);
-        to.add(picker::PREDICTED_TPOT, "Predicted time per output token", tpot);
+        to.add(
+            picker::PREDICTED_TTFT,
+            "Predicted service time to first token",
+            ttft,
+        );
+        to.add(
+            picker::PREDICTED_TPOT,
+            "Predicted time per output token",
+            tpot,
+        );
         let [ttft, tpot] = &self.prediction_durations;
         let help = "Time that predicting for all candidates takes, of sampled requests";
         to.add(picker::TTFT_PREDICTION_DURATION, help, ttft);
@@ -207,7 +251,11 @@ impl Families {
         let help = "The last latency seen (ttft, tpot) and predicted (predicted_ttft, predicted_tpot), seconds";
         to.add(picker::LAST_LATENCY, help, &self.last);
         to.add(picker::QUEUE_SIZE, "Requests queued", &self.queue_size);
-        to.add(picker::QUEUE_BYTES, "Bytes of request bodies queued", &self.queue_bytes);
+        to.add(
+            picker::QUEUE_BYTES,
+            "Bytes of request bodies queued",
+            &self.queue_bytes,
+        );
         let help = "Time from arrival to the decision, by outcome";
         to.add(picker::QUEUE_DURATION, help, &self.waits);
         let help = "Time that taking a request in takes, by what came of it at once";
@@ -247,7 +295,8 @@ impl Series {
             &self.histograms[of as usize],
             &self.families.histograms[of as usize],
         );
-        cell.get_or_init(|| handle(family, &self.labels)).observe(value);
+        cell.get_or_init(|| handle(family, &self.labels))
+            .observe(value);
     }
 
     /// Adds a time to first token, in seconds.
@@ -385,7 +434,11 @@ impl SeriesTable {
         }
         let full = self.known.read().len() >= DISTINCT_SERIES;
         let capped = |values: &Capped, value| {
-            if full { values.other() } else { values.label(value) }
+            if full {
+                values.other()
+            } else {
+                values.label(value)
+            }
         };
         let labels = RequestLabels {
             model_name: capped(&self.models, model),
@@ -407,7 +460,12 @@ impl SeriesTable {
                 fairness_id,
                 priority,
             } = &labels;
-            let key = (&**model_name, &**target_model_name, &**fairness_id, *priority);
+            let key = (
+                &**model_name,
+                &**target_model_name,
+                &**fairness_id,
+                *priority,
+            );
             self.hasher.hash_one(key)
         };
         let mut known = self.known.write();
@@ -430,12 +488,16 @@ impl SeriesTable {
     pub fn models(&self, most: usize) -> BTreeMap<String, u64> {
         let mut counts: FxHashMap<Arc<str>, u64> = FxHashMap::default();
         for series in self.known.read().values() {
-            let count = counts.entry(Arc::clone(&series.labels.model_name)).or_default();
+            let count = counts
+                .entry(Arc::clone(&series.labels.model_name))
+                .or_default();
             *count += series.requests.get();
         }
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        let named = counts.into_iter().map(|(name, count)| (name.to_string(), count));
+        let named = counts
+            .into_iter()
+            .map(|(name, count)| (name.to_string(), count));
         named.take(most).collect()
     }
 
@@ -480,7 +542,11 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     fn table(registry: &mut Registry, twins: bool) -> SeriesTable {
-        SeriesTable::new(&mut Registrar::new(registry, twins), "pool", DISTINCT_VALUES)
+        SeriesTable::new(
+            &mut Registrar::new(registry, twins),
+            "pool",
+            DISTINCT_VALUES,
+        )
     }
 
     fn page(registry: &Registry) -> String {
@@ -534,7 +600,10 @@ mod tests {
         let table = table(&mut Registry::default(), false);
         for index in 0..2 * DISTINCT_SERIES {
             let (model, flow) = (format!("m{}", index % 900), format!("f{}", index / 900));
-            table.series(&model, "t", &flow, index as i32).requests.inc();
+            table
+                .series(&model, "t", &flow, index as i32)
+                .requests
+                .inc();
         }
         assert_eq!(table.known.read().len(), DISTINCT_SERIES);
     }
@@ -567,7 +636,10 @@ mod tests {
         ];
         let (with, without) = (lines(true), lines(false));
         for name in old {
-            assert!(with.contains(&format!("\n{name}{labels} 1\n")), "{name}: {with}");
+            assert!(
+                with.contains(&format!("\n{name}{labels} 1\n")),
+                "{name}: {with}"
+            );
             assert!(!without.contains(name), "{name}");
         }
         let today = without.lines().filter(|line| !line.starts_with('#'));

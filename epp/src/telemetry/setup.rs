@@ -31,12 +31,7 @@ pub(crate) struct Errands {
 }
 
 /// Sets up what `options` ask for under `config`.
-pub(crate) fn set_up(
-    config: &Config,
-    options: &Options,
-    metrics: &Metrics,
-    clock: Clock,
-) -> Told {
+pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, clock: Clock) -> Told {
     let telling = &options.telling;
     let (tracer, spans) = match &telling.tracing {
         None => (None, None),
@@ -108,7 +103,9 @@ fn version(config: &Config) -> String {
 fn types(config: &Config) -> BTreeMap<Arc<str>, Arc<str>> {
     let named = config.types.iter();
     let renamed = named.filter(|(name, kind)| ***name != ***kind);
-    renamed.map(|(name, kind)| (Arc::clone(name), Arc::from(*kind))).collect()
+    renamed
+        .map(|(name, kind)| (Arc::clone(name), Arc::from(*kind)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -75,7 +75,10 @@ impl ClientTls {
     /// # Errors
     /// [`TlsError`] when one is missing or not usable.
     pub fn new(files: ClientFiles, protocols: &[&str], clock: Clock) -> Result<Self, TlsError> {
-        let protocols: Vec<_> = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let protocols: Vec<_> = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
         let connector = connector(&files, &protocols)?;
         Ok(Self {
             files,
@@ -124,7 +127,9 @@ fn connector(files: &ClientFiles, protocols: &[Vec<u8>]) -> Result<TlsConnector,
     let builder = match &files.trusted {
         Trusted::Anyone => {
             let verifier = Arc::new(AnyServer(provider()));
-            builder.dangerous().with_custom_certificate_verifier(verifier)
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
         }
         Trusted::File(path) => builder.with_root_certificates(roots(path)?),
         Trusted::System => builder.with_root_certificates(roots(&system_bundle())?),
@@ -150,8 +155,15 @@ fn connector(files: &ClientFiles, protocols: &[Vec<u8>]) -> Result<TlsConnector,
 
 fn system_bundle() -> PathBuf {
     let named = std::env::var_os(BUNDLE_VARIABLE).map(PathBuf::from);
-    let usual = || SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|path| path.exists());
-    named.or_else(usual).unwrap_or_else(|| SYSTEM_BUNDLES[0].into())
+    let usual = || {
+        SYSTEM_BUNDLES
+            .iter()
+            .map(PathBuf::from)
+            .find(|path| path.exists())
+    };
+    named
+        .or_else(usual)
+        .unwrap_or_else(|| SYSTEM_BUNDLES[0].into())
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {

@@ -114,12 +114,14 @@ impl Page<'_, '_> {
         let help = "Requests named to be taken off their endpoints";
         self.counters(picker::REVOCATIONS_ISSUED, help, issued)?;
         let outcomes = revocations.outcomes().into_iter().map(|(outcome, count)| {
-            let labels: Row<'_> = vec![("outcome", outcome.into()), ("inference_pool", pool.into())];
+            let labels: Row<'_> =
+                vec![("outcome", outcome.into()), ("inference_pool", pool.into())];
             (labels, count)
         });
         let help = "What became of them: evicted, finished by themselves, overdue";
         self.counters(picker::REVOCATIONS, help, outcomes)?;
-        let one = |value: u64| std::iter::once((vec![("inference_pool", pool.into())], value as f64));
+        let one =
+            |value: u64| std::iter::once((vec![("inference_pool", pool.into())], value as f64));
         let help = "Requests that had to end when somebody was named last";
         self.gauges(picker::RECLAIM_TARGET, help, one(revocations.target()))?;
         let help = "Requests named that have not ended";
@@ -148,14 +150,19 @@ impl Page<'_, '_> {
         }
         let mut attained: BTreeMap<Arc<str>, f64> = BTreeMap::new();
         for (_, program, tokens) in service {
-            *attained.entry(hub.telemetry.flows.label(&program)).or_default() += tokens;
+            *attained
+                .entry(hub.telemetry.flows.label(&program))
+                .or_default() += tokens;
         }
         let fairness = jain(attained.values().copied());
         let help = "Jain's index of the service that programs have had: 1 = all the same";
         let rows = std::iter::once((Vec::new(), fairness));
         self.gauges(picker::PROGRAM_FAIRNESS, help, rows)?;
-        let row = |program: &Arc<str>, value| (vec![("program_id", program.to_string().into())], value);
-        let rows = attained.iter().map(|(program, tokens)| row(program, *tokens));
+        let row =
+            |program: &Arc<str>, value| (vec![("program_id", program.to_string().into())], value);
+        let rows = attained
+            .iter()
+            .map(|(program, tokens)| row(program, *tokens));
         let help = "Tokens that a program was served, the past fading";
         self.gauges(picker::PROGRAM_SERVICE, help, rows)?;
         let waits = hub.telemetry.waits.lock().clone();

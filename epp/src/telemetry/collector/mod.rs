@@ -96,7 +96,10 @@ impl Page<'_, '_> {
         };
         self.family(name, help, kind, |mut encoder| {
             for (labels, metric) in rows {
-                let labels: Vec<_> = labels.iter().map(|(name, value)| (*name, &**value)).collect();
+                let labels: Vec<_> = labels
+                    .iter()
+                    .map(|(name, value)| (*name, &**value))
+                    .collect();
                 let labels: Labels = &labels;
                 metric.encode(encoder.encode_family(&labels)?)?;
             }
@@ -111,7 +114,9 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl Iterator<Item = (Row<'l>, f64)>,
     ) -> Result<(), Error> {
-        let rows: Vec<_> = rows.map(|(labels, value)| (labels, ConstGauge::new(value))).collect();
+        let rows: Vec<_> = rows
+            .map(|(labels, value)| (labels, ConstGauge::new(value)))
+            .collect();
         for name in all(name, self.twins) {
             self.rows(&name, help, &rows)?;
         }
@@ -125,7 +130,9 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl Iterator<Item = (Row<'l>, u64)>,
     ) -> Result<(), Error> {
-        let rows: Vec<_> = rows.map(|(labels, value)| (labels, ConstCounter::new(value))).collect();
+        let rows: Vec<_> = rows
+            .map(|(labels, value)| (labels, ConstCounter::new(value)))
+            .collect();
         for name in all(name, self.twins) {
             self.rows(&name, help, &rows)?;
         }
@@ -139,7 +146,9 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl Iterator<Item = (Vec<(&'static str, Cow<'l, str>)>, f64)>,
     ) -> Result<(), Error> {
-        let rows: Vec<_> = rows.map(|(labels, value)| (labels, ConstGauge::new(value))).collect();
+        let rows: Vec<_> = rows
+            .map(|(labels, value)| (labels, ConstGauge::new(value)))
+            .collect();
         self.rows(&headroom(name), help, &rows)
     }
 
@@ -150,7 +159,9 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl Iterator<Item = (Row<'l>, u64)>,
     ) -> Result<(), Error> {
-        let rows: Vec<_> = rows.map(|(labels, value)| (labels, ConstCounter::new(value))).collect();
+        let rows: Vec<_> = rows
+            .map(|(labels, value)| (labels, ConstCounter::new(value)))
+            .collect();
         self.rows(&headroom(name), help, &rows)
     }
 
@@ -170,7 +181,11 @@ impl Page<'_, '_> {
         self.gauges(picker::INFO, "What was built", one(build))?;
         let version = hub.telemetry.config.to_string();
         let labels = vec![("version", version.into())];
-        self.own_gauges("config_info", "The configuration in force, by a hash of what it says", one(labels))
+        self.own_gauges(
+            "config_info",
+            "The configuration in force, by a hash of what it says",
+            one(labels),
+        )
     }
 }
 

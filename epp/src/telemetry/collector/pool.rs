@@ -45,7 +45,11 @@ impl Page<'_, '_> {
         let one = move |value| std::iter::once((vec![("name", name.into())], value));
         let known = pool.endpoints.len() as f64;
         self.gauges(picker::READY_ENDPOINTS, "Endpoints known", one(known))?;
-        let scraped: Vec<_> = pool.endpoints.iter().filter_map(|one| one.scraped()).collect();
+        let scraped: Vec<_> = pool
+            .endpoints
+            .iter()
+            .filter_map(|one| one.scraped())
+            .collect();
         for (mean, deviation, what, of) in TOLD {
             let values = scraped.iter().map(of).filter(|value| !value.is_nan());
             let (average, spread) = spread(values.map(f64::from));
@@ -70,7 +74,10 @@ impl Page<'_, '_> {
         let pool = hub.pool();
         hub.telemetry.on_endpoint.forget_idle();
         let cells = hub.telemetry.on_endpoint.cells();
-        let busy: FxHashSet<(&str, &str)> = cells.iter().map(|cell| (&*cell.endpoint, &*cell.address)).collect();
+        let busy: FxHashSet<(&str, &str)> = cells
+            .iter()
+            .map(|cell| (&*cell.endpoint, &*cell.address))
+            .collect();
         let idle: Vec<_> = pool
             .endpoints
             .iter()
@@ -81,7 +88,9 @@ impl Page<'_, '_> {
                 let labels = on_endpoint(&cell.endpoint, &cell.label, &cell.priority.to_string());
                 (labels, of(&cell.value).max(0) as f64)
             });
-            let idle = idle.iter().map(|endpoint| (on_endpoint(&endpoint.name, "", ""), 0.0));
+            let idle = idle
+                .iter()
+                .map(|endpoint| (on_endpoint(&endpoint.name, "", ""), 0.0));
             busy.chain(idle).collect::<Vec<_>>()
         };
         let requests = rows(|on| on.requests.load(Relaxed));
@@ -92,7 +101,10 @@ impl Page<'_, '_> {
         self.gauges(picker::INFLIGHT_TOKENS, help, tokens.into_iter())?;
         let resident = pool.endpoints.iter().map(|endpoint| {
             let tokens = endpoint.load.own().resident_tokens;
-            (vec![("endpoint_name", short(&endpoint.name).into())], tokens as f64)
+            (
+                vec![("endpoint_name", short(&endpoint.name).into())],
+                tokens as f64,
+            )
         });
         let help = "Context tokens of the requests past their first token";
         self.own_gauges("endpoint_resident_tokens", help, resident)
@@ -103,7 +115,9 @@ impl Page<'_, '_> {
         let telemetry = &hub.telemetry;
         telemetry.attempts.retain(&hub.pool());
         let cells = telemetry.attempts.cells();
-        let reached = cells.iter().map(|cell| (tried(cell), cell.value.load(Relaxed)));
+        let reached = cells
+            .iter()
+            .map(|cell| (tried(cell), cell.value.load(Relaxed)));
         let failures = telemetry.failures.lock().clone();
         let nowhere = failures.iter().map(|(model, count)| {
             let empty = ["endpoint_name", "namespace", "port"].map(|label| (label, "".into()));
@@ -175,14 +189,20 @@ mod tests {
 
     #[test]
     fn a_mean_and_how_far_values_lie_from_it() {
-        assert_eq!(spread([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter()), (5.0, 2.0));
+        assert_eq!(
+            spread([2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter()),
+            (5.0, 2.0)
+        );
         let (mean, deviation) = spread(std::iter::empty());
         assert!(mean.is_nan() && deviation.is_nan());
     }
 
     #[test]
     fn names_on_kubernetes_have_two_parts() {
-        assert_eq!((namespace("ns/pod-rank-0"), short("ns/pod-rank-0")), ("ns", "pod-rank-0"));
+        assert_eq!(
+            (namespace("ns/pod-rank-0"), short("ns/pod-rank-0")),
+            ("ns", "pod-rank-0")
+        );
         assert_eq!((namespace("a"), short("a")), ("", "a"));
     }
 }

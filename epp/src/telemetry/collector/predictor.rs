@@ -20,7 +20,12 @@ impl Page<'_, '_> {
         let classed = reports.iter().any(|of| !of.class.is_empty());
         let targets = || {
             reports.iter().flat_map(|of| {
-                Target::ALL.map(|target| (labelled(target, &of.class, classed), of.report.target(target)))
+                Target::ALL.map(|target| {
+                    (
+                        labelled(target, &of.class, classed),
+                        of.report.target(target),
+                    )
+                })
             })
         };
         let states = [State::Prior, State::Warming, State::Trained, State::Stale];
