@@ -100,7 +100,7 @@ async fn send_all(
         match target.send(&options, batch).await {
             Ok(()) => failures = 0,
             Err(status) => {
-                if failures % COMPLAIN_EVERY == 0 {
+                if failures.is_multiple_of(COMPLAIN_EVERY) {
                     tracing::warn!(%status, "spans cannot be sent to the collector; they are dropped");
                 }
                 failures = failures.saturating_add(1);

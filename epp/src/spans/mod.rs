@@ -215,7 +215,7 @@ impl Trace {
         let profile = self.below(decided, "run_scheduler_profile", first.began, last.ended);
         let of = |work: Work| laps.iter().filter(move |lap| lap.work == work);
         let mut group = |work: Work, name: &str| {
-            let (first, last) = (of(work).next()?, of(work).last()?);
+            let (first, last) = (of(work).next()?, of(work).next_back()?);
             Some(self.below(profile, name, first.began, last.ended))
         };
         group(Work::Filter, "filter_endpoints");

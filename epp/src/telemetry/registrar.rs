@@ -2,7 +2,6 @@
 
 use names::Name;
 use names::metric::picker::twins;
-use prometheus_client::encoding::EncodeMetric;
 use prometheus_client::registry::{Metric, Registry};
 
 /// Registers families.
@@ -19,24 +18,14 @@ impl<'r> Registrar<'r> {
     }
 
     /// Registers `metric` as `name`.
-    pub(super) fn add(
-        &mut self,
-        name: Name,
-        help: &str,
-        metric: &(impl Metric + EncodeMetric + Clone),
-    ) {
+    pub(super) fn add(&mut self, name: Name, help: &str, metric: &(impl Metric + Clone)) {
         for name in all(name, self.twins) {
             self.registry.register(name, help, metric.clone());
         }
     }
 
     /// Registers `metric` under a name of Headroom's own.
-    pub(super) fn own(
-        &mut self,
-        name: &str,
-        help: &str,
-        metric: &(impl Metric + EncodeMetric + Clone),
-    ) {
+    pub(super) fn own(&mut self, name: &str, help: &str, metric: &(impl Metric + Clone)) {
         let name = format!("{}_{name}", names::metric::HEADROOM_PREFIX);
         self.registry.register(name, help, metric.clone());
     }
