@@ -2,17 +2,23 @@
 //!
 //! Exit codes: 0 it worked, 1 it failed, 2 it was asked for wrongly, 130 it was interrupted.
 
+mod compare;
 mod config;
 mod controller;
 mod demo;
 mod doctor;
 mod epp;
 mod explain;
+mod format;
 mod home;
 mod leader;
+mod output;
 mod predictor;
+mod records;
+mod replay;
 mod simulate;
 mod story;
+mod table;
 mod tether;
 mod validate;
 
@@ -41,8 +47,10 @@ enum Command {
     /// Checks an endpoint picker's configuration before it runs.
     #[command(subcommand)]
     Config(config::Command),
-    /// Why a model has the replicas it has.
-    Explain(explain::Args),
+    /// Why a model has the replicas it has, or why a request went where it went.
+    Explain(Box<explain::Args>),
+    /// Recorded decisions under another configuration: what it would change.
+    Replay(replay::Args),
     /// Checks the whole chain on a cluster, from endpoint picker to HorizontalPodAutoscaler.
     Doctor(doctor::Args),
     /// Latency predictor.
@@ -51,6 +59,8 @@ enum Command {
     /// Simulated model servers.
     #[command(subcommand)]
     Simulate(SimulateCommand),
+    /// Routing policies side by side: the same requests on simulated replicas, medians over seeds.
+    Compare(compare::Args),
     /// The whole loop on this machine: live behind real Envoy, then an hour replayed.
     Demo(Box<demo::Args>),
     /// Runs a program that ends when this process's parent does.
@@ -77,11 +87,13 @@ fn main() -> ExitCode {
         Command::Epp(args) => epp::run(*args),
         Command::Controller(args) => controller::run(*args),
         Command::Config(command) => config::run(command),
-        Command::Explain(args) => explain::run(args),
+        Command::Explain(args) => explain::run(*args),
+        Command::Replay(args) => replay::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Predictor(PredictorCommand::Eval(args)) => predictor::run(args),
         Command::Simulate(SimulateCommand::Server(args)) => simulate::run(args),
         Command::Simulate(SimulateCommand::Validate(args)) => validate::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Demo(args) => demo::run(*args),
         Command::Tether(args) => tether::run(args),
     };

@@ -41,6 +41,9 @@ pub struct Request {
     /// Values of those headers that the configuration reads ([`crate::config::Config::headers_in_use`]), names in
     /// lower case.
     pub headers: Vec<(Arc<str>, String)>,
+    /// Keep everything that the pick rests on, for [`crate::Decision::explain`] and for its record. A shell that serves
+    /// many says for which ones: it takes memory in proportion to the pool.
+    pub recorded: bool,
 }
 
 impl Request {
@@ -81,6 +84,7 @@ impl Default for Request {
             subset: None,
             session: None,
             headers: Vec::new(),
+            recorded: true,
         }
     }
 }

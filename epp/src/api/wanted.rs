@@ -217,7 +217,7 @@ mod tests {
             told.collect::<Vec<_>>()
         };
         let cost = ("envoy.lb".to_owned(), "cost".to_owned(), 13.0);
-        assert_eq!(told(&usage), [cost.clone()]);
+        assert_eq!(told(&usage), std::slice::from_ref(&cost));
         usage.cached = Some(4);
         assert_eq!(
             told(&usage),

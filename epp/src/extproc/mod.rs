@@ -5,6 +5,7 @@
 //! to the director.
 
 pub mod budget;
+mod evictions;
 pub mod hub;
 mod incoming;
 pub mod protocol;

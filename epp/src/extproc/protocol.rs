@@ -89,6 +89,8 @@ pub enum Event {
         /// How a gRPC call ended.
         grpc_status: Option<u32>,
     },
+    /// The request is to be taken off its server, for this reason.
+    Evicted(&'static str),
     /// The proxy ended the stream.
     Closed,
 }
@@ -105,6 +107,7 @@ impl Event {
             Self::ResponseHeaders { .. } => "response headers",
             Self::ResponseBody { .. } => "response body",
             Self::ResponseTrailers { .. } => "response trailers",
+            Self::Evicted(_) => "eviction",
             Self::Closed => "close",
         }
     }
@@ -129,6 +132,9 @@ pub enum Action {
     Finish,
     /// The proxy broke the protocol: close the stream with an error.
     Fail(ProtocolError),
+    /// The answer is on its way and is to go no further: close the stream with an error, for this reason, upon which
+    /// the proxy resets the request.
+    Reset(&'static str),
 }
 
 /// Actions not yet carried out.

@@ -36,7 +36,7 @@ impl Exchange for Deltas {
             .zip(&mut state.books)
             .map(|(director, (books, pool))| tell(now, director, books, pool))
             .collect();
-        for from in 0..pickers.len() {
+        for (from, told) in deltas.iter().enumerate() {
             for to in (0..pickers.len()).filter(|&to| to != from) {
                 if !reachable(from, to) {
                     state.open.remove(&(from, to));
@@ -46,7 +46,7 @@ impl Exchange for Deltas {
                 // the prefixes, of which a delta carries only the new ones.
                 let opens = state.open.insert((from, to));
                 let whole = opens.then(|| state.books[from].0.whole());
-                for delta in whole.iter().chain(&deltas[from]) {
+                for delta in whole.iter().chain(told) {
                     hear(now, &mut state.books[to].0, delta, pickers[to]);
                 }
             }

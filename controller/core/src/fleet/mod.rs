@@ -5,6 +5,7 @@
 //! the same plan. One seed gives one answer; no wall clock, thread or map order enters it.
 
 pub mod client;
+pub mod comparison;
 mod crowding;
 mod deltas;
 #[cfg(test)]
@@ -38,6 +39,8 @@ use crate::Decision;
 pub struct FleetReport {
     /// The policy's name, as the report prints it.
     pub policy: String,
+    /// The score of all clients.
+    pub all: KindScore,
     /// Scores by kind of client.
     pub kinds: BTreeMap<&'static str, KindScore>,
     /// From the first arrival to the last token.

@@ -509,8 +509,12 @@ impl<'a> Run<'a> {
         let hit_share =
             self.tally.cached_tokens as f64 / (self.tally.prompt_tokens as f64).max(1.0);
         let learner = self.pickers.into_iter().find_map(|picker| picker.learner);
+        let output_tokens = self.tally.output_tokens;
+        let (all, kinds) = self.tally.scores();
         FleetReport {
-            output_tokens: self.tally.output_tokens,
+            all,
+            kinds,
+            output_tokens,
             crowding: Crowding::of(self.replicas.iter().map(|replica| &replica.crowd)),
             policy: self.spec.name.clone(),
             makespan: self.now,
@@ -523,7 +527,6 @@ impl<'a> Run<'a> {
             decisions: self.decisions,
             timeline: self.timeline,
             predictor: learner.map(|learner| learner.report(self.now)),
-            kinds: self.tally.scores(),
         }
     }
 }

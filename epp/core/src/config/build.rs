@@ -86,7 +86,7 @@ fn sections(mut document: raw::Document, registry: &mut Registry) -> Result<Conf
     let profiles = handler::running(document.scheduling_profiles, registry)?;
     let profile = profile(profiles, registry)?;
     stand_in::sources(&mut document.data_layer, registry)?;
-    let (discovery, metrics) = data_layer(document.data_layer, registry)?;
+    let data = data_layer(document.data_layer, registry)?;
     let parsers = parsers(document.request_handler, document.parser, registry)?;
     if document.flow_control.is_some() && !gate {
         let message = format!(
@@ -156,8 +156,8 @@ fn sections(mut document: raw::Document, registry: &mut Registry) -> Result<Conf
         prefix,
         predicted_latency,
         slo_admitter,
-        discovery,
-        metrics,
+        discovery: data.discovery,
+        metrics: data.metrics,
         stand_ins: std::mem::take(&mut registry.stand_ins),
         parsers,
         session,
@@ -167,6 +167,12 @@ fn sections(mut document: raw::Document, registry: &mut Registry) -> Result<Conf
         reported: parts.reported,
         verify_served: parts.verify_served,
         topology: parts.topology,
+        types: registry
+            .plugins()
+            .map(|(name, plugin)| (name.into(), plugin.type_name()))
+            .collect(),
+        models: data.models,
+        gpu: data.gpu,
         ..default
     })
 }

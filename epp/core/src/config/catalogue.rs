@@ -50,12 +50,7 @@ pub struct TypeEntry {
 
 /// Every known plugin type, built ones first.
 pub fn catalogue() -> impl Iterator<Item = &'static TypeEntry> {
-    BUILT
-        .iter()
-        .chain(ALIASES)
-        .chain(STAND_INS)
-        .chain(UNDER_WAY)
-        .chain(REFUSED)
+    BUILT.iter().chain(ALIASES).chain(STAND_INS).chain(REFUSED)
 }
 
 /// The type of that name.
@@ -268,14 +263,6 @@ const STAND_INS: &[TypeEntry] = &[
     ),
 ];
 
-/// Known types that this release is to bring.
-const UNDER_WAY: &[TypeEntry] = &[
-    soon("models-data-source", Role::Source, Stage::Beta),
-    soon("models-data-extractor", Role::Extractor, Stage::Beta),
-    soon("dcgm-data-source", Role::Source, Stage::Alpha),
-    soon("dcgm-extractor", Role::Extractor, Stage::Alpha),
-];
-
 const fn alias(name: &'static str, role: Role, of: &'static str) -> TypeEntry {
     TypeEntry {
         name,
@@ -324,16 +311,6 @@ const fn acts(
         stage,
         status,
     }
-}
-
-const fn soon(name: &'static str, role: Role, stage: Stage) -> TypeEntry {
-    waits(
-        name,
-        role,
-        stage,
-        "it has no effect",
-        "the end of this release's work",
-    )
 }
 
 #[cfg(test)]

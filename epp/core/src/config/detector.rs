@@ -70,3 +70,14 @@ pub(super) fn usage_limit(
         _ => UsageLimit::default(),
     })
 }
+
+impl Detector {
+    /// Its plugin type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Concurrency(_) => "concurrency-detector",
+            Self::Utilization { .. } => "utilization-detector",
+            Self::Adaptive { .. } => "adaptive-concurrency-detector",
+        }
+    }
+}

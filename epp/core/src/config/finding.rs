@@ -17,6 +17,8 @@ pub enum Level {
     StandIn,
     /// A name that will go; another one means the same.
     Deprecated,
+    /// Something that others can take advantage of.
+    Insecure,
     /// Something that can never happen, or never be reached.
     Unreachable,
     /// Something that nothing uses.
@@ -36,6 +38,7 @@ impl Level {
             Self::Error => "error",
             Self::StandIn => "stand-in",
             Self::Deprecated => "deprecated",
+            Self::Insecure => "insecure",
             Self::Unreachable => "unreachable",
             Self::Unused => "unused",
             Self::Caution => "caution",

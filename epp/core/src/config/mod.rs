@@ -5,11 +5,13 @@ mod build;
 mod catalogue;
 mod data_layer;
 mod detector;
+mod engine;
 mod error;
 mod finding;
 mod flow;
 mod handler;
 mod lint;
+mod page_source;
 mod parsers;
 mod plugin;
 mod policy;
@@ -30,24 +32,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use catalogue::{Stage, Status, TypeEntry, catalogue, plugin_type};
+pub use engine::{CacheInfo, Engine, Engines, MetricSpec, gpu_utilization};
 pub(crate) use error::from_yaml;
 pub use error::{ConfigError, Problem};
 pub use finding::{Finding, Level};
 pub use lint::lint;
+pub use page_source::{PageSource, PageTls};
 pub use plugin::{
     ActiveRequestScorer, AgentIdentity, AppProtocol, AttributeGate, AttributeKey, AttributeScale,
     Comparison, ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor,
-    Direction, EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer,
-    FileDiscovery, FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator,
-    LabelRequirement, LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource,
-    NoHitLruScorer, NoParameters, Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth,
-    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter,
-    PrefixCacheScorer, PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute,
-    RequestAttributeReporter, Role, SessionAffinity, SessionIdConfig, SessionIdPlace,
-    SessionIdSource, SessionSource, SessionStrategy, SloAdmitter, SloHeadroomTierFilter,
-    StaticUsageLimit, Strategy, Threshold, TokenLoadScorer, TokenProducer, TopologyAffinityFilter,
-    TopologyAffinityScorer, TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap,
-    UtilizationDetector, UtilizationFilter, UtilizationMetric, default_parameters,
+    CustomMetric, DcgmDataSource, Direction, EncodedEndpointHeader, EndpointAttributeFilter,
+    EndpointAttributeScorer, EngineConfig, FileDiscovery, FixedRange, HeaderLabelAffinityScorer,
+    InflightLoadProducer, LabelOperator, LabelRequirement, LabelSelectorFilter, LatencyScorer,
+    LoadAwareScorer, MetricsDataSource, ModelsDataSource, NoHitLruScorer, NoParameters,
+    Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth, PickerParameters,
+    PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter, PrefixCacheScorer,
+    PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute, RequestAttributeReporter,
+    Role, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionSource,
+    SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy, Threshold,
+    TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
+    TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
+    UtilizationFilter, UtilizationMetric, default_parameters,
 };
 pub use plugin::{
     AdaptiveConcurrency, HoldbackDomain, HoldbackShape, LimitAlgorithm, PriorityHoldback,
@@ -109,17 +114,21 @@ pub struct Config {
     pub verify_served: bool,
     /// The labels that say where an endpoint is.
     pub topology: TopologyExtractor,
+    /// Types of the plugins listed, by their names.
+    pub types: BTreeMap<Arc<str>, &'static str>,
+    /// Where engines list their models; `None` = nobody asks them.
+    pub models: Option<PageSource>,
+    /// Where the GPUs' metrics are; `None` = nobody asks for them.
+    pub gpu: Option<PageSource>,
 }
 
 /// A metrics source and what is taken from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scrape {
     /// Where.
-    pub source: MetricsDataSource,
-    /// Time between reads; `None` = the `--refresh-metrics-interval` flag.
-    pub interval: Option<Duration>,
+    pub source: PageSource,
     /// What.
-    pub extractor: CoreMetricsExtractor,
+    pub engines: Engines,
 }
 
 /// A saturation detector.

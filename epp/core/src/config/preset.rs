@@ -53,6 +53,9 @@ impl Default for Config {
             reported: Vec::new(),
             verify_served: false,
             topology: TopologyExtractor::default(),
+            types: std::collections::BTreeMap::new(),
+            models: None,
+            gpu: None,
         }
     }
 }

@@ -91,7 +91,7 @@ pub(crate) struct OptionalRef {
 }
 
 /// Where endpoints come from and how their metrics are read.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct DataLayer {
     /// Whether engines' metrics are read where no source is listed; true where there is nothing.

@@ -19,9 +19,9 @@ impl Config {
     /// # Errors
     /// Every change that needs a restart.
     pub fn reloadable(old: &Self, new: &Self) -> Result<(), Vec<NeedsRestart>> {
-        let sources = |config: &Self| config.metrics.as_ref().map(|it| it.source.clone());
-        let pace = |config: &Self| config.metrics.as_ref().map(|it| it.interval);
-        let meanings = |config: &Self| config.metrics.as_ref().map(|it| it.extractor.clone());
+        let metrics = |config: &Self| config.metrics.as_ref().map(|it| it.source.clone());
+        let sources = |config: &Self| (metrics(config), config.models.clone(), config.gpu.clone());
+        let meanings = |config: &Self| config.metrics.as_ref().map(|it| it.engines.clone());
         let changes = [
             (
                 old.flow_control() != new.flow_control(),
@@ -34,7 +34,7 @@ impl Config {
                 "every endpoint, with what is known of it, belongs to the place that it comes from",
             ),
             (
-                sources(old) != sources(new) || pace(old) != pace(new),
+                sources(old) != sources(new),
                 "dataLayer.sources",
                 "connections to engines and the times at which they are asked are set up at the start",
             ),
@@ -122,11 +122,11 @@ mod tests {
         let source = |new: &mut Config| new.metrics.as_mut().unwrap().source.path = "/m".into();
         assert_eq!(refused(source), ["dataLayer.sources"]);
         let pace = |new: &mut Config| {
-            new.metrics.as_mut().unwrap().interval = Some(Duration::from_secs(1));
+            new.metrics.as_mut().unwrap().source.interval = Some(Duration::from_secs(1));
         };
         assert_eq!(refused(pace), ["dataLayer.sources"]);
         let meaning = |new: &mut Config| {
-            new.metrics.as_mut().unwrap().extractor.engine_label_key = "engine".into();
+            new.metrics.as_mut().unwrap().engines.label = "engine".into();
         };
         assert_eq!(refused(meaning), ["dataLayer.sources.extractors"]);
         let everything = |new: &mut Config| *new = Config::round_robin();

@@ -49,20 +49,6 @@ pub(super) fn parameters(plugin: &Plugin) -> Vec<(&'static str, &'static str, &'
                 "multimodal routing",
             );
         }
-        Plugin::CoreMetrics(it) => {
-            check(
-                it.default_engine != "vllm",
-                "defaultEngine",
-                "engines are read as vLLM",
-                "the end of this release's work",
-            );
-            check(
-                !it.engine_configs.is_empty(),
-                "engineConfigs",
-                "engines are read as vLLM",
-                "the end of this release's work",
-            );
-        }
         _ => {}
     }
     set

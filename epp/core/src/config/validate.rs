@@ -59,10 +59,6 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
         | Plugin::RoundRobin(it) => {
             check.above_zero("maxNumOfEndpoints", f64::from(it.max_num_of_endpoints))
         }
-        Plugin::MetricsSource(it) => {
-            let known = matches!(it.scheme.as_str(), "http" | "https");
-            check.that("scheme", &it.scheme, known, "must be http or https")
-        }
         Plugin::Concurrency(it) => {
             check.above_zero("maxConcurrency", f64::from(it.max_concurrency))?;
             check.above_zero("maxTokenConcurrency", it.max_token_concurrency as f64)?;

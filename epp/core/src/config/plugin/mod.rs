@@ -17,7 +17,10 @@ mod producer;
 mod schedule;
 
 pub use admit::{ProbabilisticAdmitter, SloAdmitter};
-pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
+pub use data::{
+    CoreMetricsExtractor, CustomMetric, DcgmDataSource, EngineConfig, FileDiscovery,
+    MetricsDataSource, ModelsDataSource,
+};
 pub use filter::{
     AttributeGate, Comparison, EndpointAttributeFilter, LabelOperator, LabelRequirement,
     LabelSelectorFilter, OnMissing, PassiveHealth, PrefixCacheAffinityFilter,
@@ -208,6 +211,10 @@ plugins! {
     SingleProfile(NoParameters) = "single-profile-handler", ProfileHandler;
     MetricsSource(MetricsDataSource) = "metrics-data-source", Source;
     CoreMetrics(CoreMetricsExtractor) = "core-metrics-extractor", Extractor;
+    ModelsSource(ModelsDataSource) = "models-data-source", Source;
+    ModelsExtractor(NoParameters) = "models-data-extractor", Extractor;
+    DcgmSource(DcgmDataSource) = "dcgm-data-source", Source, Alpha;
+    DcgmExtractor(NoParameters) = "dcgm-extractor", Extractor, Alpha;
     Concurrency(ConcurrencyDetector) = "concurrency-detector", Detector;
     Utilization(UtilizationDetector) = "utilization-detector", Detector;
     GlobalStrict(NoParameters) = "global-strict-fairness-policy", Fairness;
