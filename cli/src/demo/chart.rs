@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::format::trimmed;
+use crate::format::trimmed;
 
 /// Width of every chart in user units; the page scales it.
 pub(crate) const WIDTH: f64 = 940.0;

@@ -5,10 +5,8 @@ mod arrivals;
 mod chart;
 mod command;
 mod compare;
-mod format;
 mod live;
 mod outcome;
-mod output;
 mod page;
 mod rates;
 mod replay;
@@ -24,6 +22,7 @@ use runtime::logging::{self, LogOptions};
 use tokio::sync::oneshot;
 
 use crate::story::Trouble;
+use crate::{format, output};
 use args::{LiveSettings, ReplaySettings};
 use live::preflight::{Envoy, Ports};
 use outcome::{Findings, Live, Replay, SCHEMA};

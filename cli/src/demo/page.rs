@@ -7,9 +7,10 @@ use askama::Template;
 use controller_core::fleet::client::Kind;
 
 use super::chart::{Chart, Mark, Stroke};
-use super::compare::{Grid, attainment};
-use super::format::{clock, count, percent, share, span};
+use super::compare::attainment;
 use super::outcome::{Findings, Fleet, Live, Replay, Scaling, slo_phrase};
+use crate::format::{clock, count, percent, share, span};
+use crate::table::Grid;
 
 /// The page, ready to be written.
 #[derive(Template)]

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use controller_core::fleet::{Autoscaling, FleetReport, FleetSpec, Sizing, replay};
+use controller_core::fleet::{Autoscaling, FleetReport, FleetSpec, Pickers, Sizing, replay};
 use controller_core::{Policy, SloTargets};
 use epp_core::Config;
 use predictor::LearnerConfig;
@@ -116,6 +116,8 @@ fn fixed_fleet(
         profile: settings.profile.clone(),
         startup: settings.startup,
         sizing: Sizing::Fixed(count),
+        pickers: Pickers::ONE,
+        clients: None,
         learner: None,
         slo: settings.slo,
         scrape_interval: SCRAPE_INTERVAL,

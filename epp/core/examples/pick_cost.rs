@@ -23,17 +23,16 @@ fn main() {
             ("rotation", Config::round_robin()),
         ] {
             let bytes = kilobytes * 1024;
-            let plain = cost(config.clone(), endpoints, bytes, 0);
-            let recorded = cost(config, endpoints, bytes, 1);
+            let plain = cost(config.clone(), endpoints, bytes, false);
+            let recorded = cost(config, endpoints, bytes, true);
             println!("{kilobytes:>9} {endpoints:>10} {name:>10} {plain:>12.2} {recorded:>10.2}");
         }
     }
 }
 
-/// Microseconds per request; what led to the pick is recorded for one in `every`.
-fn cost(config: Config, endpoints: usize, prompt_bytes: usize, every: u32) -> f64 {
+/// Microseconds per request, with what led to the pick `recorded` or not.
+fn cost(config: Config, endpoints: usize, prompt_bytes: usize, recorded: bool) -> f64 {
     let mut director = Director::new(config.with_max_concurrency(1_000), 1);
-    director.record_every(every);
     director.set_pool(Duration::ZERO, pool(endpoints));
     let hashing = director.prefix_hashing();
     let prompts: Vec<Vec<u8>> = (0..50_u8).map(|seed| prompt(seed, prompt_bytes)).collect();
@@ -52,6 +51,7 @@ fn cost(config: Config, endpoints: usize, prompt_bytes: usize, every: u32) -> f6
                 prefix,
                 prefix_block_tokens,
                 bytes: 4_096,
+                recorded,
                 ..Request::default()
             },
         );

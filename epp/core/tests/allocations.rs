@@ -17,7 +17,6 @@ fn allocations(config: &Config, endpoints: usize) -> f64 {
     let pool = pool(endpoints);
     warm(&pool);
     let mut director = Director::new(config.clone().with_max_concurrency(1_000), 1);
-    director.record_every(0);
     director.set_model(trained_model());
     director.set_pool(Duration::ZERO, pool.clone());
     let prefix: std::sync::Arc<[u64]> = (1..=16).collect();
@@ -30,6 +29,7 @@ fn allocations(config: &Config, endpoints: usize) -> f64 {
                 prompt_tokens: 1_024,
                 prefix: std::sync::Arc::clone(&prefix),
                 bytes: 4_096,
+                recorded: false,
                 ..Request::default()
             },
         );

@@ -62,9 +62,8 @@ schedulingProfiles:
         director.submit(Duration::ZERO, request(0));
         let dispatch = dispatched(&mut director);
         assert_eq!(&*dispatch.endpoint.name, "e2");
-        let removals: Vec<_> = dispatch
-            .decision
-            .removals()
+        let removals = dispatch.decision.removals();
+        let removals: Vec<_> = removals
             .iter()
             .map(|removal| (&*removal.filter, removal.count))
             .collect();
@@ -129,7 +128,7 @@ fn llmds_predictor_profile_sticks_while_the_slo_holds() {
         director.submit(Duration::ZERO, conversation(11, 5_000.0));
         let dispatch = dispatched(&mut director);
         assert_eq!(dispatch.endpoint.name, home.name);
-        let filters: Vec<_> = dispatch.decision.removals().iter().collect();
+        let filters = dispatch.decision.removals();
         assert_eq!(filters.len(), 1, "{filters:?}");
         assert!(matches!(&*filters[0].filter, "loose" | "strict"));
     }
@@ -336,28 +335,24 @@ fn without_a_queue_they_are_refused_and_unprotected_they_pass() {
 }
 
 #[test]
-fn one_in_so_many_picks_is_recorded() {
+fn a_pick_is_recorded_where_its_request_says_so() {
     let pool = pool(4);
     let mut director = director(Config::llmd_default(), &pool);
-    let recorded = |director: &mut Director, every: u32| -> Vec<bool> {
-        director.record_every(every);
-        let one = |_| {
-            director.submit(Duration::ZERO, request(0));
-            let decision = dispatched(director).decision;
-            let shown = decision.explain();
-            assert_eq!(decision.recorded(), shown.request.is_some());
-            assert_eq!(shown.candidates.len(), 4 * usize::from(decision.recorded()));
-            assert_eq!(decision.totals().count(), shown.candidates.len());
-            decision.recorded()
-        };
-        (0..6).map(one).collect()
-    };
-    assert_eq!(recorded(&mut director, 1), [true; 6]);
-    assert_eq!(recorded(&mut director, 0), [false; 6]);
-    assert_eq!(
-        recorded(&mut director, 3),
-        [false, false, true, false, false, true]
-    );
+    for recorded in [true, false, true] {
+        director.submit(
+            Duration::ZERO,
+            Request {
+                recorded,
+                ..request(0)
+            },
+        );
+        let decision = dispatched(&mut director).decision;
+        let shown = decision.explain();
+        assert_eq!(decision.recorded(), recorded);
+        assert_eq!(shown.request.is_some(), recorded);
+        assert_eq!(shown.candidates.len(), 4 * usize::from(recorded));
+        assert_eq!(decision.totals().count(), shown.candidates.len());
+    }
 }
 
 #[test]

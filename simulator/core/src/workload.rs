@@ -20,8 +20,10 @@
 
 mod conversation;
 mod distribution;
+mod shared_prefix;
 
 pub use distribution::{Distribution, DistributionError, Scale};
+pub use shared_prefix::{SharedPrefix, Stage};
 
 use crate::trace::{MOONCAKE_BATCH, MOONCAKE_BLOCK_TOKENS, Trace, TraceRequest};
 use conversation::Conversations;

@@ -12,9 +12,11 @@ pub(super) enum Event {
     /// A launched replica answers its health check.
     Ready { replica: usize },
     /// A fitted model comes into force.
-    Install,
-    /// The director asked to be woken (a time to live ends).
-    Wakeup,
+    Install { picker: usize },
+    /// A director asked to be woken (a time to live ends).
+    Wakeup { picker: usize },
+    /// The pickers tell one another what they did.
+    Exchange,
     /// Every endpoint's metrics are read.
     Scrape,
     /// A request arrives.

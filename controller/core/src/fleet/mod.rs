@@ -5,14 +5,24 @@
 //! the same plan. One seed gives one answer; no wall clock, thread or map order enters it.
 
 pub mod client;
+pub mod comparison;
+mod crowding;
+mod deltas;
+#[cfg(test)]
+mod deltas_tests;
 mod event;
+mod exchange;
 mod launch;
+mod picker;
 mod replay;
 mod score;
 mod sizing;
 #[cfg(test)]
 mod tests;
 
+pub use crowding::Crowding;
+pub use deltas::Deltas;
+pub use exchange::{Exchange, Exchanging, Partition, Pickers};
 pub use replay::{FleetSpec, replay};
 pub use score::{Fate, KindScore, Percentiles, Slo};
 pub use sizing::{Autoscaling, Sizing};
@@ -29,10 +39,16 @@ use crate::Decision;
 pub struct FleetReport {
     /// The policy's name, as the report prints it.
     pub policy: String,
+    /// The score of all clients.
+    pub all: KindScore,
     /// Scores by kind of client.
     pub kinds: BTreeMap<&'static str, KindScore>,
     /// From the first arrival to the last token.
     pub makespan: Duration,
+    /// Tokens of the answers that were served.
+    pub output_tokens: u64,
+    /// How far replicas went beyond the room that the configuration gives them.
+    pub crowding: Crowding,
     /// Replica-seconds from the start of each launch to the end of each drain.
     pub replica_seconds: f64,
     /// Prompt tokens of the served requests that a replica found cached, as a share.
@@ -46,6 +62,11 @@ pub struct FleetReport {
 }
 
 impl FleetReport {
+    /// Tokens of served answers per second of the makespan.
+    pub fn output_rate(&self) -> f64 {
+        self.output_tokens as f64 / self.makespan.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
     /// Replica-seconds over the makespan.
     pub fn mean_replicas(&self) -> f64 {
         self.replica_seconds / self.makespan.as_secs_f64().max(f64::MIN_POSITIVE)

@@ -1,18 +1,21 @@
 //! Offers in, report out: the event loop of a fleet on a virtual clock.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epp_core::Pool;
-use epp_core::config::Config;
-use epp_core::{Director, End, Endpoint, InFlight, Outcome, Request, Ticket, Verdict};
-use predictor::{Candidate, Learner, LearnerConfig, Observation};
+use epp_core::config::{Config, Detector};
+use epp_core::{Director, End, Endpoint, InFlight, Outcome, Request, Verdict};
+use predictor::{LearnerConfig, Observation};
 use rustc_hash::FxHashMap;
 use simulator_core::{Event as EngineEvent, EventKind, Prefix, Profile, Submission};
 
 use super::client::{Offer, mix64};
+use super::crowding::Crowding;
 use super::event::{Agenda, Event};
+use super::exchange::Pickers;
 use super::launch::{Phase, Replica};
+use super::picker::Picker;
 use super::score::{Fate, Percentiles, Slo, Tally};
 use super::sizing::{Sizing, TICK};
 use super::{FleetReport, Sample};
@@ -31,6 +34,11 @@ pub struct FleetSpec {
     pub startup: Duration,
     /// How many replicas.
     pub sizing: Sizing,
+    /// The endpoint pickers in front of them. An autoscaled fleet has one, whatever this says.
+    pub pickers: Pickers,
+    /// Requests that all clients together have under way at most: whoever comes then holds back until one ends, as a
+    /// load generator's workers do, and is timed from when it is sent. `None` = nobody holds back.
+    pub clients: Option<u32>,
     /// The online learner, where the configuration uses predictions.
     pub learner: Option<LearnerConfig>,
     /// What interactive and sheddable requests ask for, and everything with an SLO is scored against.
@@ -59,6 +67,8 @@ pub fn replay(spec: &FleetSpec, offers: &[Offer]) -> FleetReport {
 /// A request on a replica.
 struct Live {
     in_flight: InFlight,
+    replica: usize,
+    picker: usize,
     /// Learned once the answer is complete, as behind Envoy.
     first_label: Option<Observation>,
     tokens: u32,
@@ -73,17 +83,17 @@ pub(super) struct Run<'a> {
     pub(super) agenda: Agenda,
     /// Requests that have not met their fate.
     open: usize,
-    pub(super) director: Director,
+    pub(super) pickers: Vec<Picker>,
     pub(super) replicas: Vec<Replica>,
-    /// Offers in the queue, by ticket.
-    waiting: FxHashMap<Ticket, usize>,
+    /// When each offer was sent.
+    sent: Vec<Duration>,
+    /// Offers whose clients hold back, in order of arrival.
+    held: VecDeque<usize>,
+    under_way: u32,
     /// Offers on replicas, by index, which is also the engine's id.
     live: FxHashMap<u64, Live>,
-    pub(super) learner: Option<Learner>,
-    candidate: Option<Candidate>,
     pub(super) controller: Option<Controller>,
     pub(super) decisions: Vec<Decision>,
-    wakeup: Option<Duration>,
     tally: Tally,
     timeline: Vec<Sample>,
     sampled_offers: usize,
@@ -94,12 +104,17 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(spec: &'a FleetSpec, offers: &'a [Offer]) -> Self {
-        let (initial, controller) = match &spec.sizing {
-            Sizing::Fixed(count) => (*count, None),
+        let (initial, controller, pickers) = match &spec.sizing {
+            Sizing::Fixed(count) => (*count, None, spec.pickers.count.max(1)),
             Sizing::Autoscaled(scaling) => (
                 scaling.initial,
                 Some(Controller::new(scaling.policy.clone())),
+                1,
             ),
+        };
+        let picker = |index: usize| {
+            let seed = spec.seed.wrapping_add(index as u64);
+            Picker::new(spec.epp.clone(), spec.learner.clone(), seed)
         };
         let mut run = Self {
             spec,
@@ -107,15 +122,14 @@ impl<'a> Run<'a> {
             now: Duration::ZERO,
             agenda: Agenda::default(),
             open: offers.len(),
-            director: Director::new(spec.epp.clone(), spec.seed),
+            pickers: (0..pickers).map(picker).collect(),
             replicas: Vec::new(),
-            waiting: FxHashMap::default(),
+            sent: vec![Duration::ZERO; offers.len()],
+            held: VecDeque::new(),
+            under_way: 0,
             live: FxHashMap::default(),
-            learner: spec.learner.clone().map(Learner::new),
-            candidate: None,
             controller,
             decisions: Vec::new(),
-            wakeup: None,
             tally: Tally::default(),
             timeline: Vec::new(),
             sampled_offers: 0,
@@ -130,15 +144,23 @@ impl<'a> Run<'a> {
             replica.phase = Phase::Ready;
         }
         run.relist();
-        for (index, offer) in offers.iter().enumerate() {
-            run.agenda.at(offer.at, Event::Arrival { offer: index });
-        }
-        run.agenda.at(Duration::ZERO, Event::Scrape);
-        run.agenda.at(spec.sample_interval, Event::Sample);
-        if run.controller.is_some() {
-            run.agenda.at(TICK, Event::Tick);
-        }
+        run.plan();
         run
+    }
+
+    /// Puts on the agenda what is known beforehand.
+    fn plan(&mut self) {
+        for (index, offer) in self.offers.iter().enumerate() {
+            self.agenda.at(offer.at, Event::Arrival { offer: index });
+        }
+        self.agenda.at(Duration::ZERO, Event::Scrape);
+        self.agenda.at(self.spec.sample_interval, Event::Sample);
+        if self.controller.is_some() {
+            self.agenda.at(TICK, Event::Tick);
+        }
+        if let Some(exchange) = &self.spec.pickers.exchange {
+            self.agenda.at(exchange.every, Event::Exchange);
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -146,8 +168,9 @@ impl<'a> Run<'a> {
             Event::Arrival { offer } => self.arrive(offer),
             Event::Step { replica } => self.step(replica),
             Event::Ready { replica } => self.ready(replica),
-            Event::Install => self.install(),
-            Event::Wakeup => self.wake(),
+            Event::Install { picker } => self.pickers[picker].install(self.now),
+            Event::Wakeup { picker } => self.wake(picker),
+            Event::Exchange => self.exchange(),
             Event::Scrape => self.scrape(),
             Event::Tick => self.tick(),
             Event::Sample => self.sample(),
@@ -158,9 +181,25 @@ impl<'a> Run<'a> {
 
     fn arrive(&mut self, index: usize) {
         self.arrived += 1;
-        let ticket = self.director.submit(self.now, self.request(index));
-        self.waiting.insert(ticket, index);
-        self.settle();
+        let busy = |clients| self.under_way >= clients;
+        if self.spec.clients.is_some_and(busy) {
+            self.held.push_back(index);
+        } else {
+            self.send(index);
+            self.settle();
+        }
+    }
+
+    /// Hands a request to a picker; its verdict is out after [`Run::settle`].
+    fn send(&mut self, index: usize) {
+        self.under_way += 1;
+        self.sent[index] = self.now;
+        let request = self.request(index);
+        let draw = mix64(self.offers[index].row ^ mix64(self.spec.seed));
+        let at = (draw % self.pickers.len() as u64) as usize;
+        let picker = &mut self.pickers[at];
+        let ticket = picker.director.submit(self.now, request);
+        picker.waiting.insert(ticket, index);
     }
 
     /// The request as the picker would have parsed it.
@@ -188,41 +227,59 @@ impl<'a> Run<'a> {
 
     /// Takes every verdict that is out and acts on it.
     pub(super) fn settle(&mut self) {
-        while let Some((ticket, verdict)) = self.director.poll() {
-            let Some(index) = self.waiting.remove(&ticket) else {
-                continue;
-            };
-            match verdict {
-                Verdict::Dispatched(dispatch) => {
-                    self.serve(index, &dispatch.endpoint, dispatch.in_flight)
-                }
-                Verdict::Refused(refusal) => {
-                    let expired = matches!(
-                        refusal.outcome,
-                        Outcome::EvictedTtl | Outcome::EvictedNoEndpoints
-                    );
-                    self.close(
-                        index,
-                        if expired {
-                            Fate::Expired
-                        } else {
-                            Fate::Refused(refusal.reason)
-                        },
-                    );
-                }
+        // What a verdict ends may let a client send through another picker.
+        while (0..self.pickers.len()).any(|picker| self.act(picker)) {}
+        for at in 0..self.pickers.len() {
+            if let Some(due) = self.pickers[at].wakeup_due() {
+                let due = due.max(self.now);
+                self.agenda.at(due, Event::Wakeup { picker: at });
             }
         }
-        self.schedule_wakeup();
     }
 
-    fn serve(&mut self, index: usize, endpoint: &Arc<Endpoint>, in_flight: InFlight) {
-        if let Some(learner) = &mut self.learner {
+    /// Acts on the next verdict of a picker; false = there is none.
+    fn act(&mut self, at: usize) -> bool {
+        let picker = &mut self.pickers[at];
+        let Some((ticket, verdict)) = picker.director.poll() else {
+            return false;
+        };
+        let Some(index) = picker.waiting.remove(&ticket) else {
+            return true;
+        };
+        match verdict {
+            Verdict::Dispatched(dispatch) => {
+                self.serve(index, at, &dispatch.endpoint, dispatch.in_flight);
+            }
+            Verdict::Refused(refusal) => {
+                let expired = matches!(
+                    refusal.outcome,
+                    Outcome::EvictedTtl | Outcome::EvictedNoEndpoints
+                );
+                let fate = if expired {
+                    Fate::Expired
+                } else {
+                    Fate::Refused(refusal.reason)
+                };
+                self.close(index, fate);
+            }
+        }
+        true
+    }
+
+    fn serve(
+        &mut self,
+        index: usize,
+        picker: usize,
+        endpoint: &Arc<Endpoint>,
+        in_flight: InFlight,
+    ) {
+        if let Some(learner) = &mut self.pickers[picker].learner {
             learner.note_dispatch(self.now);
         }
         let replica = self
             .replicas
             .iter()
-            .position(|replica| Arc::ptr_eq(&replica.endpoint, endpoint));
+            .position(|replica| Arc::ptr_eq(&replica.endpoints[picker], endpoint));
         let Some(replica) = replica else {
             return self.close(index, Fate::Refused("unknown-replica"));
         };
@@ -247,12 +304,16 @@ impl<'a> Run<'a> {
         }
         let live = Live {
             in_flight,
+            replica,
+            picker,
             first_label: None,
             tokens: 0,
             cached_tokens: 0,
             first_token: None,
         };
         self.live.insert(index as u64, live);
+        let limit = self.limit();
+        self.replicas[replica].serves(self.now, 1, limit);
         self.step(replica);
     }
 
@@ -266,6 +327,18 @@ impl<'a> Run<'a> {
             self.spec.slo,
         );
         self.open -= 1;
+        self.under_way -= 1;
+        if let Some(next) = self.held.pop_front() {
+            self.send(next);
+        }
+    }
+
+    /// Requests that a replica is given at most, where the configuration says so.
+    fn limit(&self) -> Option<u32> {
+        match &self.spec.epp.detector {
+            Detector::Concurrency(parameters) => Some(parameters.max_concurrency),
+            _ => None,
+        }
     }
 
     // --- a replica ---
@@ -289,7 +362,9 @@ impl<'a> Run<'a> {
         }
         self.engine_events = events;
         if finished {
-            self.director.advance(self.now);
+            for picker in &mut self.pickers {
+                picker.director.advance(self.now);
+            }
             self.end_drains();
             self.settle();
         }
@@ -307,7 +382,7 @@ impl<'a> Run<'a> {
             EventKind::FirstToken => {
                 live.tokens = 1;
                 live.first_token = Some(event.at);
-                let ttft = event.at.saturating_sub(self.offers[event.id as usize].at);
+                let ttft = event.at.saturating_sub(self.sent[event.id as usize]);
                 self.recent_ttft_ms.push(ttft.as_secs_f64() * 1e3);
                 live.first_label = live.in_flight.first_token(event.at);
             }
@@ -341,24 +416,27 @@ impl<'a> Run<'a> {
         );
         let first_token = live.first_token.unwrap_or(at);
         let fate = Fate::Served {
-            ttft: first_token.saturating_sub(offer.at),
+            ttft: first_token.saturating_sub(self.sent[id as usize]),
             decode: at.saturating_sub(first_token),
             cached_tokens: live.cached_tokens,
         };
-        self.learn(live.first_label.into_iter().chain(completion.observations));
+        let limit = self.limit();
+        self.replicas[live.replica].serves(self.now, -1, limit);
+        let labels = live.first_label.into_iter().chain(completion.observations);
+        self.learn(live.picker, labels);
         self.close(id as usize, fate);
     }
 
-    /// Gives the director the replicas that are ready.
+    /// Gives the pickers the replicas that are ready.
     pub(super) fn relist(&mut self) {
-        let ready = self
-            .replicas
-            .iter()
-            .filter(|replica| replica.phase == Phase::Ready);
-        let pool = Pool {
-            endpoints: ready.map(|replica| replica.endpoint.clone()).collect(),
-        };
-        self.director.set_pool(self.now, Arc::new(pool));
+        let (now, replicas) = (self.now, &self.replicas);
+        for (at, picker) in self.pickers.iter_mut().enumerate() {
+            let ready = replicas
+                .iter()
+                .filter(|replica| replica.phase == Phase::Ready);
+            let endpoints = ready.map(|replica| Arc::clone(&replica.endpoints[at]));
+            picker.set_pool(now, endpoints.collect());
+        }
     }
 
     fn scrape(&mut self) {
@@ -373,48 +451,33 @@ impl<'a> Run<'a> {
             .at(self.now + self.spec.scrape_interval, Event::Scrape);
     }
 
-    // --- the queue's clock ---
+    // --- the pickers ---
 
-    fn schedule_wakeup(&mut self) {
-        let due = self.director.next_wakeup();
-        if let Some(due) = due
-            && self.wakeup.is_none_or(|planned| due < planned)
-        {
-            self.wakeup = Some(due);
-            self.agenda.at(due.max(self.now), Event::Wakeup);
-        }
-    }
-
-    fn wake(&mut self) {
-        if self.wakeup.is_some_and(|planned| planned <= self.now) {
-            self.wakeup = None;
-        }
-        self.director.advance(self.now);
+    fn wake(&mut self, picker: usize) {
+        self.pickers[picker].wake(self.now);
         self.settle();
     }
 
-    // --- learning ---
-
-    fn learn(&mut self, observations: impl IntoIterator<Item = Observation>) {
-        let Some(learner) = &mut self.learner else {
-            return;
-        };
-        for observation in observations {
-            learner.observe(observation);
+    fn learn(&mut self, picker: usize, labels: impl IntoIterator<Item = Observation>) {
+        if let Some(in_force) = self.pickers[picker].learn(self.now, labels) {
+            self.agenda.at(in_force, Event::Install { picker });
         }
-        if self.candidate.is_none() && learner.due(self.now) {
-            self.candidate = Some(learner.fit(self.now));
-            let in_force = self.now + learner.config().install_delay;
-            self.agenda.at(in_force, Event::Install);
-        }
-        self.director.set_model(Arc::new(learner.model(self.now)));
     }
 
-    fn install(&mut self) {
-        if let (Some(learner), Some(candidate)) = (&mut self.learner, self.candidate.take()) {
-            learner.install(candidate, self.now);
-            self.director.set_model(Arc::new(learner.model(self.now)));
-        }
+    fn exchange(&mut self) {
+        let Some(exchanging) = &self.spec.pickers.exchange else {
+            return;
+        };
+        let now = self.now;
+        let mut directors: Vec<&mut Director> = self
+            .pickers
+            .iter_mut()
+            .map(|picker| &mut picker.director)
+            .collect();
+        let reachable = |from, to| exchanging.reachable(now, from, to);
+        exchanging.with.exchange(now, &mut directors, &reachable);
+        self.agenda.at(now + exchanging.every, Event::Exchange);
+        self.settle();
     }
 
     // --- the record ---
@@ -430,7 +493,11 @@ impl<'a> Run<'a> {
                 / self.spec.sample_interval.as_secs_f64(),
             ready: self.count(Phase::Ready),
             in_transition: self.count(Phase::Starting) + self.count(Phase::Draining),
-            queued: self.waiting.len() as u64,
+            queued: self
+                .pickers
+                .iter()
+                .map(|picker| picker.waiting.len() as u64)
+                .sum(),
             in_flight: self.live.len() as u64,
             ttft_p50: known(ttft.p50),
             ttft_p90: known(ttft.p90),
@@ -441,7 +508,14 @@ impl<'a> Run<'a> {
     fn report(self) -> FleetReport {
         let hit_share =
             self.tally.cached_tokens as f64 / (self.tally.prompt_tokens as f64).max(1.0);
+        let learner = self.pickers.into_iter().find_map(|picker| picker.learner);
+        let output_tokens = self.tally.output_tokens;
+        let (all, kinds) = self.tally.scores();
         FleetReport {
+            all,
+            kinds,
+            output_tokens,
+            crowding: Crowding::of(self.replicas.iter().map(|replica| &replica.crowd)),
             policy: self.spec.name.clone(),
             makespan: self.now,
             replica_seconds: self
@@ -452,8 +526,7 @@ impl<'a> Run<'a> {
             hit_share,
             decisions: self.decisions,
             timeline: self.timeline,
-            predictor: self.learner.map(|learner| learner.report(self.now)),
-            kinds: self.tally.scores(),
+            predictor: learner.map(|learner| learner.report(self.now)),
         }
     }
 }

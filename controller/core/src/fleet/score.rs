@@ -104,6 +104,11 @@ impl KindScore {
             self.met as f64 / self.offered as f64
         }
     }
+
+    /// Requests refused or expired.
+    pub fn unserved(&self) -> u64 {
+        self.expired + self.refused.values().sum::<u64>()
+    }
 }
 
 /// Collects fates and turns them into scores.
@@ -112,9 +117,10 @@ pub(super) struct Tally {
     kinds: BTreeMap<Kind, KindTally>,
     pub(super) prompt_tokens: u64,
     pub(super) cached_tokens: u64,
+    pub(super) output_tokens: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct KindTally {
     offered: u64,
     served: u64,
@@ -149,6 +155,7 @@ impl Tally {
                 tally.tpot_ms.push(tpot_ms);
                 self.prompt_tokens += u64::from(input_tokens);
                 self.cached_tokens += u64::from(cached_tokens);
+                self.output_tokens += u64::from(output_tokens);
                 ttft_ms
             }
             Fate::Refused(reason) => {
@@ -163,22 +170,41 @@ impl Tally {
         tally.ttft_ms.push(ttft_ms);
     }
 
-    pub(super) fn scores(self) -> BTreeMap<&'static str, KindScore> {
-        self.kinds
-            .into_iter()
-            .map(|(kind, tally)| {
-                let score = KindScore {
-                    offered: tally.offered,
-                    served: tally.served,
-                    refused: tally.refused,
-                    expired: tally.expired,
-                    met: tally.met,
-                    ttft_ms: Percentiles::of(tally.ttft_ms),
-                    tpot_ms: Percentiles::of(tally.tpot_ms),
-                };
-                (kind.name(), score)
-            })
-            .collect()
+    /// The score of all kinds together, and of each.
+    pub(super) fn scores(self) -> (KindScore, BTreeMap<&'static str, KindScore>) {
+        let mut all = KindTally::default();
+        for tally in self.kinds.values() {
+            all.add(tally);
+        }
+        let kinds = self.kinds.into_iter();
+        let kinds = kinds.map(|(kind, tally)| (kind.name(), tally.score()));
+        (all.score(), kinds.collect())
+    }
+}
+
+impl KindTally {
+    fn add(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.served += other.served;
+        for (reason, times) in &other.refused {
+            *self.refused.entry(reason).or_default() += times;
+        }
+        self.expired += other.expired;
+        self.met += other.met;
+        self.ttft_ms.extend(&other.ttft_ms);
+        self.tpot_ms.extend(&other.tpot_ms);
+    }
+
+    fn score(self) -> KindScore {
+        KindScore {
+            offered: self.offered,
+            served: self.served,
+            refused: self.refused,
+            expired: self.expired,
+            met: self.met,
+            ttft_ms: Percentiles::of(self.ttft_ms),
+            tpot_ms: Percentiles::of(self.tpot_ms),
+        }
     }
 }
 
@@ -211,8 +237,10 @@ mod tests {
         ] {
             tally.record(Kind::Interactive, 100, 11, fate, SLO);
         }
-        let scores = tally.scores();
-        let score = &scores["interactive"];
+        tally.record(Kind::Plain, 100, 11, served(900, 900), SLO);
+        let (all, kinds) = tally.scores();
+        assert_eq!((all.offered, all.met, all.unserved()), (6, 2, 2));
+        let score = &kinds["interactive"];
         assert_eq!(
             (score.offered, score.served, score.met, score.expired),
             (5, 3, 1, 1)
@@ -226,7 +254,7 @@ mod tests {
     fn one_token_answers_have_no_time_per_output_token_to_miss() {
         let mut tally = Tally::default();
         tally.record(Kind::Interactive, 100, 1, served(900, 0), SLO);
-        assert_eq!(tally.scores()["interactive"].met, 1);
+        assert_eq!(tally.scores().0.met, 1);
     }
 
     #[test]

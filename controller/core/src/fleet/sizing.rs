@@ -37,8 +37,13 @@ impl Run<'_> {
     pub(super) fn launch(&mut self) -> usize {
         let index = self.replicas.len();
         let seed = mix64(self.spec.seed ^ index as u64);
-        self.replicas
-            .push(Replica::launch(index, &self.spec.profile, seed, self.now));
+        self.replicas.push(Replica::launch(
+            index,
+            &self.spec.profile,
+            self.pickers.len(),
+            seed,
+            self.now,
+        ));
         index
     }
 
@@ -64,7 +69,7 @@ impl Run<'_> {
     pub(super) fn tick(&mut self) {
         self.agenda.at(self.now + TICK, Event::Tick);
         let signals = self.signals();
-        let Some(controller) = &mut self.controller else {
+        let (Some(controller), Some(signals)) = (&mut self.controller, signals) else {
             return;
         };
         let decision = controller.tick(signals);
@@ -75,8 +80,9 @@ impl Run<'_> {
         }
     }
 
-    fn signals(&self) -> Signals {
-        let model = self
+    fn signals(&self) -> Option<Signals> {
+        let picker = self.pickers.first()?;
+        let model = picker
             .learner
             .as_ref()
             .map_or_else(LatencyModel::prior, |learner| learner.model(self.now));
@@ -86,15 +92,15 @@ impl Run<'_> {
             draining: self.count(Phase::Draining),
             pending: 0,
         };
-        let director = &self.director;
-        Signals::observe(
+        let director = &picker.director;
+        Some(Signals::observe(
             self.now,
             director.demand(),
             &director.queued(),
             director.pool(),
             replicas,
             Arc::new(model),
-        )
+        ))
     }
 
     /// Replicas in a phase.
@@ -132,8 +138,10 @@ impl Run<'_> {
             return;
         }
         let load = |replica: &Replica| {
-            let load = replica.endpoint.load.snapshot();
-            (load.in_flight, load.resident_tokens)
+            let loads = replica.endpoints.iter().map(|it| it.load.snapshot());
+            loads.fold((0, 0), |(in_flight, tokens), load| {
+                (in_flight + load.in_flight, tokens + load.resident_tokens)
+            })
         };
         let ready = self
             .replicas

@@ -8,7 +8,7 @@ use simulator_core::Profile;
 use simulator_core::workload::{WorkloadSpec, generate};
 
 use super::client::{KindMix, Offer, offers};
-use super::{Autoscaling, FleetReport, FleetSpec, Sizing, Slo, replay};
+use super::{Autoscaling, FleetReport, FleetSpec, Pickers, Sizing, Slo, replay};
 use crate::{Policy, SloTargets};
 
 const SLO: Slo = Slo {
@@ -28,6 +28,8 @@ fn spec(epp: Config, sizing: Sizing, learner: bool) -> FleetSpec {
         profile: Profile::builtin("qwen3-32b-h100-tp2").unwrap(),
         startup: Duration::from_secs(30),
         sizing,
+        pickers: Pickers::ONE,
+        clients: None,
         learner: learner.then(LearnerConfig::default),
         slo: SLO,
         scrape_interval: Duration::from_millis(50),

@@ -44,6 +44,7 @@ impl Default for Config {
             metrics: Some(Scrape::default()),
             metrics_staleness: METRICS_STALENESS,
             warnings: Vec::new(),
+            stand_ins: Vec::new(),
             parsers: Parser::AUTOMATIC.to_vec(),
             probabilistic_admitter: None,
             inflight_load: InflightLoadProducer::default(),
@@ -52,6 +53,9 @@ impl Default for Config {
             reported: Vec::new(),
             verify_served: false,
             topology: TopologyExtractor::default(),
+            types: std::collections::BTreeMap::new(),
+            models: None,
+            gpu: None,
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod pick;
 mod profile;
 pub mod score;
 mod topology;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::request::Request;
 use crate::slo::Slo;
 
 pub(crate) use profile::Profile;
+pub(crate) use trail::{Removed, Trail, removals};
 
 /// What filters and scorers are asked about: one request, at one instant.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! Files the demo writes: checked before anything is started, written whole at the end.
+//! Files that a command writes: checked before anything is started, written whole at the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
