@@ -55,9 +55,10 @@ bench: bench-epp bench-controller ## the endpoint picker over ext_proc, the cont
 	$(CARGO) bench -p predictor --bench predict
 	$(CARGO) run --release -p epp-core --example pick_cost
 
-bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs
+bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs, and its queue; fails when a bar is missed
 	$(CARGO) build --release --bin headroom --bin echo
-	tests/bench-epp.sh
+	tests/bench-epp.sh all
+	$(CARGO) run --release -p epp-core --example queue_overhead
 
 bench-controller: ## the controller: its cycle, its metrics API, the way from demand to the HPA, its memory
 	$(CARGO) bench -p controller-core --bench cycle
