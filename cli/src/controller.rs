@@ -230,11 +230,7 @@ fn proxy(args: &Args, folder: &Path, config: &Config) -> BootstrapOptions {
     }
 }
 
-fn envoy(
-    proxy: BootstrapOptions,
-    folder: &Path,
-    picker: &epp::Handle,
-) -> anyhow::Result<PathBuf> {
+fn envoy(proxy: BootstrapOptions, folder: &Path, picker: &epp::Handle) -> anyhow::Result<PathBuf> {
     let path = folder.join(ENVOY);
     let text = bootstrap::render(&BootstrapOptions {
         picker: picker.grpc,
@@ -401,7 +397,11 @@ server:
     fn the_proxy_is_configured_as_the_picker_is() {
         let of = |flags: &[&str], text: &str| {
             let text = format!("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n{text}");
-            proxy(&parse(flags), Path::new("."), &Config::from_yaml(&text).unwrap())
+            proxy(
+                &parse(flags),
+                Path::new("."),
+                &Config::from_yaml(&text).unwrap(),
+            )
         };
         let plain = of(&[], "");
         let default = (1, ServerProtocol::Http1);

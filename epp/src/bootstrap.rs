@@ -130,7 +130,10 @@ pub fn render(options: &BootstrapOptions) -> String {
         ("{{TELLS_SERVED}}", tells_served),
         ("{{SERVER_PROTOCOL}}", options.server_protocol.options()),
         ("{{LB_METADATA}}", metadata::LB.to_owned()),
-        ("{{DESTINATION_SERVED}}", header::DESTINATION_SERVED.to_owned()),
+        (
+            "{{DESTINATION_SERVED}}",
+            header::DESTINATION_SERVED.to_owned(),
+        ),
         ("{{HEALTH_TIMEOUT}}", seconds(options.health_timeout)),
         ("{{LISTENER}}", socket(options.listener)),
         ("{{ADMIN}}", socket(options.admin)),
@@ -231,10 +234,17 @@ mod tests {
             server_protocol: ServerProtocol::Http2,
             ..BootstrapOptions::default()
         });
-        assert!(!list.contains("{{") && !list.contains("ORIGINAL_DST"), "{list}");
+        assert!(
+            !list.contains("{{") && !list.contains("ORIGINAL_DST"),
+            "{list}"
+        );
         assert!(list.contains("num_retries: 2}") && list.contains("override_host"));
         let http2 = "\n        explicit_http_config: {http2_protocol_options: {}}\n";
-        assert_eq!(list.matches(http2).count(), 2, "picked and fallback: {list}");
+        assert_eq!(
+            list.matches(http2).count(),
+            2,
+            "picked and fallback: {list}"
+        );
         assert_eq!(one.matches(http2).count(), 0);
     }
 

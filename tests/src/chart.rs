@@ -40,8 +40,9 @@ pub(crate) fn bootstrap(options: &BootstrapOptions, fallback: SocketAddr) -> Str
     check.remove("tls_options").expect("TLS");
     let endpoint = "/endpoints/0/lb_endpoints/0/endpoint";
     let port = json!({"port_value": options.picker_health_port});
-    picker["load_assignment"].pointer_mut(endpoint).expect("one endpoint")["health_check_config"] =
-        port;
+    picker["load_assignment"]
+        .pointer_mut(endpoint)
+        .expect("one endpoint")["health_check_config"] = port;
     bootstrap.to_string()
 }
 

@@ -71,7 +71,10 @@ async fn streams_under_way_and_requests_in_the_queue_end_as_they_should() {
     assert_eq!(stack.fallback.received().len(), 1);
 
     // The second wave holds before its first event; then everything goes.
-    stack.servers.iter().for_each(|server| server.follow(hold(0)));
+    stack
+        .servers
+        .iter()
+        .for_each(|server| server.follow(hold(0)));
     stack.servers.iter().for_each(Upstream::release);
     for reply in running {
         whole(&reply.read().await);

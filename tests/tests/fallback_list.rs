@@ -54,7 +54,12 @@ async fn the_second_serves_where_the_first_is_not_there_and_is_booked_for_it() {
         assert_eq!(reply.status, 200);
         assert!(matches!(reply.next().await, Next::Frame(_)));
         replies.push(reply);
-        (stack.envoy.counter("picked", "upstream_rq_retry_success").await > 0).then_some(())
+        (stack
+            .envoy
+            .counter("picked", "upstream_rq_retry_success")
+            .await
+            > 0)
+        .then_some(())
     })
     .await;
     let count = replies.len();
