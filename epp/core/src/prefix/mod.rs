@@ -58,6 +58,11 @@ impl PrefixIndex {
         }
     }
 
+    /// Puts other limits in force. What is remembered stays as far as there is room for it.
+    pub(crate) fn set_parameters(&mut self, parameters: PrefixProducer) {
+        self.parameters = parameters;
+    }
+
     /// Follows the pool: what left is forgotten, what stayed keeps its blocks, what is new starts empty.
     pub(crate) fn set_pool(&mut self, old: &Pool, new: &Pool) {
         let identity = |endpoint: &Arc<Endpoint>| Arc::as_ptr(&endpoint.load).cast::<Load>();
