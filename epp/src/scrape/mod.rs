@@ -138,15 +138,14 @@ async fn read(
         let now = hub.clock.now();
         let idle = failures == 0 && read_at.is_some() && hub.idle(now);
         let rest = (idle && source.is_waited_for()).then(|| hub.rest());
-        if idle && !hub.idle(now) {
-            // A request came just before it lay down.
-            continue;
-        }
         let period = source.schedule.period(failures, idle);
         let look = hub.clock.instant(place.next(now, period));
         let early = tokio::select! {
-            () = tokio::time::sleep_until(look) => false,
+            biased;
+            // A request came just before it lay down.
+            () = std::future::ready(()), if idle && !hub.idle(now) => true,
             () = woken, if idle => true,
+            () = tokio::time::sleep_until(look) => false,
         };
         let due = rest.and_then(Rest::rise);
         let now = hub.clock.now();
