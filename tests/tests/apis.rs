@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use epp::api::frame::{HEADER, framed};
 use epp::api::proto::{put_bytes, put_varint};
+use epp::bootstrap::ServerProtocol;
 use serde_json::{Value, json};
 use system_tests::answers::{PROMPT_TOKENS, TOKENS, events as openai_events};
 use system_tests::apis;
@@ -296,7 +297,7 @@ const RAW: &str = "/google.cloud.aiplatform.v1.PredictionService/StreamRawPredic
 async fn grpc_stack() -> Stack {
     Stack::start(Setup {
         parsers: &["vllmgrpc-parser", "vertexai-parser", "openai-parser"],
-        h2c: true,
+        server_protocol: ServerProtocol::AsClient,
         ..Setup::new(PICKER)
     })
     .await
