@@ -55,9 +55,10 @@ bench: bench-epp bench-peers bench-controller ## the endpoint picker over ext_pr
 	$(CARGO) bench -p predictor --bench predict
 	$(CARGO) run --release -p epp-core --example pick_cost
 
-bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs
+bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs, and its queue; fails when a bar is missed
 	$(CARGO) build --release --bin headroom --bin echo
-	tests/bench-epp.sh
+	tests/bench-epp.sh all
+	$(CARGO) run --release -p epp-core --example queue_overhead
 
 bench-peers: $(EPBENCH) ## two endpoint pickers with the exchange between them and without, in alternating pairs
 	$(CARGO) build --release --bin headroom

@@ -100,6 +100,8 @@ pub struct Config {
     pub stand_ins: Vec<StandIn>,
     /// Which request APIs are read, in the order written.
     pub parsers: Vec<Parser>,
+    /// Share of the answers that are read for their first token and usage, 0 to 1.
+    pub read_answers: f64,
     /// Refusal of sheddable requests at random, the fuller the pool the more.
     pub probabilistic_admitter: Option<ProbabilisticAdmitter>,
     /// What counts as a request's tokens in flight.
