@@ -61,7 +61,7 @@ picker() {
 
 # page NUMBER: metrics of one
 page() { curl -sf "http://127.0.0.1:9${1}90/metrics"; }
-sharing() { page "$1" | grep -q '^headroom_epp_peers_sharing{.*} 1'; }
+sharing() { page "$1" | grep "^headroom_epp_peers_sharing{.*} 1" > /dev/null; }
 
 # both_share: waits for it, ten seconds at most
 both_share() {
@@ -79,7 +79,7 @@ run() {
   local other=$!
   # The first serves the endpoints' metrics for both.
   "$bench" -epp 127.0.0.1:9602 -endpoints 0 -rate "$rate" -pid "${pickers[1]}" -duration "$duration" > "$work/b"
-  wait "$other"
+  wait "$other" || { cat "$work/a" >&2; exit 1; }
   sed "s/^/$name  /" "$work/a" "$work/b"
   cat "$work/a" "$work/b" | value bad | grep -qvx 0 && { echo "requests failed" >&2; exit 1; }
   cat "$work/a" "$work/b" | value cpu_us_per_req | awk '{sum += $1} END {print sum / NR}' >> "$work/$name"
