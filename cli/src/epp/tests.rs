@@ -123,8 +123,8 @@ fn endpoints_come_from_one_place() {
 
 #[test]
 fn requests_wait_for_a_first_endpoint_where_there_may_soon_be_one() {
-    let held = |flags: &[&str]| {
-        let args = parse(flags).unwrap();
+    let held = |given: &[&str]| {
+        let args = parse(given).unwrap();
         let (config, _) = config(&args).unwrap();
         let discovery = discovery(&args, &config).unwrap();
         let config = flags(&args, &discovery).over(config);
