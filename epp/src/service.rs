@@ -202,8 +202,7 @@ async fn exchange(
     };
     hub.with_director(|director, _| director.share_prefixes());
     let (desk, pool) = (Arc::clone(hub), hub.watch_pool());
-    let listening =
-        peers::start(others, &options.name, desk, pool, clock, shutdown, tasks).await?;
+    let listening = peers::start(others, &options.name, desk, pool, clock, shutdown, tasks).await?;
     let collector = PeersCollector {
         peers: Arc::clone(&listening.peers),
         pool: options.pool_name.clone(),

@@ -442,7 +442,10 @@ mod tests {
 
     async fn page(hub: &Arc<Hub>, about: &About, path: &str) -> serde_json::Value {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let answer = routes(hub, about.clone(), None).oneshot(request).await.unwrap();
+        let answer = routes(hub, about.clone(), None)
+            .oneshot(request)
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()[CONTENT_TYPE], "application/json");
         let body = to_bytes(answer.into_body(), 1 << 24).await.unwrap();
