@@ -12,7 +12,7 @@ use super::response::{Answer, Relayed};
 use crate::api::error::{ErrorShape, RequestError};
 use crate::api::head::Header;
 use bytes::Bytes;
-use epp_core::{Advice, End, InFlight, Refusal, Verdict};
+use epp_core::{End, InFlight, Refusal, Verdict};
 use names::dropped_reason;
 use names::header;
 use std::sync::Arc;
@@ -39,8 +39,6 @@ pub struct Stream {
     /// How the client is told of errors.
     errors: ErrorShape,
     in_flight: Option<InFlight>,
-    /// What the client is told of the queue.
-    advice: Option<Advice>,
 }
 
 impl Stream {
@@ -52,7 +50,6 @@ impl Stream {
             state: State::Start,
             errors: ErrorShape::default(),
             in_flight: None,
-            advice: None,
         }
     }
 
@@ -211,7 +208,6 @@ impl Stream {
             Verdict::Dispatched(dispatch) => {
                 let relayed = pending.relay(&dispatch, &self.rules, out);
                 self.state = State::Relayed(Box::new(relayed));
-                self.advice = dispatch.advice;
                 self.in_flight = Some(dispatch.in_flight);
             }
         }
@@ -259,9 +255,6 @@ impl Stream {
         if let Some(in_flight) = &self.in_flight {
             change.named = self.rules.wanted.answered(in_flight.endpoint());
         }
-        change
-            .set
-            .extend(self.advice.iter().flat_map(advisory_headers));
         out.push_back(Action::Send(Reply::ResponseHeaders(change)));
         self.state = State::Answering(Box::new(answer));
         if end {
@@ -378,15 +371,6 @@ impl Stream {
             })));
         }
     }
-}
-
-/// What the client is told of the queue.
-fn advisory_headers(advice: &Advice) -> [(&'static str, Bytes); 2] {
-    let number = |value: u128| Bytes::from(value.to_string());
-    [
-        (header::QUEUE_MS, number(advice.queued.as_millis())),
-        (header::BAND_ROOM, number(u128::from(advice.band_room))),
-    ]
 }
 
 /// An answer of the picker's own, and why the request was dropped.

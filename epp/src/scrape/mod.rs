@@ -139,12 +139,14 @@ async fn read(
             () = hub.woken(), if idle => {}
         }
         let now = hub.clock.now();
-        let load = || endpoint.load.snapshot();
-        if read_at.is_some_and(|at| !source.schedule.worth_reading(&load(), now - at)) {
+        let ours = || endpoint.load.snapshot().in_flight > 0 || endpoint.load.unseen() > 0;
+        if read_at.is_some_and(|at| !source.schedule.worth_reading(ours(), now - at)) {
             continue;
         }
+        // What is dispatched from here on may not be on the page.
+        let dispatches = endpoint.load.dispatches();
         let taken = connection
-            .fetch(|page| reading.take(page, &endpoint, hub.clock.now()))
+            .fetch(|page| reading.take(page, &endpoint, dispatches, hub.clock.now()))
             .await;
         match taken {
             Ok(()) => {
