@@ -149,15 +149,15 @@ async fn read(
         };
         let due = rest.and_then(Rest::rise);
         let now = hub.clock.now();
-        let worth = |at| {
-            let load = endpoint.load.snapshot();
-            source.schedule.worth_reading(&load, now - at)
-        };
+        let ours = || endpoint.load.snapshot().in_flight > 0 || endpoint.load.unseen() > 0;
+        let worth = |at| source.schedule.worth_reading(ours(), now - at);
         if !early && due.is_none() && read_at.is_some_and(|at| !worth(at)) {
             continue;
         }
+        // What is dispatched from here on may not be on the page.
+        let dispatches = endpoint.load.dispatches();
         let taken = connection
-            .fetch(|page| reading.take(page, &endpoint, hub.clock.now()))
+            .fetch(|page| reading.take(page, &endpoint, dispatches, hub.clock.now()))
             .await;
         match taken {
             Ok(()) => {

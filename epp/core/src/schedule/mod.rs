@@ -97,6 +97,11 @@ pub trait Filter: Send {
     /// When it runs.
     fn stage(&self) -> Stage;
 
+    /// Whether, of one pool, it leaves some requests other endpoints than others; only asked of constraints.
+    fn selects_by_request(&self) -> bool {
+        false
+    }
+
     /// Another pool is in force: slots mean other endpoints.
     fn pool_changed(&mut self, _pool: &Arc<Pool>) {}
 
