@@ -8,6 +8,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use predictor::Features;
 
+use crate::scraped::ScrapedCell;
+
 pub use crate::load::{COLD_LABELS, Load, LoadSnapshot};
 
 /// A serving port of a replica, shared by every pool snapshot it appears in.
@@ -27,7 +29,7 @@ pub struct Endpoint {
     /// What is dispatched there now. Streams hold this very instance, so that an endpoint that leaves and
     /// comes back starts from zero without the old streams driving its counters negative.
     pub load: Arc<Load>,
-    scraped: ArcSwapOption<Scraped>,
+    scraped: ScrapedCell,
     lora: ArcSwapOption<Lora>,
     attributes: ArcSwapOption<Attributes>,
     models: ArcSwapOption<Vec<Arc<str>>>,
@@ -43,7 +45,9 @@ impl Endpoint {
     #[must_use]
     pub fn relabelled(&self, labels: BTreeMap<String, String>) -> Self {
         let twin = Self::with_load(&self.name, &self.address, labels, Arc::clone(&self.load));
-        twin.scraped.store(self.scraped.load_full());
+        if let Some(scraped) = self.scraped.load() {
+            twin.scraped.store(&scraped);
+        }
         twin.lora.store(self.lora.load_full());
         twin.attributes.store(self.attributes.load_full());
         twin.models.store(self.models.load_full());
@@ -64,7 +68,7 @@ impl Endpoint {
             class: class(&labels).into(),
             labels,
             load,
-            scraped: ArcSwapOption::empty(),
+            scraped: ScrapedCell::default(),
             lora: ArcSwapOption::empty(),
             attributes: ArcSwapOption::empty(),
             models: ArcSwapOption::empty(),
@@ -139,12 +143,12 @@ impl Endpoint {
     /// ([`Load::dispatches`]): those since then count beside what is told.
     pub fn set_scraped_as_of(&self, dispatches: u32, scraped: Scraped) {
         self.load.scraped(dispatches);
-        self.scraped.store(Some(Arc::new(scraped)));
+        self.scraped.store(&scraped);
     }
 
     /// The last scrape, however old; `None` = never scraped.
     pub fn scraped(&self) -> Option<Scraped> {
-        self.scraped.load().as_deref().copied()
+        self.scraped.load()
     }
 
     /// The last scrape if it is at most `max_age` old at `now`.
