@@ -427,7 +427,7 @@ mod tests {
     fn the_flows_that_are_idle_longest_make_way() {
         let mut accounts = Accounts::default();
         let account = |accounts: &mut Accounts, flow: &str, now: u64| {
-            let (flow, now) = (flow.into(), Duration::from_millis(now));
+            let (flow, now) = (Arc::<str>::from(flow), Duration::from_millis(now));
             let known = accounts.find(0, &flow, now);
             known.unwrap_or_else(|| accounts.open(0, &flow, now))
         };
