@@ -6,13 +6,13 @@ ENVOY := $(TOOLS)/envoy/envoy
 EPBENCH := $(TOOLS)/epbench
 HELM := $(TOOLS)/helm
 DEMO_ARGS ?=
-ALL_E2E_TESTS := manifests scaling zero accelerators auth faults migrate
+ALL_E2E_TESTS := manifests scaling zero accelerators auth faults peers migrate
 E2E_TESTS ?= $(ALL_E2E_TESTS)
 
 export HEADROOM_ENVOY := $(abspath $(ENVOY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e crds manifests lint audit bench bench-epp bench-controller docs tools fmt clean
+.PHONY: help demo test e2e crds manifests lint audit bench bench-epp bench-peers bench-controller docs tools fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -51,13 +51,18 @@ audit: ## licences, bans and sources of the dependencies (installs cargo-deny if
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check bans licenses sources
 
-bench: bench-epp bench-controller ## the endpoint picker over ext_proc, the controller, then prediction and picking alone
+bench: bench-epp bench-peers bench-controller ## the endpoint picker over ext_proc, the controller, then prediction and picking alone
 	$(CARGO) bench -p predictor --bench predict
 	$(CARGO) run --release -p epp-core --example pick_cost
 
-bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs
+bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs, and its queue; fails when a bar is missed
 	$(CARGO) build --release --bin headroom --bin echo
-	tests/bench-epp.sh
+	tests/bench-epp.sh all
+	$(CARGO) run --release -p epp-core --example queue_overhead
+
+bench-peers: $(EPBENCH) ## two endpoint pickers with the exchange between them and without, in alternating pairs
+	$(CARGO) build --release --bin headroom
+	tests/bench-peers.sh
 
 bench-controller: ## the controller: its cycle, its metrics API, the way from demand to the HPA, its memory
 	$(CARGO) bench -p controller-core --bench cycle

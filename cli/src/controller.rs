@@ -18,8 +18,8 @@ use controller::publication::endpoints_document;
 use controller::standalone::Observe;
 use controller::{Journal, Listed, Publication, Standalone, StandaloneOptions};
 use controller_core::Signals;
-use epp::bootstrap::{self, BootstrapOptions};
-use epp_core::config::Detector;
+use epp::bootstrap::{self, BootstrapOptions, ServerProtocol};
+use epp_core::config::{AppProtocol, Detector};
 use epp_core::{Config, EndpointSpec, Load};
 use runtime::logging::{self, LogOptions};
 use runtime::{Clock, Shutdown, Tasks};
@@ -57,6 +57,10 @@ pub(crate) struct Args {
     /// Where the written Envoy configuration listens for clients.
     #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// What the written Envoy configuration speaks to the servers. Without this: `as-client` where the picker's
+    /// configuration lists a parser of gRPC, else `http1`.
+    #[arg(long, value_name = "PROTOCOL")]
+    server_protocol: Option<Speaks>,
     /// What to log: a level, or target=level pairs.
     #[arg(long, default_value = "info", value_name = "FILTER")]
     log: String,
@@ -65,6 +69,17 @@ pub(crate) struct Args {
     log_json: bool,
     #[command(flatten)]
     cluster: kubernetes::ClusterArgs,
+}
+
+/// `--server-protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Speaks {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// What the client spoke, HTTP/1.1 or HTTP/2.
+    AsClient,
 }
 
 /// Names of the files in the folder.
@@ -108,6 +123,7 @@ async fn serve(
     let publication = publication(folder, file.objectives);
     // The picker reads the list from its start on.
     publication.write(&[])?;
+    let proxy = proxy(args, folder, &config);
     let picker = epp::start(
         config,
         options(args, folder, &journal),
@@ -127,7 +143,7 @@ async fn serve(
     };
     let started = Standalone::start(options, clock, picker.metrics(), &shutdown, &tasks);
     if started.is_ok() {
-        let envoy = envoy(args, folder, &picker)?;
+        let envoy = envoy(proxy, folder, &picker)?;
         tracing::info!(admin = %picker.admin, envoy = %envoy.display(), "controller runs; start Envoy with -c and the file named here");
         picker.shutdown().stopped().await;
     }
@@ -192,14 +208,34 @@ fn options(args: &Args, folder: &Path, journal: &Journal) -> epp::Options {
     }
 }
 
-fn envoy(args: &Args, folder: &Path, picker: &epp::Handle) -> anyhow::Result<PathBuf> {
+/// What Envoy's configuration follows from: the picker's says how many endpoints it names, and whether they speak gRPC.
+fn proxy(args: &Args, folder: &Path, config: &Config) -> BootstrapOptions {
+    let grpc = |config: &Config| {
+        let mut parsers = config.parsers.iter();
+        !parsers.all(|parser| parser.serves(AppProtocol::Http))
+    };
+    let server_protocol = match args.server_protocol {
+        Some(Speaks::Http1) => ServerProtocol::Http1,
+        Some(Speaks::Http2) => ServerProtocol::Http2,
+        Some(Speaks::AsClient) => ServerProtocol::AsClient,
+        None if grpc(config) => ServerProtocol::AsClient,
+        None => ServerProtocol::Http1,
+    };
+    BootstrapOptions {
+        listener: args.listen,
+        fallback_eds: folder.join(FALLBACK),
+        endpoints_named: config.profile.endpoints,
+        server_protocol,
+        ..BootstrapOptions::default()
+    }
+}
+
+fn envoy(proxy: BootstrapOptions, folder: &Path, picker: &epp::Handle) -> anyhow::Result<PathBuf> {
     let path = folder.join(ENVOY);
     let text = bootstrap::render(&BootstrapOptions {
-        listener: args.listen,
         picker: picker.grpc,
         picker_health_port: picker.grpc_health.port(),
-        fallback_eds: folder.join(FALLBACK),
-        ..BootstrapOptions::default()
+        ..proxy
     });
     std::fs::write(&path, text).map_err(|error| {
         Trouble::failed(format!("{} cannot be written", path.display())).because(error)
@@ -355,6 +391,30 @@ server:
             error,
             "policy.maxInFlight is 7, and maxConcurrency in --epp-config is 9"
         );
+    }
+
+    #[test]
+    fn the_proxy_is_configured_as_the_picker_is() {
+        let of = |flags: &[&str], text: &str| {
+            let text = format!("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n{text}");
+            proxy(
+                &parse(flags),
+                Path::new("."),
+                &Config::from_yaml(&text).unwrap(),
+            )
+        };
+        let plain = of(&[], "");
+        let default = (1, ServerProtocol::Http1);
+        assert_eq!((plain.endpoints_named, plain.server_protocol), default);
+        let grpc = "plugins: [{type: openai-parser}, {type: vllmgrpc-parser}, {type: max-score-picker, parameters: {maxNumOfEndpoints: 3}}]
+requestHandler: {parsers: [{pluginRef: openai-parser}, {pluginRef: vllmgrpc-parser}]}
+schedulingProfiles: [{name: default, plugins: [{pluginRef: max-score-picker}]}]
+";
+        let derived = of(&[], grpc);
+        let wanted = (3, ServerProtocol::AsClient);
+        assert_eq!((derived.endpoints_named, derived.server_protocol), wanted);
+        let told = of(&["--server-protocol", "http2"], grpc);
+        assert_eq!(told.server_protocol, ServerProtocol::Http2);
     }
 
     #[test]

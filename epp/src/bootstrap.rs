@@ -8,7 +8,7 @@
 //! exceed the longest time a request may be queued.
 
 use epp_core::EndpointSpec;
-use names::{header, health};
+use names::{header, health, metadata};
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,40 @@ pub struct BootstrapOptions {
     pub longest_answer: Duration,
     /// Time between health checks of the picker: for so long after a crash small requests still fail.
     pub health_interval: Duration,
+    /// Time that a picker has to answer one: one that is busy is not dead.
+    pub health_timeout: Duration,
+    /// Endpoints that the picker names for a request, at least 1: its configuration's `maxNumOfEndpoints`. With more
+    /// than one Envoy tries them in order, among the servers of `fallback_eds` only.
+    pub endpoints_named: usize,
+    /// What the model servers speak.
+    pub server_protocol: ServerProtocol,
+}
+
+/// What Envoy speaks to model servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServerProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, as servers of gRPC alone want it.
+    Http2,
+    /// What the client spoke: gRPC by HTTP/2, and JSON beside it by either.
+    AsClient,
+}
+
+impl ServerProtocol {
+    /// The cluster's options, as far as they differ from Envoy's own.
+    fn options(self) -> String {
+        let choice = match self {
+            Self::Http1 => return String::new(),
+            Self::Http2 => "explicit_http_config: {http2_protocol_options: {}}",
+            Self::AsClient => "use_downstream_protocol_config: {http2_protocol_options: {}}",
+        };
+        const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        format!(
+            "\n    typed_extension_protocol_options:\n      {OPTIONS}:\n        \"@type\": type.googleapis.com/{OPTIONS}\n        {choice}"
+        )
+    }
 }
 
 impl Default for BootstrapOptions {
@@ -49,6 +83,9 @@ impl Default for BootstrapOptions {
             longest_queueing: Duration::from_secs(60),
             longest_answer: Duration::from_secs(600),
             health_interval: Duration::from_millis(500),
+            health_timeout: Duration::from_secs(2),
+            endpoints_named: 1,
+            server_protocol: ServerProtocol::Http1,
         }
     }
 }
@@ -59,6 +96,8 @@ const QUEUEING_MARGIN: Duration = Duration::from_secs(30);
 const CIRCUIT_BREAKER: u32 = 40_000;
 
 const TEMPLATE: &str = include_str!("../../deploy/envoy/bootstrap.yaml");
+const PICKED_ADDRESS: &str = include_str!("../../deploy/envoy/picked-address.yaml");
+const PICKED_LIST: &str = include_str!("../../deploy/envoy/picked-list.yaml");
 
 /// The configuration as YAML.
 pub fn render(options: &BootstrapOptions) -> String {
@@ -70,7 +109,32 @@ pub fn render(options: &BootstrapOptions) -> String {
         .fallback_eds
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
+    let fallbacks = options.endpoints_named.saturating_sub(1);
+    let (picked, next_in_list, tells_served) = if fallbacks == 0 {
+        (PICKED_ADDRESS, String::new(), String::new())
+    } else {
+        // Only what has reached no server is sent to another one.
+        let retry = format!(
+            ", retry_policy: {{retry_on: \"connect-failure,refused-stream\", num_retries: {fallbacks}}}"
+        );
+        let told = format!(
+            "\n              metadata_options: {{forwarding_namespaces: {{untyped: [{}]}}}}",
+            metadata::LB
+        );
+        (PICKED_LIST, retry, told)
+    };
     [
+        // First, since it has holes of its own.
+        ("{{PICKED_CLUSTER}}", picked.trim_end().to_owned()),
+        ("{{NEXT_IN_LIST}}", next_in_list),
+        ("{{TELLS_SERVED}}", tells_served),
+        ("{{SERVER_PROTOCOL}}", options.server_protocol.options()),
+        ("{{LB_METADATA}}", metadata::LB.to_owned()),
+        (
+            "{{DESTINATION_SERVED}}",
+            header::DESTINATION_SERVED.to_owned(),
+        ),
+        ("{{HEALTH_TIMEOUT}}", seconds(options.health_timeout)),
         ("{{LISTENER}}", socket(options.listener)),
         ("{{ADMIN}}", socket(options.admin)),
         ("{{PICKER}}", socket(options.picker)),
@@ -158,6 +222,30 @@ mod tests {
             );
         }
         assert!(text.contains("message_timeout: 90s"));
+    }
+
+    #[test]
+    fn a_list_is_tried_in_order_and_one_address_is_all_there_is() {
+        let one = render(&BootstrapOptions::default());
+        assert!(one.contains("type: ORIGINAL_DST") && !one.contains("override_host"));
+        assert!(!one.contains("retry_policy"), "{one}");
+        let list = render(&BootstrapOptions {
+            endpoints_named: 3,
+            server_protocol: ServerProtocol::Http2,
+            ..BootstrapOptions::default()
+        });
+        assert!(
+            !list.contains("{{") && !list.contains("ORIGINAL_DST"),
+            "{list}"
+        );
+        assert!(list.contains("num_retries: 2}") && list.contains("override_host"));
+        let http2 = "\n        explicit_http_config: {http2_protocol_options: {}}\n";
+        assert_eq!(
+            list.matches(http2).count(),
+            2,
+            "picked and fallback: {list}"
+        );
+        assert_eq!(one.matches(http2).count(), 0);
     }
 
     #[test]

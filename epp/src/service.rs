@@ -12,13 +12,13 @@ use crate::grpc::{Secure, serve, server};
 use crate::health::Readiness;
 use crate::model_dir::ModelDir;
 use crate::options::{Certificate, Options};
-use crate::peers::{self, PeersCollector, PeersError};
+use crate::peers::{self, Listening, PeersCollector, PeersError};
 use crate::spans::CollectorError;
 use crate::telemetry::Telemetry;
 use crate::telemetry::collector::HubCollector;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::setup::{Told, set_up};
-use crate::{discovery, health, scrape};
+use crate::{discovery, health, reload, scrape};
 use axum::middleware::from_fn_with_state;
 use epp_core::report::PoolName;
 use epp_core::{
@@ -124,20 +124,22 @@ pub async fn start(
         decisions,
         errands,
     } = set_up(&config, &options, &metrics, clock);
-    let about = debug::About::of(&config, &options, &telemetry);
+    let about = debug::About::of(&options);
     errands.start(clock, &shutdown, &tasks)?;
     let hub = Arc::new(hub(config, &options, telemetry, decisions, clock));
     let pool_name = &options.pool_name;
     metrics.register(|registry| {
         registry.register_collector(Box::new(HubCollector::new(&hub, pool_name)))
     });
+    let peers = exchange(&options, &hub, &metrics, clock, &shutdown, &tasks).await?;
     let admin = AdminOptions {
         address: (options.ip, options.metrics_port).into(),
         flag: "--metrics-port",
-        routes: options
-            .admin_routes
-            .clone()
-            .merge(debug::routes(&hub, about)),
+        routes: options.admin_routes.clone().merge(debug::routes(
+            &hub,
+            about,
+            peers.as_ref().map(|listening| Arc::clone(&listening.peers)),
+        )),
     };
     let gate = options.metrics_gate.clone();
     let guard = |pages: axum::Router| match gate {
@@ -170,28 +172,12 @@ pub async fn start(
             Some(admin_port::start(port, picker, hub, ready, drain, &shutdown, &tasks).await?)
         }
     };
-    let peers = match options.peers.clone() {
-        None => None,
-        Some(others) => {
-            hub.with_director(|director, _| director.share_prefixes());
-            let (desk, pool) = (Arc::clone(&hub), hub.watch_pool());
-            let name = &options.name;
-            let listening =
-                peers::start(others, name, desk, pool, clock, &shutdown, &tasks).await?;
-            let collector = PeersCollector {
-                peers: listening.peers,
-                pool: pool_name.clone(),
-            };
-            metrics.register(|registry| registry.register_collector(Box::new(collector)));
-            Some(listening.address)
-        }
-    };
     let handle = Handle {
         grpc: local(&grpc, options.ip, options.grpc_port),
         grpc_health: local(&grpc_health, options.ip, options.grpc_health_port),
         admin,
         admin_port,
-        peers,
+        peers: peers.map(|listening| listening.address),
         hub,
         metrics,
         ready,
@@ -200,6 +186,29 @@ pub async fn start(
     };
     handle.spawn(grpc, grpc_health, &options, secure, plan, endpoints_file);
     Ok(handle)
+}
+
+/// Begins the exchange with the pool's other pickers, where the options ask for one.
+async fn exchange(
+    options: &Options,
+    hub: &Arc<Hub>,
+    metrics: &Metrics,
+    clock: Clock,
+    shutdown: &Shutdown,
+    tasks: &Tasks,
+) -> Result<Option<Listening>, PeersError> {
+    let Some(others) = options.peers.clone() else {
+        return Ok(None);
+    };
+    hub.with_director(|director, _| director.share_prefixes());
+    let (desk, pool) = (Arc::clone(hub), hub.watch_pool());
+    let listening = peers::start(others, &options.name, desk, pool, clock, shutdown, tasks).await?;
+    let collector = PeersCollector {
+        peers: Arc::clone(&listening.peers),
+        pool: options.pool_name.clone(),
+    };
+    metrics.register(|registry| registry.register_collector(Box::new(collector)));
+    Ok(Some(listening))
 }
 
 /// The certificate that ext_proc is served with, kept fresh as one of `tasks`; `None` = it is served in the clear.
@@ -328,6 +337,11 @@ impl Handle {
                 self.ready.clone(),
                 shutdown(),
             ));
+        }
+        if let Some(path) = options.origin.file.clone() {
+            let origin = options.origin.clone();
+            self.tasks
+                .spawn(reload::follow(path, origin, hub(), shutdown()));
         }
         if let Some(path) = &options.model_dir {
             let (dir, trainer) = (ModelDir::new(path.clone()), Arc::clone(&self.hub.trainer));

@@ -79,6 +79,13 @@ impl Call {
         self
     }
 
+    /// The same over HTTP/2.
+    #[must_use]
+    pub fn http2(mut self) -> Self {
+        self.http2 = true;
+        self
+    }
+
     /// Sends it on a connection of its own and waits for the response's headers.
     ///
     /// # Errors

@@ -93,6 +93,15 @@ impl Envoy {
             .collect()
     }
 
+    /// A counter of a cluster's.
+    pub async fn counter(&self, cluster: &str, name: &str) -> u64 {
+        let page = Call::get(&format!("/stats?filter=^cluster.{cluster}.{name}$"))
+            .send(self.admin)
+            .await;
+        let value = page.text().rsplit_once(": ").map(|(_, value)| value.trim());
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
     /// Whether every endpoint of `cluster` passes its health check; `false` without endpoints.
     pub async fn healthy(&self, cluster: &str) -> bool {
         let page = Call::get("/clusters").send(self.admin).await;

@@ -9,6 +9,7 @@
 
 pub mod answers;
 pub mod apis;
+mod chart;
 pub mod client;
 pub mod envoy;
 pub mod metrics;

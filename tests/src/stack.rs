@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use epp::bootstrap::{self, BootstrapOptions};
+use epp::bootstrap::{self, BootstrapOptions, ServerProtocol};
 use epp_core::EndpointSpec;
 use tempfile::TempDir;
 
@@ -15,7 +15,7 @@ use crate::metrics::Page;
 use crate::picker::{Picker, Ports};
 use crate::script::Script;
 use crate::upstream::{Upstream, WARM_UP};
-use crate::{ports, until};
+use crate::{chart, ports, until};
 
 /// Objectives that every stack knows: `gold` goes first, `batch` last and may be shed, `capped` may be shed
 /// whatever its priority.
@@ -24,16 +24,6 @@ objectives:
 - {name: gold, priority: 1}
 - {name: batch, priority: -1}
 - {name: capped, priority: 0, shed: true}
-";
-
-/// Where the rendered bootstrap describes the servers that are picked, and what makes Envoy speak to them as its
-/// client spoke to it.
-const PICKED: &str = "  - name: picked\n    type: ORIGINAL_DST\n";
-const AS_DOWNSTREAM: &str = "    \
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        use_downstream_protocol_config: {http2_protocol_options: {}}
 ";
 
 /// What a test varies.
@@ -55,8 +45,24 @@ pub struct Setup {
     pub ttl: &'static str,
     /// Request parsers; none = the automatic ones.
     pub parsers: &'static [&'static str],
-    /// Send HTTP/2 on to the servers where a client spoke HTTP/2, as gRPC needs it.
-    pub h2c: bool,
+    /// What is spoken to the servers.
+    pub server_protocol: ServerProtocol,
+    /// Take running requests of negative priority off their servers for others.
+    pub eviction: bool,
+    /// Endpoints that the picker names for a request.
+    pub endpoints_named: usize,
+    /// Envoy's configuration.
+    pub bootstrap: Bootstrap,
+}
+
+/// A configuration of Envoy's that is shipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bootstrap {
+    /// The one that `headroom` writes.
+    #[default]
+    Written,
+    /// The chart's. It knows nothing of `server_protocol`, of `endpoints_named` and of new fallback servers.
+    Chart,
 }
 
 impl Setup {
@@ -71,7 +77,10 @@ impl Setup {
             max_queued: 100,
             ttl: "60s",
             parsers: &[],
-            h2c: false,
+            server_protocol: ServerProtocol::Http1,
+            eviction: false,
+            endpoints_named: 1,
+            bootstrap: Bootstrap::Written,
         }
     }
 
@@ -82,6 +91,8 @@ impl Setup {
             max_queued,
             ttl,
             parsers,
+            eviction,
+            endpoints_named,
             ..
         } = self;
         let plugins: String = parsers
@@ -105,7 +116,7 @@ plugins:
 - {{type: predicted-latency-producer, parameters: {{streamingMode: true}}}}
 - {{type: latency-slo-admitter, parameters: {{idleAdmits: false}}}}
 - {{type: latency-scorer}}
-- {{type: max-score-picker}}{plugins}
+- {{type: max-score-picker, parameters: {{maxNumOfEndpoints: {endpoints_named}}}}}{plugins}
 requestHandler: {{parsers: [{list}]}}
 schedulingProfiles:
 - name: default
@@ -116,6 +127,7 @@ dataLayer: {{discovery: {{pluginRef: file-discovery}}}}
 flowControl:
   maxRequests: {max_queued}
   defaultRequestTTL: {ttl}
+  enableEviction: {eviction}
   saturationDetector: {{pluginRef: concurrency-detector}}
 "
         )
@@ -184,16 +196,17 @@ impl Stack {
             fallback_eds: eds_file(&folder),
             longest_queueing: Duration::from_secs(60),
             health_interval: Duration::from_millis(100),
+            // A picker is killed or told to stop here, and never away: however busy this machine is, one that is there
+            // has time to answer.
+            health_timeout: Duration::from_secs(30),
+            endpoints_named: setup.endpoints_named,
+            server_protocol: setup.server_protocol,
             ..BootstrapOptions::default()
         };
-        let mut bootstrap = bootstrap::render(&options);
-        if setup.h2c {
-            bootstrap = bootstrap.replace(PICKED, &format!("{PICKED}{AS_DOWNSTREAM}"));
-            assert!(
-                bootstrap.contains(AS_DOWNSTREAM),
-                "the cluster of picked servers"
-            );
-        }
+        let bootstrap = match setup.bootstrap {
+            Bootstrap::Written => bootstrap::render(&options),
+            Bootstrap::Chart => chart::bootstrap(&options, fallback.address()),
+        };
         let envoy = Envoy::start(&bootstrap, options.admin.port()).await;
         let (proxy, binary) = (options.listener, setup.picker);
         let stack = Self {
@@ -206,6 +219,10 @@ impl Stack {
             ports,
             folder,
         };
+        if setup.endpoints_named > 1 {
+            // Only listed servers are gone to.
+            stack.list_for_proxy(&addresses).await;
+        }
         stack.known(&addresses).await;
         stack.picked_again().await;
         stack
@@ -240,12 +257,26 @@ impl Stack {
         self.known(servers).await;
     }
 
-    /// Tells Envoy which servers to use while there is no picker.
+    /// Tells Envoy which servers there are: those to use while there is no picker, and those among which it finds what
+    /// is named, where several endpoints are.
     pub fn list_fallback(&self, servers: &[SocketAddr]) {
         replace(
             &eds_file(&self.folder),
             &bootstrap::render_eds(&specs(servers)),
         );
+    }
+
+    /// The same, and waits until the cluster of picked servers has them.
+    pub async fn list_for_proxy(&self, servers: &[SocketAddr]) {
+        self.list_fallback(servers);
+        let mut wanted: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        wanted.sort();
+        until("the proxy to read the new list", async || {
+            let mut found = self.envoy.endpoints("picked").await;
+            found.sort();
+            (found == wanted).then_some(())
+        })
+        .await;
     }
 
     /// Starts the picker again on the same ports, and waits until Envoy sees it.
@@ -287,6 +318,13 @@ impl Stack {
     /// Requests dispatched and not ended.
     pub async fn in_flight(&self) -> u64 {
         self.picker.metrics().await.count(IN_FLIGHT, &[])
+    }
+
+    /// The same at one server; `None` for one that the picker does not know.
+    pub async fn in_flight_at(&self, server: SocketAddr) -> Option<u64> {
+        let page = self.picker.metrics().await;
+        let count = page.sum(IN_FLIGHT, &[&format!("\"{server}\"")]);
+        count.map(|count| count as u64)
     }
 
     /// Requests in the queue.

@@ -4,7 +4,7 @@
 use names::header;
 use system_tests::client::{Call, Next};
 use system_tests::script::{Hold, Script};
-use system_tests::stack::{Setup, Stack};
+use system_tests::stack::{Bootstrap, Setup, Stack};
 use system_tests::until;
 use system_tests::upstream::Upstream;
 
@@ -38,6 +38,8 @@ fn smuggling(decoy: &Upstream) -> Vec<Call> {
         );
         calls.push(Call::get("/v1/models").header(name, address));
     }
+    // What Envoy itself would take an address from, were it not told another name.
+    calls.push(document().header("x-envoy-original-dst-host", address));
     let all = |call: Call| {
         header::ROUTING
             .iter()
@@ -70,7 +72,30 @@ fn saw_no_smuggled_header(server: &Upstream, decoy: &Upstream) {
 
 #[tokio::test]
 async fn a_client_cannot_choose_an_address_past_the_picker() {
-    let stack = Stack::start(Setup::new(PICKER)).await;
+    // Wherever `picked` takes its addresses from.
+    for endpoints_named in [1, 2] {
+        no_address_past_the_picker(Setup {
+            endpoints_named,
+            ..Setup::new(PICKER)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_the_charts_proxy_cannot_choose_an_address_past_the_picker() {
+    no_address_past_the_picker(charts()).await;
+}
+
+fn charts() -> Setup {
+    Setup {
+        bootstrap: Bootstrap::Chart,
+        ..Setup::new(PICKER)
+    }
+}
+
+async fn no_address_past_the_picker(setup: Setup) {
+    let stack = Stack::start(setup).await;
     let decoy = Upstream::start(Script::default()).await;
     let calls = smuggling(&decoy);
     for call in &calls {
@@ -85,7 +110,16 @@ async fn a_client_cannot_choose_an_address_past_the_picker() {
 
 #[tokio::test]
 async fn without_the_picker_requests_go_to_the_fallback_and_nowhere_else() {
-    let mut stack = Stack::start(Setup::new(PICKER)).await;
+    nowhere_but_to_the_fallback(Setup::new(PICKER)).await;
+}
+
+#[tokio::test]
+async fn without_the_picker_the_charts_proxy_goes_to_the_fallback_and_nowhere_else() {
+    nowhere_but_to_the_fallback(charts()).await;
+}
+
+async fn nowhere_but_to_the_fallback(setup: Setup) {
+    let mut stack = Stack::start(setup).await;
     let decoy = Upstream::start(Script::default()).await;
     let calls = smuggling(&decoy);
     stack.picker.kill();
@@ -93,7 +127,7 @@ async fn without_the_picker_requests_go_to_the_fallback_and_nowhere_else() {
     for call in &calls {
         let answer = call.send(stack.proxy).await;
         assert!(
-            [200, 500].contains(&answer.status.as_u16()),
+            [200, 500, 503].contains(&answer.status.as_u16()),
             "{}",
             answer.status
         );

@@ -3,13 +3,16 @@
 
 use crate::extproc::hub::Hub;
 use crate::options::Options;
+use crate::peers::Peers;
 use crate::telemetry::Telemetry;
+use crate::telemetry::reloads::LastReload;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use epp_core::config::{BandConfig, FlowConfig};
+use epp_core::peers::PeerState;
 use epp_core::{Config, Endpoint, FlowTotals, Lora, QueueDepth, StageSaturation};
 use predictor::TargetReport;
 use serde::Serialize;
@@ -38,7 +41,6 @@ pub(crate) struct About {
     build: Build,
     picker: String,
     pool: String,
-    config: Configuration,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +54,8 @@ struct Build {
 #[serde(rename_all = "camelCase")]
 struct Configuration {
     version: Arc<str>,
+    /// What became of the last change of its file; `null` = there was none.
+    last_reload: Option<LastReload>,
     flow_control: bool,
     limits: Option<Limits>,
     detector: &'static str,
@@ -112,7 +116,20 @@ struct Part {
 }
 
 impl About {
-    pub(crate) fn of(config: &Config, options: &Options, telemetry: &Telemetry) -> Self {
+    pub(crate) fn of(options: &Options) -> Self {
+        Self {
+            build: Build {
+                version: env!("CARGO_PKG_VERSION"),
+                commit: COMMIT,
+            },
+            picker: options.name.clone(),
+            pool: options.pool_name.clone(),
+        }
+    }
+}
+
+impl Configuration {
+    fn of(config: &Config, telemetry: &Telemetry) -> Self {
         let part = |name: &Arc<str>, weight| Part {
             name: Arc::clone(name),
             kind: telemetry.plugin_type(name),
@@ -123,23 +140,16 @@ impl About {
         let scorers = profile.scorers.iter();
         let scorers = scorers.map(|scorer| part(&scorer.name, Some(scorer.weight)));
         Self {
-            build: Build {
-                version: env!("CARGO_PKG_VERSION"),
-                commit: COMMIT,
-            },
-            picker: options.name.clone(),
-            pool: options.pool_name.clone(),
-            config: Configuration {
-                version: Arc::clone(&telemetry.configured.version),
-                flow_control: config.flow_control(),
-                limits: config.flow.as_ref().map(Limits::of),
-                detector: config.detector.type_name(),
-                predicts: config.predicted_latency.is_some(),
-                filters: filters.collect(),
-                scorers: scorers.collect(),
-                picker: profile.picker.type_name(),
-                warnings: config.warnings.iter().take(WARNINGS).cloned().collect(),
-            },
+            version: Arc::clone(&telemetry.configured().version),
+            last_reload: telemetry.reloads.last(),
+            flow_control: config.flow_control(),
+            limits: config.flow.as_ref().map(Limits::of),
+            detector: config.detector.type_name(),
+            predicts: config.predicted_latency.is_some(),
+            filters: filters.collect(),
+            scorers: scorers.collect(),
+            picker: profile.picker.type_name(),
+            warnings: config.warnings.iter().take(WARNINGS).cloned().collect(),
         }
     }
 }
@@ -157,6 +167,7 @@ struct Snapshot<'a> {
     schema: u32,
     #[serde(flatten)]
     about: &'a About,
+    config: Configuration,
     at_ms: u64,
     uptime_ms: u64,
     saturation: Saturation,
@@ -164,10 +175,37 @@ struct Snapshot<'a> {
     /// The flows with the most requests.
     flows: Vec<FlowTotals>,
     arriving_body_bytes: u64,
+    /// The other pickers of the pool that are heard; `null` = nothing is exchanged.
+    peers: Option<Vec<Peer>>,
     models: Vec<Model>,
     endpoints: Vec<EndpointState>,
     /// Endpoints beyond those told.
     endpoints_left_out: usize,
+}
+
+/// Another picker of the pool.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Peer {
+    name: Arc<str>,
+    /// Since it last said something.
+    silent_ms: f64,
+    /// Whether it hears this picker too: only then is room shared.
+    hears_us: bool,
+    queued: u64,
+    queued_bytes: u64,
+}
+
+impl Peer {
+    fn of(state: PeerState, now: Duration) -> Self {
+        Self {
+            name: state.name,
+            silent_ms: now.saturating_sub(state.heard_at).as_secs_f64() * 1e3,
+            hears_us: state.hears_us,
+            queued: state.queued.requests,
+            queued_bytes: state.queued.bytes,
+        }
+    }
 }
 
 /// How full the pool is by stage; `null` = unknown.
@@ -245,6 +283,8 @@ struct EndpointState {
 #[serde(rename_all = "camelCase")]
 struct LoadState {
     in_flight: u32,
+    /// Of those, what peers have there.
+    of_peers: u32,
     waiting: u32,
     waiting_tokens: u64,
     resident_tokens: u64,
@@ -285,6 +325,10 @@ impl EndpointState {
             class: Arc::clone(&endpoint.class),
             load: LoadState {
                 in_flight: load.in_flight,
+                of_peers: endpoint
+                    .load
+                    .remote()
+                    .map_or(0, |remote| remote.flight.in_flight),
                 waiting: load.waiting,
                 waiting_tokens: load.waiting_tokens,
                 resident_tokens: load.resident_tokens,
@@ -306,16 +350,24 @@ impl EndpointState {
     }
 }
 
-/// The pages over `hub`.
-pub(crate) fn routes(hub: &Arc<Hub>, about: About) -> Router {
-    let pages = Arc::new((Arc::clone(hub), about));
+/// What the pages are made from.
+struct Sources {
+    hub: Arc<Hub>,
+    about: About,
+    peers: Option<Arc<Peers>>,
+}
+
+/// The pages over `hub` and its `peers`.
+pub(crate) fn routes(hub: &Arc<Hub>, about: About, peers: Option<Arc<Peers>>) -> Router {
+    let hub = Arc::clone(hub);
+    let pages = Arc::new(Sources { hub, about, peers });
     Router::new()
         .route("/debug/decisions", get(decisions))
         .route("/debug/state", get(state))
         .with_state(pages)
 }
 
-type Pages = Arc<(Arc<Hub>, About)>;
+type Pages = Arc<Sources>;
 
 #[derive(serde::Deserialize)]
 struct Which {
@@ -325,16 +377,16 @@ struct Which {
 
 async fn decisions(State(pages): State<Pages>, Query(which): Query<Which>) -> impl IntoResponse {
     let limit = which.limit.unwrap_or(DECISIONS);
-    let page = pages.0.decisions.to_json(limit, which.id.as_deref());
+    let page = pages.hub.decisions.to_json(limit, which.id.as_deref());
     ([(CONTENT_TYPE, "application/json")], page)
 }
 
 async fn state(State(pages): State<Pages>) -> impl IntoResponse {
-    let (hub, about) = &*pages;
-    Json(snapshot(hub, about)).into_response()
+    Json(snapshot(&pages)).into_response()
 }
 
-fn snapshot<'a>(hub: &Hub, about: &'a About) -> Snapshot<'a> {
+fn snapshot(pages: &Sources) -> Snapshot<'_> {
+    let Sources { hub, about, peers } = pages;
     let now = hub.clock.now();
     let pool = hub.pool();
     let endpoints = pool.endpoints.iter().take(ENDPOINTS);
@@ -348,12 +400,17 @@ fn snapshot<'a>(hub: &Hub, about: &'a About) -> Snapshot<'a> {
     Snapshot {
         schema: SCHEMA,
         about,
+        config: Configuration::of(&hub.config(), &hub.telemetry),
         at_ms: hub.clock.unix_ms(),
         uptime_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         saturation: hub.stages().into(),
         queue: hub.queued(),
         flows: hub.demand().top_flows(FLOWS),
         arriving_body_bytes: hub.bodies().held(),
+        peers: peers.as_ref().map(|peers| {
+            let states = peers.states().into_iter();
+            states.map(|state| Peer::of(state, now)).collect()
+        }),
         models: models.collect(),
         endpoints: endpoints
             .map(|endpoint| EndpointState::of(endpoint, now))
@@ -372,21 +429,23 @@ mod tests {
     use tower::ServiceExt as _;
 
     fn hub(endpoints: usize) -> (Arc<Hub>, About) {
-        let config = Config::headroom_default();
-        let hub = hub_of(config.clone());
+        let hub = hub_of(Config::headroom_default());
         let spec = |number: usize| EndpointSpec {
             name: format!("e{number}"),
             address: format!("10.0.{}.{}:80", number / 250, number % 250),
             labels: Default::default(),
         };
         hub.set_endpoints((0..endpoints).map(spec).collect(), Objectives::default());
-        let about = About::of(&config, &Options::default(), &hub.telemetry);
+        let about = About::of(&Options::default());
         (Arc::new(hub), about)
     }
 
     async fn page(hub: &Arc<Hub>, about: &About, path: &str) -> serde_json::Value {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let answer = routes(hub, about.clone()).oneshot(request).await.unwrap();
+        let answer = routes(hub, about.clone(), None)
+            .oneshot(request)
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()[CONTENT_TYPE], "application/json");
         let body = to_bytes(answer.into_body(), 1 << 24).await.unwrap();

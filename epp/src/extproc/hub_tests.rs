@@ -2,6 +2,7 @@
 
 use super::*;
 use epp_core::Config;
+use epp_core::config::Parser;
 use predictor::{LearnerConfig, Learners};
 use prometheus_client::registry::Registry;
 
@@ -11,10 +12,19 @@ pub(crate) fn hub() -> Hub {
 }
 
 pub(crate) fn hub_of(config: Config) -> Hub {
-    hub_around(Director::new(config.with_max_concurrency(1), 1))
+    hub_around(
+        Director::new(config.with_max_concurrency(1), 1),
+        Parsers::default(),
+    )
 }
 
-fn hub_around(director: Director) -> Hub {
+/// One that reads these APIs.
+pub(crate) fn hub_reading(parsers: &[Parser]) -> Hub {
+    let config = Config::llmd_default().with_max_concurrency(1);
+    hub_around(Director::new(config, 1), Parsers::new(parsers))
+}
+
+fn hub_around(director: Director, parsers: Parsers) -> Hub {
     let clock = Clock::start();
     let rules = Rules {
         objectives: Objectives::default(),
@@ -27,7 +37,7 @@ fn hub_around(director: Director) -> Hub {
         emit_scores: false,
         subsets: true,
         dialects: Arc::default(),
-        parsers: Arc::default(),
+        parsers: Arc::new(parsers),
         wanted: Arc::default(),
     };
     let learners = Learners::new(LearnerConfig::default());
@@ -108,7 +118,7 @@ fn a_scrape_that_shows_room_lets_in_who_waits() {
         },
         1,
     );
-    let hub = hub_around(director);
+    let hub = hub_around(director, Parsers::default());
     let endpoint = Arc::clone(&hub.pool().endpoints[0]);
     let scraped = |waiting: f32| epp_core::Scraped {
         at: hub.clock.now(),

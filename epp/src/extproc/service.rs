@@ -155,6 +155,16 @@ impl Exchange {
             Event::ResponseBody { body, .. } => Some(body.len()),
             _ => None,
         };
+        if let (
+            Some(account),
+            Event::ResponseHeaders {
+                served: Some(served),
+                ..
+            },
+        ) = (&mut self.account, &event)
+        {
+            account.served_by(&self.hub, served);
+        }
         let now = self.feed(event);
         if let (Some(account), Some(bytes)) = (&mut self.account, piece) {
             account.piece(now, bytes);

@@ -381,3 +381,34 @@ fn what_is_computed_of_usage_rides_on_the_last_message() {
         "nothing is known"
     );
 }
+
+#[test]
+fn an_answer_that_passes_unread_counts_by_its_pieces() {
+    let wanted = Wanted::of(&epp_core::Config {
+        read_answers: 0.0,
+        ..epp_core::Config::default()
+    });
+    let mut bench = bench_of(Rules {
+        wanted: Arc::new(wanted),
+        ..rules()
+    });
+    bench.request(STREAMED);
+    assert_eq!(
+        bench.request_bytes(),
+        STREAMED.as_bytes(),
+        "nothing is asked in its place"
+    );
+    bench.on(response_headers("200", SSE, false));
+    let load = |bench: &Bench| bench.pool.endpoints[0].load.snapshot();
+    assert_eq!(load(&bench).waiting, 1);
+    bench.on(response_body("data: {\"cho", false));
+    assert_eq!((load(&bench).waiting, load(&bench).in_flight), (0, 1));
+    bench.on(response_body("ices\":[]}\n\n", false));
+    bench.on(response_body(USAGE, true));
+    let expected = format!("data: {{\"choices\":[]}}\n\n{USAGE}");
+    assert_eq!(bench.response_bytes(), expected.as_bytes());
+    let completion = &bench.ended[0].completion;
+    assert!(completion.ttft_ms.is_some(), "{completion:?}");
+    assert_eq!(completion.output_tokens, None);
+    assert!(completion.observations.is_empty());
+}

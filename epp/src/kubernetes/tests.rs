@@ -101,6 +101,15 @@ struct Bench {
 }
 
 fn start_with(api: &Api, source: Source, leader: Option<watch::Receiver<Leadership>>) -> Bench {
+    start_on(api, source, leader, hub())
+}
+
+fn start_on(
+    api: &Api,
+    source: Source,
+    leader: Option<watch::Receiver<Leadership>>,
+    hub: Hub,
+) -> Bench {
     let (client, mut server) = mock::server();
     let (sender, written) = mpsc::unbounded_channel();
     let serving = api.clone();
@@ -116,7 +125,7 @@ fn start_with(api: &Api, source: Source, leader: Option<watch::Receiver<Leadersh
         source,
         leader_election: leader.is_some(),
     };
-    let hub = Arc::new(hub());
+    let hub = Arc::new(hub);
     hub.set_endpoints(Vec::new(), Default::default());
     let (synced, shutdown) = (watch::Sender::new(false), Shutdown::new());
     let told = synced.subscribe();
@@ -136,12 +145,15 @@ fn start_with(api: &Api, source: Source, leader: Option<watch::Receiver<Leadersh
     }
 }
 
-fn start_pool(api: &Api) -> Bench {
-    let source = Source::Pool {
+fn the_pool() -> Source {
+    Source::Pool {
         group: POOL_GROUP.into(),
         name: "pool".into(),
-    };
-    start_with(api, source, None)
+    }
+}
+
+fn start_pool(api: &Api) -> Bench {
+    start_with(api, the_pool(), None)
 }
 
 impl Bench {
@@ -379,23 +391,6 @@ async fn a_pool_that_is_deleted_leaves_its_endpoints() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_ready_before_the_pool_is_there() {
-    let api = cluster();
-    let pools = api
-        .lists
-        .lock()
-        .insert(POOLS.to_owned(), Vec::new())
-        .unwrap();
-    let mut bench = start_pool(&api);
-    let body = bench.written(EVENTS).await.body().await;
-    assert_eq!(body["reason"], "PoolMissing");
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(!*bench.synced.borrow());
-    api.modify(POOLS, pools[0].clone()).await;
-    bench.synced().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn pods_selected_by_a_flag_need_no_custom_resource() {
     let api = Api::default();
     api.set(PODS, &[pod("p0", "a", "10.0.0.1")]);
@@ -490,3 +485,6 @@ fn leases_are_named_as_llmds_picker_names_them() {
     );
     assert!(super::members("a=b", vec![0]).unwrap_err().contains("`0`"));
 }
+
+#[path = "readiness_tests.rs"]
+mod readiness;

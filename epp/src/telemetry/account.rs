@@ -7,7 +7,7 @@ use crate::extproc::hub::Hub;
 use crate::extproc::protocol::Submission;
 use crate::spans::{Trace, Value};
 use epp_core::record::{PickRecord, Picked, Refused, RequestRecord, SCHEMA};
-use epp_core::{Completion, Dispatch, Refusal, Slo, Verdict};
+use epp_core::{Completion, Dispatch, Endpoint, Refusal, Slo, Verdict};
 use prometheus_client::metrics::gauge::Gauge;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ impl Account {
             series,
         };
         let sampled = wanted.any() || profiled || trace.is_some();
-        submission.request.recorded = sampled || telemetry.configured.scores;
+        submission.request.recorded = sampled || telemetry.configured().scores;
         account
     }
 
@@ -266,6 +266,17 @@ impl Account {
         trace.decision(self.submitted, now, laps, kind, attributes);
     }
 
+    /// The proxy tells who serves the request: the endpoint picked, or one of its fall-backs.
+    pub(crate) fn served_by(&mut self, hub: &Hub, endpoint: &Endpoint) {
+        if let Some(held) = &mut self.held {
+            let tenant = &self.series.labels.fairness_id;
+            let on_endpoint = &hub.telemetry.on_endpoint;
+            let cell = on_endpoint.cell(endpoint, tenant, self.priority);
+            held.moved(cell, self.prompt_tokens);
+            self.class = Some(Arc::clone(&endpoint.class));
+        }
+    }
+
     /// The answer's first token passed at `now`.
     pub(crate) fn first_token(&mut self, now: Duration) {
         let ttft = now.saturating_sub(self.opened).as_secs_f64();
@@ -377,7 +388,7 @@ impl Draft {
             schema: SCHEMA,
             at_ms: hub.clock.unix_ms(),
             id: self.id,
-            config: hub.telemetry.configured.version.to_string(),
+            config: hub.telemetry.configured().version.to_string(),
             request: self.request,
             waited_ms: 0.0,
             picked: None,

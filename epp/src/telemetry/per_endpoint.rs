@@ -133,6 +133,13 @@ impl Held {
         }
     }
 
+    /// Another endpoint serves it, with so many uncached prompt tokens.
+    pub fn moved(&mut self, cell: Arc<Cell<OnEndpoint>>, tokens: u32) {
+        if !Arc::ptr_eq(&cell, &self.cell) {
+            *self = Self::new(cell, tokens, self.running.clone());
+        }
+    }
+
     /// Its prompt is processed.
     pub fn started(&mut self) {
         self.cell
@@ -178,6 +185,13 @@ mod tests {
         assert_eq!(read(), (2, 305));
         held.started();
         assert_eq!(read(), (2, 5));
+        held.moved(cell(), 300);
+        assert_eq!(read(), (2, 5), "it is there already");
+        let elsewhere = table.cell(&pool.endpoints[0], &"tenant".into(), 2);
+        held.moved(Arc::clone(&elsewhere), 400);
+        assert_eq!(read(), (1, 5));
+        assert_eq!(elsewhere.value.tokens.load(Relaxed), 400);
+        drop(elsewhere);
         drop((held, other));
         assert_eq!(read(), (0, 0));
         table.forget_idle();

@@ -4,16 +4,13 @@ use super::decisions::Decisions;
 use super::recorder::{Recorder, Records};
 use super::{Configured, Telemetry};
 use crate::options::Options;
+use crate::reload::hash as hash_of;
 use crate::spans::{self, CollectorError, SpanOptions, Spans, Tracer};
 use epp_core::Config;
 use epp_core::config::Fairness;
 use runtime::{Clock, Metrics, Shutdown, Tasks};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Hexadecimal digits of a configuration's version.
-const VERSION_DIGITS: usize = 12;
 
 /// What a picker tells with, and what is to run beside it.
 #[derive(Debug)]
@@ -41,14 +38,8 @@ pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, cloc
         }
     };
     let (recorder, records) = telling.records.clone().map(Recorder::new).unzip();
-    let configured = Configured {
-        version: version(config).into(),
-        types: types(config),
-        scores: options.emit_endpoint_scores,
-        programs: programs(config),
-        detector: config.detector.type_name(),
-        evicts: config.flow.as_ref().is_some_and(|flow| flow.eviction),
-    };
+    let hash = Arc::clone(&options.origin.hash);
+    let configured = Configured::of(config, hash, options.emit_endpoint_scores);
     let telemetry = metrics.register(|registry| {
         if let Some(recorder) = &recorder {
             Telemetry::count_records(registry, recorder.counters());
@@ -65,6 +56,23 @@ pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, cloc
         telemetry,
         decisions: Decisions::new(recorder),
         errands: Errands { records, spans },
+    }
+}
+
+impl Configured {
+    /// What is to be said of `config`, whose text has that hash; `scores` = the proxy is told every candidate's score.
+    pub(crate) fn of(config: &Config, hash: Arc<str>, scores: bool) -> Self {
+        Self {
+            // Two that behave alike have the same one, in one version of this program.
+            version: hash_of(&format!("{config:?}")),
+            hash,
+            stand_ins: config.stand_ins.len(),
+            types: types(config),
+            scores,
+            programs: programs(config),
+            detector: config.detector.type_name(),
+            evicts: config.flow.as_ref().is_some_and(|flow| flow.eviction),
+        }
     }
 }
 
@@ -99,14 +107,6 @@ fn programs(config: &Config) -> bool {
     bands.any(|band| matches!(band.fairness, Fairness::ProgramAware(_)))
 }
 
-/// A hash of everything that a configuration says: two that behave alike have the same one, in one version of this
-/// program.
-fn version(config: &Config) -> String {
-    let digest = Sha256::digest(format!("{config:?}"));
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex[..VERSION_DIGITS].to_owned()
-}
-
 /// Plugins' types by their names, where they differ.
 fn types(config: &Config) -> BTreeMap<Arc<str>, Arc<str>> {
     let named = config.types.iter();
@@ -122,10 +122,10 @@ mod tests {
 
     #[test]
     fn the_version_tells_configurations_apart() {
-        let (ours, theirs) = (Config::headroom_default(), Config::llmd_default());
-        assert_eq!(version(&ours), version(&Config::headroom_default()));
-        assert_ne!(version(&ours), version(&theirs));
-        assert_eq!(version(&ours).len(), VERSION_DIGITS);
+        let version = |config: Config| Configured::of(&config, Arc::default(), false).version;
+        let ours = version(Config::headroom_default());
+        assert_eq!(ours, version(Config::headroom_default()));
+        assert_ne!(ours, version(Config::llmd_default()));
     }
 
     #[test]

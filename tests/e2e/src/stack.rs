@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Shape, repository};
@@ -103,18 +105,41 @@ pools:
         Load::new(self.proxy().await, shape)
     }
 
-    /// Serves until every picker has learned what the controller sizes by.
-    ///
-    /// # Panics
-    /// When a request is lost.
-    pub async fn learn(&self) {
-        // A proxy is Ready before it has found the pickers' names.
+    /// Waits until requests get through: a proxy is Ready before it has found the pickers' names.
+    pub async fn reachable(&self) {
         let models = format!("http://{}/v1/models", self.proxy().await);
         until("an answer through the proxy", async || {
             let answer = reqwest::get(&models).await.ok()?;
             answer.status().is_success().then_some(())
         })
         .await;
+    }
+
+    /// Ends the process of a pod's only container as if it had crashed; it is started again in its pod.
+    ///
+    /// # Panics
+    /// When there is no such pod, or it does not run.
+    pub async fn crash(&self, pod: &str) {
+        let pod = self.get("v1/Pod", pod).await.expect("the pod");
+        let id = pod
+            .pointer("/status/containerStatuses/0/containerID")
+            .and_then(Value::as_str)
+            .expect("a container");
+        let pid = id
+            .trim_start_matches("process://")
+            .split('-')
+            .next()
+            .expect("a pid");
+        let pid = Pid::from_raw(pid.parse().expect("a number"));
+        kill(pid, Signal::SIGKILL).expect("a process");
+    }
+
+    /// Serves until every picker has learned what the controller sizes by.
+    ///
+    /// # Panics
+    /// When a request is lost.
+    pub async fn learn(&self) {
+        self.reachable().await;
         let mut load = self.load(400, 60).await;
         // Up to what one server can just hold: what was never seen would be extrapolated.
         for rate in [6.0, 12.0, 18.0, 24.0] {

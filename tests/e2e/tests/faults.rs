@@ -12,28 +12,11 @@ use e2e::load::{End, Outcome, lost};
 use e2e::servers::Servers;
 use e2e::stack::{MODEL, NAMESPACE, POOL};
 use e2e::{Stack, cluster, install, objects, until, within};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Enough servers for the load of these tests.
 async fn stack() -> Stack {
     Stack::start(cluster::Shape::default(), &[Servers::new(POOL, MODEL)], "").await
-}
-
-/// The process of a pod's only container.
-async fn process(stack: &Stack, pod: &str) -> Pid {
-    let pod = stack.get("v1/Pod", pod).await.expect("the pod");
-    let id = pod
-        .pointer("/status/containerStatuses/0/containerID")
-        .and_then(Value::as_str)
-        .expect("a container");
-    let pid = id
-        .trim_start_matches("process://")
-        .split('-')
-        .next()
-        .expect("a pid");
-    Pid::from_raw(pid.parse().expect("a number"))
 }
 
 async fn rollout(stack: &Stack, deployment: &str) {
@@ -101,7 +84,7 @@ async fn a_killed_picker_ends_its_streams_at_once_and_the_other_takes_over() {
     assert_eq!(pickers.len(), 2, "{pickers:?}");
     let (name, address) = pickers[0].clone();
     let before = states(&address).await;
-    kill(process(&stack, &name).await, Signal::SIGKILL).expect("a process");
+    stack.crash(&name).await;
     let killed = load.elapsed();
     load.at_rate(8.0, Duration::from_secs(10)).await;
     let outcomes = load.finish().await;
@@ -202,7 +185,7 @@ async fn a_follower_answers_without_a_gap_when_the_leader_is_killed() {
         (ask().await == 200).then_some(())
     })
     .await;
-    kill(process(&stack, &leader_pod(&leader)).await, Signal::SIGKILL).expect("a process");
+    stack.crash(leader_pod(&leader)).await;
     let mut asked = 0;
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     within(Duration::from_secs(60), "another leader", async || {
@@ -227,8 +210,8 @@ async fn a_follower_answers_without_a_gap_when_the_leader_is_killed() {
     eprintln!("{asked} answers, all 200, over a change of leader");
 }
 
-fn leader_pod(holder: &str) -> String {
-    kubernetes::client::pod_of(holder).to_owned()
+fn leader_pod(holder: &str) -> &str {
+    kubernetes::client::pod_of(holder)
 }
 
 /// Lets the controller's own account read the metrics, as the HPA may.

@@ -7,7 +7,7 @@ use super::detector::{detector, usage_limit};
 use super::error::{ConfigError, from_yaml};
 use super::finding::{Finding, Level};
 use super::flow::flow_config;
-use super::parsers::parsers;
+use super::parsers::{parsers, read_answers};
 use super::plugin::{Plugin, Role};
 use super::position::Outline;
 use super::profile::profile;
@@ -87,6 +87,7 @@ fn sections(mut document: raw::Document, registry: &mut Registry) -> Result<Conf
     let profile = profile(profiles, registry)?;
     stand_in::sources(&mut document.data_layer, registry)?;
     let data = data_layer(document.data_layer, registry)?;
+    let read_answers = read_answers(document.request_handler.as_ref())?;
     let parsers = parsers(document.request_handler, document.parser, registry)?;
     if document.flow_control.is_some() && !gate {
         let message = format!(
@@ -160,6 +161,7 @@ fn sections(mut document: raw::Document, registry: &mut Registry) -> Result<Conf
         metrics: data.metrics,
         stand_ins: std::mem::take(&mut registry.stand_ins),
         parsers,
+        read_answers,
         session,
         probabilistic_admitter: parts.probabilistic_admitter,
         inflight_load: parts.inflight_load,

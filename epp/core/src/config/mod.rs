@@ -100,6 +100,8 @@ pub struct Config {
     pub stand_ins: Vec<StandIn>,
     /// Which request APIs are read, in the order written.
     pub parsers: Vec<Parser>,
+    /// Share of the answers that are read for their first token and usage, 0 to 1.
+    pub read_answers: f64,
     /// Refusal of sheddable requests at random, the fuller the pool the more.
     pub probabilistic_admitter: Option<ProbabilisticAdmitter>,
     /// What counts as a request's tokens in flight.
@@ -123,12 +125,25 @@ pub struct Config {
 }
 
 /// A metrics source and what is taken from it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Scrape {
     /// Where.
     pub source: PageSource,
     /// What.
     pub engines: Engines,
+    /// Time for which requests wait for fresh readings at most, after a time without any; zero = they do not.
+    pub hold: Duration,
+}
+
+impl Default for Scrape {
+    /// The default source and engines; 100 ms.
+    fn default() -> Self {
+        Self {
+            source: PageSource::default(),
+            engines: Engines::default(),
+            hold: Duration::from_millis(100),
+        }
+    }
 }
 
 /// A saturation detector.

@@ -46,6 +46,7 @@ impl Default for Config {
             warnings: Vec::new(),
             stand_ins: Vec::new(),
             parsers: Parser::AUTOMATIC.to_vec(),
+            read_answers: 1.0,
             probabilistic_admitter: None,
             inflight_load: InflightLoadProducer::default(),
             session: None,

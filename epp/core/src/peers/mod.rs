@@ -40,7 +40,7 @@ pub const MOST_BANDS: usize = 256;
 /// Prefix blocks that one delta carries at most, 8 bytes each.
 pub const MOST_BLOCKS: usize = 1 << 16;
 /// How prompts are hashed into blocks. Pickers of two versions that hash differently exchange no prefixes.
-pub const HASH_VERSION: u32 = 1;
+pub const HASH_VERSION: u32 = 2;
 
 /// What changed at one picker since its last delta.
 #[derive(Clone, Debug, Default, PartialEq)]
