@@ -14,14 +14,16 @@ mod picker;
 mod replay;
 mod score;
 mod sizing;
+mod spec;
 #[cfg(test)]
 mod tests;
 
 pub use crowding::Crowding;
-pub use exchange::{Exchange, Exchanging, Partition, Pickers};
-pub use replay::{FleetSpec, replay};
+pub use exchange::{Exchanging, Partition, Pickers};
+pub use replay::replay;
 pub use score::{Fate, KindScore, Percentiles, Slo};
 pub use sizing::{Autoscaling, Sizing};
+pub use spec::FleetSpec;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
