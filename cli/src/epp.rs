@@ -19,6 +19,8 @@ use epp::Options;
 use epp::admin_port::{AdminPortOptions, Delegated, Gate, Open, TokenFile};
 use epp::kubernetes::{Cluster, Source};
 use epp::options::{Certificate, Tls};
+use epp::spans::SpanOptions;
+use epp::telemetry::{RecordOptions, Telling};
 use epp_core::Config;
 use kubernetes::client::{self, Identity};
 use kubernetes::delegated::{Authenticator, Authorizer};
@@ -200,6 +202,7 @@ fn options(args: Args, cluster: Option<Cluster>, clock: Clock) -> Result<Options
         security,
         limits,
         behaviour,
+        telling,
         peers,
         ..
     } = args;
@@ -245,7 +248,31 @@ fn options(args: Args, cluster: Option<Cluster>, clock: Clock) -> Result<Options
         disable_endpoint_subset_filter: behaviour.disable_endpoint_subset_filter,
         trainer_cpu_share: behaviour.trainer_cpu_share,
         seed: behaviour.seed,
+        telling: told(telling)?,
         ..Options::default()
+    })
+}
+
+/// What is told of decisions, and where spans go.
+fn told(args: args::Telling) -> Result<Telling, Trouble> {
+    let tracing = if args.tracing {
+        SpanOptions::from_env(|name| std::env::var(name).ok()).map_err(|wrong| {
+            Trouble::usage("spans cannot be sent as the environment says")
+                .because(wrong)
+                .advice("change the variable, or give --tracing=false")
+        })?
+    } else {
+        None
+    };
+    Ok(Telling {
+        deprecated_names: args.deprecated_metric_names,
+        label_limit: args.fairness_id_metric_label_limit,
+        records: args.decision_records.map(|path| RecordOptions {
+            path,
+            sample: args.decision_record_sample,
+            most_bytes: u64::try_from(args.decision_record_max_bytes).unwrap_or(u64::MAX),
+        }),
+        tracing,
     })
 }
 

@@ -1,6 +1,8 @@
-//! `headroom explain`: why a model has the replicas it has.
+//! `headroom explain`: why a model has the replicas it has, and with `pick` why a request went where it went.
 
 mod page;
+mod pick;
+mod pick_page;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -20,10 +22,13 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Without --controller the leading controller is found through the kubeconfig (its Lease) and asked through the API
 /// server, which takes the right to get pods/proxy in its namespace.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
     /// The model, as NAMESPACE/MODEL
-    #[arg(value_name = "NAMESPACE/MODEL", value_parser = model)]
-    model: (String, String),
+    #[arg(value_name = "NAMESPACE/MODEL", value_parser = model, required = true)]
+    model: Option<(String, String)>,
     /// A controller's admin page, such as http://127.0.0.1:9090
     #[arg(long, value_name = "URL")]
     controller: Option<reqwest::Url>,
@@ -36,6 +41,13 @@ pub(crate) struct Args {
     /// Print again whenever something changed, until interrupted
     #[arg(long)]
     watch: bool,
+}
+
+/// What else is explained.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Why a request went where it went
+    Pick(pick::Args),
 }
 
 fn model(text: &str) -> Result<(String, String), String> {
@@ -64,8 +76,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 async fn tell(args: &Args) -> anyhow::Result<()> {
     runtime::tls::install_provider();
+    let (namespace, model) = match (&args.other, &args.model) {
+        (Some(Other::Pick(args)), _) => return pick::run(args).await,
+        (None, Some(model)) => model,
+        (None, None) => return Err(Trouble::usage("no model is named").into()),
+    };
     let clock = Clock::start();
-    let (namespace, model) = &args.model;
     let controller = match &args.controller {
         Some(url) => Controller::at(url.clone()),
         None => Controller::leading(args.controller_namespace.as_deref(), namespace).await?,
@@ -97,7 +113,39 @@ async fn tell(args: &Args) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::model;
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_model_or_a_pick_is_explained_and_never_both() {
+        let parse = |line: &[&str]| Cli::try_parse_from([&["explain"], line].concat());
+        assert!(
+            parse(&["chat/llama", "--json"])
+                .unwrap()
+                .args
+                .other
+                .is_none()
+        );
+        let Ok(Cli { args }) = parse(&["pick", "some-id", "--last", "3"]) else {
+            panic!("a pick")
+        };
+        assert!(matches!(args.other, Some(Other::Pick(_))) && args.model.is_none());
+        assert!(parse(&["pick"]).is_ok());
+        for wrong in [
+            &[][..],
+            &["--watch", "pick"],
+            &["llama"],
+            &["pick", "--records", "f", "--token-file", "t"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn a_model_may_have_slashes_and_must_have_a_namespace() {

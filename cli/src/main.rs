@@ -2,8 +2,9 @@
 //!
 //! Exit codes: 0 it worked, 1 it failed, 2 it was asked for wrongly, 130 it was interrupted.
 
-mod controller;
 mod compare;
+mod config;
+mod controller;
 mod demo;
 mod doctor;
 mod epp;
@@ -13,6 +14,8 @@ mod home;
 mod leader;
 mod output;
 mod predictor;
+mod records;
+mod replay;
 mod simulate;
 mod story;
 mod table;
@@ -41,8 +44,13 @@ enum Command {
     Epp(Box<epp::Args>),
     /// Autoscaling loop that decides how many replicas run, and starts and stops them.
     Controller(Box<controller::Args>),
-    /// Why a model has the replicas it has.
-    Explain(explain::Args),
+    /// Checks an endpoint picker's configuration before it runs.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Why a model has the replicas it has, or why a request went where it went.
+    Explain(Box<explain::Args>),
+    /// Recorded decisions under another configuration: what it would change.
+    Replay(replay::Args),
     /// Checks the whole chain on a cluster, from endpoint picker to HorizontalPodAutoscaler.
     Doctor(doctor::Args),
     /// Latency predictor.
@@ -78,7 +86,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Epp(args) => epp::run(*args),
         Command::Controller(args) => controller::run(*args),
-        Command::Explain(args) => explain::run(args),
+        Command::Config(command) => config::run(command),
+        Command::Explain(args) => explain::run(*args),
+        Command::Replay(args) => replay::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Predictor(PredictorCommand::Eval(args)) => predictor::run(args),
         Command::Simulate(SimulateCommand::Server(args)) => simulate::run(args),

@@ -21,6 +21,7 @@ pub mod options;
 pub mod peers;
 pub mod scrape;
 pub mod service;
+pub mod spans;
 pub mod telemetry;
 pub mod usage;
 

@@ -4,6 +4,7 @@ use crate::admin_port::{AdminPortOptions, Gate};
 use crate::grpc::MinimumTls;
 use crate::kubernetes::Cluster;
 use crate::peers::PeerOptions;
+use crate::telemetry::Telling;
 use predictor::LearnerConfig;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -68,6 +69,8 @@ pub struct Options {
     pub seed: u64,
     /// Further routes of the admin server.
     pub admin_routes: axum::Router,
+    /// What is told beyond the metrics, and under which names.
+    pub telling: Telling,
 }
 
 /// How ext_proc is served with TLS.
@@ -123,6 +126,7 @@ impl Default for Options {
             trainer_cpu_share: 0.25,
             seed: 1,
             admin_routes: axum::Router::new(),
+            telling: Telling::default(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Starts a picker: servers, discovery, scraping, the director's timer; and stops it in order.
 
-use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker};
+use crate::admin_port::{self, AdminPortError, AdminPortOptions, Picker, debug};
 use crate::api::paths::Parsers;
+use crate::api::wanted::Wanted;
 use crate::drain::drain;
 use crate::extproc::budget::Budget;
 use crate::extproc::hub::Hub;
@@ -12,16 +13,17 @@ use crate::health::Readiness;
 use crate::model_dir::ModelDir;
 use crate::options::{Certificate, Options};
 use crate::peers::{self, PeersCollector, PeersError};
+use crate::spans::CollectorError;
 use crate::telemetry::Telemetry;
-use crate::telemetry::collector::HubCollector;
+use crate::telemetry::collector::{HubCollector, QueueView};
+use crate::telemetry::decisions::Decisions;
+use crate::telemetry::setup::{Told, set_up};
 use crate::{discovery, health, scrape};
-use axum::extract::{Query, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
-use epp_core::config::Detector;
 use epp_core::report::PoolName;
-use epp_core::{Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Slo};
+use epp_core::{
+    Config, DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Slo, Stopwatch,
+};
 use kubernetes::lease::{Elector, Leadership};
 use predictor::Learners;
 use predictor::trainer::Trainer;
@@ -51,11 +53,12 @@ pub enum StartError {
     /// What pickers tell each other cannot be exchanged.
     #[error(transparent)]
     Peers(#[from] PeersError),
-    /// A metrics source that is not built.
-    #[error(
-        "metrics-data-source: scheme {0:?} is not built: only http is; engines are asked in the clear"
-    )]
-    Scheme(String),
+    /// Spans cannot be sent as the environment says.
+    #[error(transparent)]
+    Spans(#[from] CollectorError),
+    /// Endpoints' pages cannot be asked for as the configuration says.
+    #[error("endpoints' pages cannot be read (caCertPath, clientCertPath, clientKeyPath): {0}")]
+    Pages(#[source] TlsError),
 }
 
 /// A running picker. It ends when this is dropped.
@@ -92,7 +95,8 @@ pub async fn start(
     for warning in &config.warnings {
         tracing::warn!("configuration: {warning}");
     }
-    let schedule = schedule(&config, &options)?;
+    let plan = scrape::Plan::new(&config, options.refresh_metrics_interval, clock)
+        .map_err(StartError::Pages)?;
     let discovered = config
         .discovery
         .as_ref()
@@ -115,7 +119,14 @@ pub async fn start(
     )
     .await?;
     let (metrics, tasks, shutdown) = (Metrics::new(), Tasks::new(), shutdown.child());
-    let hub = Arc::new(hub(config, &options, &metrics, clock));
+    let Told {
+        telemetry,
+        decisions,
+        errands,
+    } = set_up(&config, &options, &metrics, clock);
+    let about = debug::About::of(&config, &options, &telemetry);
+    errands.start(clock, &shutdown, &tasks)?;
+    let hub = Arc::new(hub(config, &options, telemetry, decisions, clock));
     let pool_name = &options.pool_name;
     metrics.register(|registry| {
         registry.register_collector(Box::new(HubCollector::new(&hub, pool_name)))
@@ -123,7 +134,10 @@ pub async fn start(
     let admin = AdminOptions {
         address: (options.ip, options.metrics_port).into(),
         flag: "--metrics-port",
-        routes: options.admin_routes.clone().merge(routes(&hub)),
+        routes: options
+            .admin_routes
+            .clone()
+            .merge(debug::routes(&hub, about)),
     };
     let gate = options.metrics_gate.clone();
     let guard = |pages: axum::Router| match gate {
@@ -184,14 +198,7 @@ pub async fn start(
         shutdown,
         tasks,
     };
-    handle.spawn(
-        grpc,
-        grpc_health,
-        &options,
-        secure,
-        schedule,
-        endpoints_file,
-    );
+    handle.spawn(grpc, grpc_health, &options, secure, plan, endpoints_file);
     Ok(handle)
 }
 
@@ -233,30 +240,18 @@ fn local(listener: &TcpListener, ip: std::net::IpAddr, port: u16) -> SocketAddr 
     listener.local_addr().unwrap_or_else(|_| (ip, port).into())
 }
 
-fn schedule(config: &Config, options: &Options) -> Result<Option<scrape::Schedule>, StartError> {
-    // A configuration that reads no metrics does not cause any to be asked for.
-    let Some(metrics) = config.metrics.as_ref().filter(|_| config.reads_metrics()) else {
-        return Ok(None);
-    };
-    if metrics.source.scheme != "http" {
-        return Err(StartError::Scheme(metrics.source.scheme.clone()));
-    }
-    let interval = metrics.interval.unwrap_or(options.refresh_metrics_interval);
-    let staleness = match &config.detector {
-        Detector::Utilization { staleness, .. } => config.metrics_staleness.min(*staleness),
-        Detector::Concurrency(_) | Detector::Adaptive { .. } => config.metrics_staleness,
-    };
-    Ok(Some(scrape::Schedule::new(
-        interval,
-        staleness,
-        &metrics.source.path,
-    )))
-}
-
-fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hub {
+fn hub(
+    config: Config,
+    options: &Options,
+    mut telemetry: Telemetry,
+    decisions: Decisions,
+    clock: Clock,
+) -> Hub {
     let parsers = Arc::new(Parsers::new(&config.parsers));
-    let headers_in_use = config.headers_in_use().into();
-    let director = Director::new(config, options.seed);
+    let wanted = Arc::new(Wanted::of(&config));
+    let mut director = Director::new(config, options.seed);
+    director.lend(Stopwatch::new(move || clock.now()));
+    telemetry.queue = Some(QueueView::of(&director));
     let rules = Rules {
         objectives: Objectives::default(),
         default_slo: Slo::NONE,
@@ -269,7 +264,7 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         subsets: !options.disable_endpoint_subset_filter,
         dialects: Arc::default(),
         parsers,
-        headers_in_use,
+        wanted,
     };
     let learner = options.learner.clone();
     let learners = match &options.model_dir {
@@ -281,34 +276,12 @@ fn hub(config: Config, options: &Options, metrics: &Metrics, clock: Clock) -> Hu
         options.trainer_cpu_share,
         Box::new(move || clock.now()),
     );
-    let telemetry = metrics.register(|registry| Telemetry::new(registry, &options.pool_name));
     // The keys of a hash map are random per process: so is the hash of nothing.
     let first_serial = RandomState::new().hash_one(()) << 20;
-    Hub::new(
-        director,
-        rules,
-        Arc::new(trainer),
-        telemetry,
-        clock,
-        first_serial,
-    )
-}
-
-#[derive(serde::Deserialize)]
-struct Limit {
-    limit: Option<usize>,
-}
-
-fn routes(hub: &Arc<Hub>) -> axum::Router {
-    let decisions = |State(hub): State<Arc<Hub>>, Query(Limit { limit }): Query<Limit>| async move {
-        (
-            [(CONTENT_TYPE, "application/json")],
-            hub.decisions.to_json(limit.unwrap_or(20)),
-        )
-    };
-    axum::Router::new()
-        .route("/debug/decisions", get(decisions))
-        .with_state(Arc::clone(hub))
+    let trainer = Arc::new(trainer);
+    let mut hub = Hub::new(director, rules, trainer, telemetry, clock, first_serial);
+    hub.decisions = decisions;
+    hub
 }
 
 impl Handle {
@@ -318,7 +291,7 @@ impl Handle {
         grpc_health: TcpListener,
         options: &Options,
         secure: Option<Secure>,
-        schedule: Option<scrape::Schedule>,
+        plan: Option<scrape::Plan>,
         endpoints_file: Option<(std::path::PathBuf, bool)>,
     ) {
         let (hub, shutdown) = (|| Arc::clone(&self.hub), || self.shutdown.clone());
@@ -345,8 +318,8 @@ impl Handle {
         let until = shutdown();
         self.tasks
             .spawn(async move { timed.keep_time(until).await });
-        if let Some(schedule) = schedule {
-            self.tasks.spawn(scrape::run(hub(), schedule, shutdown()));
+        if let Some(plan) = plan {
+            self.tasks.spawn(scrape::run(hub(), plan, shutdown()));
         }
         if let Some((path, watch)) = endpoints_file {
             self.tasks.spawn(discovery::follow(

@@ -66,6 +66,8 @@ pub mod header {
     pub const RESPONSE_SEEN: &str = "x-went-into-resp-headers";
     /// Correlates a request across hops.
     pub const REQUEST_ID: &str = "x-request-id";
+    /// The trace that a request is part of (W3C).
+    pub const TRACEPARENT: &str = "traceparent";
     /// Response: milliseconds that the request was queued for.
     pub const QUEUE_MS: &str = "x-headroom-queue-ms";
     /// Response: requests that the queue still had room for in the request's band when it was dispatched.
@@ -221,6 +223,8 @@ pub mod label {
     pub const ROLE: Name = Name::new("llm-d.ai/role", &[]);
     /// The engine a pod runs, for the mapping of its metrics.
     pub const ENGINE_TYPE: Name = Name::new("llm-d.ai/engine-type", &[]);
+    /// The address of the node that a pod runs on. Discovery sets it on endpoints.
+    pub const NODE_ADDRESS: &str = "headroom.dev/node-address";
     /// What a pod runs on: the class that latencies are learned for.
     pub const ACCELERATOR: Name = Name::new(
         "headroom.dev/accelerator",
@@ -363,6 +367,9 @@ pub mod metric {
     pub const EPP_PREFIX: &str = "llm_d_epp";
     /// Prefix of the metrics only Headroom has.
     pub const HEADROOM_PREFIX: &str = "headroom";
+
+    pub mod engine;
+    pub mod picker;
 
     /// The controller's, on Kubernetes, after [`HEADROOM_PREFIX`].
     pub mod controller {

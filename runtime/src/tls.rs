@@ -6,6 +6,7 @@
 //! [`PeerCertificates`]; whether it counts for anything is decided by whoever asks [`ClientRoots`].
 
 mod authority;
+mod client;
 mod credentials;
 mod incoming;
 mod mutual;
@@ -15,6 +16,7 @@ mod server;
 mod tests;
 
 pub use authority::CertificateAuthority;
+pub use client::{ClientFiles, ClientTls, Trusted};
 pub use credentials::Credentials;
 pub use incoming::{Incoming, incoming};
 pub use mutual::{mutual_client, read_pem};
@@ -97,6 +99,9 @@ pub enum TlsError {
     /// Certificate and key do not make a server.
     #[error("the serving certificate and its key do not fit: {0}")]
     Serving(#[source] rustls::Error),
+    /// Certificate and key do not make a client.
+    #[error("the client certificate and its key do not fit: {0}")]
+    Identity(#[source] rustls::Error),
     /// A certificate could not be made.
     #[error("cannot make a certificate for {name:?}: {problem}")]
     Issue {

@@ -103,7 +103,7 @@ plugins:
 - {{type: file-discovery, parameters: {{path: {endpoints}, watchFile: true}}}}
 - {{type: concurrency-detector, parameters: {{maxConcurrency: {max_concurrency}}}}}
 - {{type: predicted-latency-producer, parameters: {{streamingMode: true}}}}
-- {{type: latency-slo-admitter}}
+- {{type: latency-slo-admitter, parameters: {{idleAdmits: false}}}}
 - {{type: latency-scorer}}
 - {{type: max-score-picker}}{plugins}
 requestHandler: {{parsers: [{list}]}}

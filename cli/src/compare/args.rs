@@ -243,7 +243,8 @@ mod tests {
 
     #[test]
     fn by_default_four_policies_meet_both_workloads() {
-        let plan = Plan::check(&parse(&["--seeds", "2", "--stages", "1", "--minutes", "1"])).unwrap();
+        let plan =
+            Plan::check(&parse(&["--seeds", "2", "--stages", "1", "--minutes", "1"])).unwrap();
         assert_eq!((plan.policies.len(), plan.courses.len()), (4, 2));
         assert_eq!(plan.courses[0].setting.clients, Some(600));
         assert_eq!(plan.courses[1].setting.clients, None);

@@ -1,6 +1,6 @@
 //! What a comparison found, as text.
 
-use controller_core::fleet::comparison::{Bar, Figures, Standing};
+use controller_core::fleet::comparison::{Bar, Figures};
 
 use super::Outcome;
 use crate::format::{count, share, trimmed};
@@ -23,12 +23,18 @@ pub(super) fn text(outcome: &Outcome) -> String {
         outcome.profile,
     );
     let bars: String = outcome.bars.iter().map(bar).collect();
-    format!("\n{title}\n\n{}  * best of the row\n\n{bars}", grid(outcome).text())
+    format!(
+        "\n{title}\n\n{}  * best of the row\n\n{bars}",
+        grid(outcome).text()
+    )
 }
 
 fn grid(outcome: &Outcome) -> Grid {
     let standings = &outcome.standings;
-    let row = |label: &str, better, of: &dyn Fn(&Figures) -> f64, shown: &dyn Fn(f64) -> String| {
+    let row = |label: &str,
+               better: Option<Better>,
+               of: &dyn Fn(&Figures) -> f64,
+               shown: &dyn Fn(f64) -> String| {
         let values: Vec<f64> = standings.iter().map(|it| of(&it.median)).collect();
         Row {
             label: label.into(),
@@ -90,6 +96,7 @@ mod tests {
     use simulator_core::workload::SharedPrefix;
 
     use super::*;
+    use controller_core::fleet::comparison::Standing;
 
     fn standing(policy: &str, ttft: f64, tpot: f64) -> Standing {
         let times = |p50: f64| Percentiles {
@@ -114,10 +121,16 @@ mod tests {
 
     #[test]
     fn says_who_was_better_and_which_bars_were_missed() {
-        let standings = vec![standing("headroom", 130.0, 50.0), standing("other", 120.0, 51.0)];
+        let standings = vec![
+            standing("headroom", 130.0, 50.0),
+            standing("other", 120.0, 51.0),
+        ];
         let outcome = Outcome {
             workload: "w".into(),
-            stats: SharedPrefix::optimized_baseline().first_stages(1).generate(1).stats(),
+            stats: SharedPrefix::optimized_baseline()
+                .first_stages(1)
+                .generate(1)
+                .stats(),
             profile: "p".into(),
             replicas: 8,
             clients: Some(600),
@@ -131,10 +144,10 @@ mod tests {
         for line in [
             "at most 600 requests under way; 8 × p; medians of 2 seeds",
             "TTFT p90, ms",
-            "260.0    240.0*",
-            "100.0*   102.0",
-            "never    never",
-            "11,700   11,700",
+            "260.0     240.0*",
+            "100.0*    102.0",
+            "never     never",
+            "11,700    11,700",
             "MISSED  TTFT p90, ms: at most 1.02 × the best (other): 260 (bar 244.8)",
             "met     policies better on both TTFT p90 and TPOT p90: none: 0 (bar 0)",
         ] {

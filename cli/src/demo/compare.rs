@@ -2,8 +2,8 @@
 
 use controller_core::fleet::client::Kind;
 
-use crate::format::{NOTHING, count, milliseconds, percent, share, trimmed};
 use super::outcome::{Fleet, Live, PredictorScores, Replay, Scores};
+use crate::format::{NOTHING, count, milliseconds, percent, share, trimmed};
 use crate::table::{Better, Grid, Row, best};
 
 /// The live part, one column per kind of client.

@@ -8,9 +8,9 @@ use controller_core::fleet::client::Kind;
 
 use super::chart::{Chart, Mark, Stroke};
 use super::compare::attainment;
+use super::outcome::{Findings, Fleet, Live, Replay, Scaling, slo_phrase};
 use crate::format::{clock, count, percent, share, span};
 use crate::table::Grid;
-use super::outcome::{Findings, Fleet, Live, Replay, Scaling, slo_phrase};
 
 /// The page, ready to be written.
 #[derive(Template)]

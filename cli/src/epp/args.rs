@@ -31,6 +31,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(super) behaviour: Behaviour,
     #[command(flatten)]
+    pub(super) telling: Telling,
+    #[command(flatten)]
     pub(super) logs: Logs,
     #[command(flatten)]
     pub(super) peers: Peers,
@@ -175,6 +177,33 @@ pub(super) struct Behaviour {
     pub(super) threads: usize,
 }
 
+/// What it tells of its decisions.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Metrics, records and spans")]
+pub(super) struct Telling {
+    /// Write metrics under their older names too (inference_objective_*, inference_pool_*, inference_extension_*,
+    /// llm_d_inference_scheduler_*, llm_d_router_epp_*).
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) deprecated_metric_names: bool,
+    /// Distinct fairness ids that metrics keep apart; later ones count as `other`.
+    #[arg(long, default_value_t = epp::telemetry::capped::DISTINCT_VALUES, value_name = "N")]
+    pub(super) fairness_id_metric_label_limit: usize,
+    /// Record sampled decisions in this file, one JSON object a line; the file before it has .1 after its name.
+    #[arg(long, value_name = "FILE")]
+    pub(super) decision_records: Option<PathBuf>,
+    /// Share of the requests that are recorded, 0 to 1.
+    #[arg(long, default_value_t = 0.01, value_name = "SHARE", value_parser = parse_sample, requires = "decision_records")]
+    pub(super) decision_record_sample: f64,
+    /// Both files together: bytes, or a size such as 256MiB.
+    #[arg(long, default_value = "256MiB", value_name = "SIZE", value_parser = llmd::parse_size, requires = "decision_records")]
+    pub(super) decision_record_max_bytes: usize,
+    /// Send spans where OpenTelemetry's variables say: OTEL_TRACES_EXPORTER (otlp, console, none),
+    /// OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER (parentbased_traceidratio), OTEL_TRACES_SAMPLER_ARG (0.1) and
+    /// the others. Nothing is sent where they say nothing.
+    #[arg(long, default_value_t = true, num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) tracing: bool,
+}
+
 /// What it says.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Logs")]
@@ -225,6 +254,12 @@ fn parse_share(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|share: &f32| *share > 0.0 && *share <= 1.0);
     share.ok_or_else(|| "give a share of one core above 0 and at most 1".to_owned())
+}
+
+fn parse_sample(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok();
+    let share = share.filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "give a share from 0 to 1, such as 0.01".to_owned())
 }
 
 fn parse_tls(text: &str) -> Result<MinimumTls, String> {

@@ -31,8 +31,6 @@ struct Zap {
 #[derive(Debug, clap::Args)]
 struct WithoutEffect {
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
-    tracing: Option<bool>,
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
     enable_pprof: Option<bool>,
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true")]
     enable_grpc_stream_metrics: Option<bool>,
@@ -80,17 +78,12 @@ impl Flags {
     /// What was asked for and will not happen, in words.
     pub(super) fn warnings(&self) -> Vec<&'static str> {
         let WithoutEffect {
-            tracing,
             enable_pprof,
             enable_grpc_stream_metrics,
             allow_experimental_plugins,
             ..
         } = self.without_effect;
         let asked = [
-            (
-                tracing,
-                "--tracing: no spans are exported; decisions are at /debug/decisions",
-            ),
             (
                 enable_pprof,
                 "--enable-pprof: there is no Go profile to serve",

@@ -15,21 +15,23 @@ const ROUNDS: u32 = 20_000;
 const HELD: usize = 64;
 
 fn main() {
-    println!("prompt kB  endpoints    profile   us/request");
-    for (kilobytes, endpoints) in [(4, 8), (4, 64), (4, 256), (50, 8), (50, 256)] {
+    println!("prompt kB  endpoints    profile   us/request   recorded");
+    for (kilobytes, endpoints) in [(4, 8), (4, 64), (4, 256), (4, 1_000), (50, 8), (50, 256)] {
         for (name, config) in [
             ("llm-d", Config::llmd_default()),
             ("headroom", Config::headroom_default()),
             ("rotation", Config::round_robin()),
         ] {
-            let cost = cost(config, endpoints, kilobytes * 1024);
-            println!("{kilobytes:>9} {endpoints:>10} {name:>10} {cost:>12.2}");
+            let bytes = kilobytes * 1024;
+            let plain = cost(config.clone(), endpoints, bytes, false);
+            let recorded = cost(config, endpoints, bytes, true);
+            println!("{kilobytes:>9} {endpoints:>10} {name:>10} {plain:>12.2} {recorded:>10.2}");
         }
     }
 }
 
-/// Microseconds per request.
-fn cost(config: Config, endpoints: usize, prompt_bytes: usize) -> f64 {
+/// Microseconds per request, with what led to the pick `recorded` or not.
+fn cost(config: Config, endpoints: usize, prompt_bytes: usize, recorded: bool) -> f64 {
     let mut director = Director::new(config.with_max_concurrency(1_000), 1);
     director.set_pool(Duration::ZERO, pool(endpoints));
     let hashing = director.prefix_hashing();
@@ -49,6 +51,7 @@ fn cost(config: Config, endpoints: usize, prompt_bytes: usize) -> f64 {
                 prefix,
                 prefix_block_tokens,
                 bytes: 4_096,
+                recorded,
                 ..Request::default()
             },
         );

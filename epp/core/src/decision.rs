@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::endpoint::Scraped;
 use crate::pool::Pool;
 use crate::request::Request;
-use crate::schedule::Candidate;
+use crate::schedule::{Candidate, Removed, removals};
 use crate::slo::Slo;
+use crate::stopwatch::Lap;
 
 /// One pick with everything that led to it. Names are looked up only by [`Decision::explain`].
 #[derive(Clone, Debug)]
@@ -39,13 +40,18 @@ pub struct Decision {
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     pub(crate) request: RequestFacts,
-    pub(crate) removals: Vec<Removal>,
+    pub(crate) removed: Vec<Removed>,
     pub(crate) picked: usize,
     pub(crate) pool: Arc<Pool>,
     pub(crate) scorers: Arc<[ScorerName]>,
-    pub(crate) considered: Vec<Considered>,
-    /// One row of weighted-in order per scorer: `scores[scorer * considered + candidate]`.
+    /// Those that were scored, in pool order.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Their weighted sums.
+    pub(crate) totals: Vec<f32>,
+    /// One row of weighted-in order per scorer: `scores[scorer * candidates + candidate]`.
     pub(crate) scores: Vec<f32>,
+    /// How long the steps took; empty without a stopwatch.
+    pub(crate) laps: Vec<Lap>,
 }
 
 /// How many endpoints a filter took out.
@@ -105,7 +111,7 @@ impl RequestFacts {
 }
 
 /// State of both halves of the latency model when it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelState {
     /// Time to first token.
     pub ttft: State,
@@ -120,45 +126,6 @@ pub struct ScorerName {
     pub name: Arc<str>,
     /// Weight.
     pub weight: f64,
-}
-
-/// One candidate as the scorers saw it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Considered {
-    pub(crate) slot: u32,
-    pub(crate) total: f32,
-    pub(crate) cached_tokens: u32,
-    pub(crate) matched_blocks: u32,
-    pub(crate) in_flight: u32,
-    pub(crate) waiting: u32,
-    pub(crate) waiting_tokens: u64,
-    pub(crate) resident_tokens: u64,
-    pub(crate) queue: f32,
-    pub(crate) kv_utilization: f32,
-    pub(crate) ttft_p50_ms: f32,
-    pub(crate) tpot_p50_ms: f32,
-}
-
-impl Considered {
-    pub(crate) fn of((candidate, &total): (&Candidate, &f32)) -> Self {
-        let predicted =
-            |read: fn(&Prediction) -> f32| candidate.prediction.as_ref().map_or(f32::NAN, read);
-        let scraped = |read: fn(&Scraped) -> f32| candidate.scraped.as_ref().map_or(f32::NAN, read);
-        Self {
-            slot: candidate.slot,
-            total,
-            cached_tokens: candidate.cached_tokens,
-            matched_blocks: candidate.matched_blocks,
-            in_flight: candidate.load.in_flight,
-            waiting: candidate.load.waiting,
-            waiting_tokens: candidate.load.waiting_tokens,
-            resident_tokens: candidate.load.resident_tokens,
-            queue: scraped(|scraped| scraped.waiting),
-            kv_utilization: scraped(|scraped| scraped.kv_utilization),
-            ttft_p50_ms: predicted(|prediction| prediction.ttft.p50),
-            tpot_p50_ms: predicted(|prediction| prediction.tpot.p50),
-        }
-    }
 }
 
 /// A [`Decision`] spelled out, for JSON.
@@ -243,22 +210,34 @@ impl Decision {
     /// `(address, weighted score)` of every candidate, in pool order; none unless recorded.
     pub fn totals(&self) -> impl Iterator<Item = (&Arc<str>, f32)> {
         self.record.iter().flat_map(|record| {
-            record.considered.iter().filter_map(|candidate| {
+            let totalled = record.candidates.iter().zip(&record.totals);
+            totalled.filter_map(|(candidate, total)| {
                 let endpoint = record.pool.endpoints.get(candidate.slot as usize)?;
-                Some((&endpoint.address, candidate.total))
+                Some((&endpoint.address, *total))
             })
         })
     }
 
     /// What the filters took out of the candidates; none unless recorded.
-    pub fn removals(&self) -> &[Removal] {
-        self.record.as_ref().map_or(&[], |record| &record.removals)
+    pub fn removals(&self) -> Vec<Removal> {
+        let record = self.record.as_ref();
+        record.map_or_else(Vec::new, |record| removals(&record.removed))
+    }
+
+    /// The pool that it was made in; none unless recorded.
+    pub fn pool(&self) -> Option<&Arc<Pool>> {
+        self.record.as_ref().map(|record| &record.pool)
+    }
+
+    /// How long the steps took; none unless recorded, and a stopwatch was lent.
+    pub fn laps(&self) -> &[Lap] {
+        self.record.as_ref().map_or(&[], |record| &record.laps)
     }
 
     /// The decision in words and names.
     pub fn explain(&self) -> Explanation {
         let record = self.record.as_deref();
-        let mut candidates = record.map_or_else(Vec::new, Record::candidates);
+        let mut candidates = record.map_or_else(Vec::new, Record::explained);
         let picked = record
             .and_then(|record| candidates.get(record.picked))
             .map_or_else(|| Arc::from(""), |one| Arc::clone(&one.endpoint));
@@ -273,7 +252,7 @@ impl Decision {
             model: self.state,
             prediction: self.prediction,
             request: record.map(|record| record.request.clone()),
-            removals: self.removals().to_vec(),
+            removals: self.removals(),
             candidates,
         }
     }
@@ -283,7 +262,7 @@ impl Decision {
             return "not recorded";
         };
         match (
-            record.considered.len(),
+            record.candidates.len(),
             record.scorers.is_empty(),
             self.expected_miss,
         ) {
@@ -296,44 +275,46 @@ impl Decision {
 }
 
 impl Record {
-    fn candidates(&self) -> Vec<ExplainedCandidate> {
-        (0..self.considered.len())
+    fn explained(&self) -> Vec<ExplainedCandidate> {
+        (0..self.candidates.len())
             .filter_map(|index| self.candidate(index))
             .collect()
     }
 
+    /// Scores of the candidate at `index`, in the order of the scorers.
+    pub(crate) fn scores(&self, index: usize) -> impl Iterator<Item = f32> {
+        let count = self.candidates.len();
+        let row = move |scorer| self.scores.get(scorer * count + index).copied();
+        (0..self.scorers.len()).map(move |scorer| row(scorer).unwrap_or_default())
+    }
+
     fn candidate(&self, index: usize) -> Option<ExplainedCandidate> {
-        let row = self.considered.get(index)?;
+        let row = self.candidates.get(index)?;
         let endpoint = self.pool.endpoints.get(row.slot as usize)?;
-        let scores = self
-            .scorers
-            .iter()
-            .enumerate()
-            .map(|(scorer, name)| ExplainedScore {
-                scorer: Arc::clone(&name.name),
-                weight: name.weight,
-                score: self
-                    .scores
-                    .get(scorer * self.considered.len() + index)
-                    .copied()
-                    .unwrap_or_default(),
-            });
+        let scored = self.scorers.iter().zip(self.scores(index));
+        let scores = scored.map(|(name, score)| ExplainedScore {
+            scorer: Arc::clone(&name.name),
+            weight: name.weight,
+            score,
+        });
         let known = |value: f32| (!value.is_nan()).then_some(value);
+        let scraped = |read: fn(&Scraped) -> f32| known(row.scraped.as_ref().map(read)?);
+        let predicted = |read: fn(&Prediction) -> f32| known(row.prediction.as_ref().map(read)?);
         Some(ExplainedCandidate {
             endpoint: Arc::clone(&endpoint.name),
             address: Arc::clone(&endpoint.address),
-            total: row.total,
+            total: self.totals.get(index).copied().unwrap_or_default(),
             scores: scores.collect(),
-            in_flight: row.in_flight,
-            waiting: row.waiting,
-            waiting_tokens: row.waiting_tokens,
-            resident_tokens: row.resident_tokens,
-            queue: known(row.queue),
-            kv_utilization: known(row.kv_utilization),
+            in_flight: row.load.in_flight,
+            waiting: row.load.waiting,
+            waiting_tokens: row.load.waiting_tokens,
+            resident_tokens: row.load.resident_tokens,
+            queue: scraped(|scraped| scraped.waiting),
+            kv_utilization: scraped(|scraped| scraped.kv_utilization),
             cached_tokens: row.cached_tokens,
             matched_blocks: row.matched_blocks,
-            ttft_p50_ms: known(row.ttft_p50_ms),
-            tpot_p50_ms: known(row.tpot_p50_ms),
+            ttft_p50_ms: predicted(|prediction| prediction.ttft.p50),
+            tpot_p50_ms: predicted(|prediction| prediction.tpot.p50),
         })
     }
 }

@@ -30,7 +30,7 @@ struct Shared {
     bands: RwLock<Vec<Arc<BandCounters>>>,
     flows: RwLock<Accounts>,
     mix: Mutex<Recent>,
-    /// Streams that have given their load back.
+    /// Streams that have given their load back, and other times that room came about.
     freed: AtomicU64,
 }
 
@@ -271,12 +271,12 @@ impl DemandLedger {
         flows
     }
 
-    /// How many streams have given their load back: while it stays, a pool that was full is as full as before.
+    /// How often room came about: while it stays, a pool that was full is as full as before.
     pub(crate) fn freed(&self) -> u64 {
         self.shared.freed.load(Acquire)
     }
 
-    /// A stream has given its load back.
+    /// A stream has given its load back, or an endpoint is thought to take more.
     pub(crate) fn note_freed(&self) {
         self.shared.freed.fetch_add(1, Release);
     }

@@ -31,6 +31,7 @@ pub struct Endpoint {
     scraped: ArcSwapOption<Scraped>,
     lora: ArcSwapOption<Lora>,
     attributes: ArcSwapOption<Attributes>,
+    models: ArcSwapOption<Vec<Arc<str>>>,
 }
 
 impl Endpoint {
@@ -46,6 +47,7 @@ impl Endpoint {
         twin.scraped.store(self.scraped.load_full());
         twin.lora.store(self.lora.load_full());
         twin.attributes.store(self.attributes.load_full());
+        twin.models.store(self.models.load_full());
         twin
     }
 
@@ -66,6 +68,7 @@ impl Endpoint {
             scraped: ArcSwapOption::empty(),
             lora: ArcSwapOption::empty(),
             attributes: ArcSwapOption::empty(),
+            models: ArcSwapOption::empty(),
         }
     }
 
@@ -99,6 +102,33 @@ impl Endpoint {
     /// The numbers last told, by attribute key.
     pub fn attributes(&self) -> Option<Arc<Attributes>> {
         self.attributes.load_full()
+    }
+
+    /// Stores one of the numbers told of the endpoint; the others stay. For one writer at a time.
+    pub fn set_attribute(&self, key: &Arc<str>, value: f64) {
+        let known = self.attributes();
+        let known = known.as_deref().map(Vec::as_slice).unwrap_or_default();
+        let named = |(other, _): &&(Arc<str>, f64)| other == key;
+        if known
+            .iter()
+            .find(named)
+            .is_some_and(|(_, old)| *old == value)
+        {
+            return;
+        }
+        let others = known.iter().filter(|one| !named(one)).cloned();
+        let all = others.chain(std::iter::once((Arc::clone(key), value)));
+        self.set_attributes(Arc::new(all.collect()));
+    }
+
+    /// Stores which models the engine says it serves, adapters included.
+    pub fn set_models(&self, models: Arc<Vec<Arc<str>>>) {
+        self.models.store(Some(models));
+    }
+
+    /// The models that the engine last told; `None` = it was not asked.
+    pub fn models(&self) -> Option<Arc<Vec<Arc<str>>>> {
+        self.models.load_full()
     }
 
     /// Stores what the endpoint's metrics said at `scraped.at`.

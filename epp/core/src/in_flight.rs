@@ -282,8 +282,11 @@ impl InFlight {
         if let Some(rule) = &self.booking.limit {
             let load = &self.endpoint.load;
             let (uncached, in_flight) = (self.share.uncached_tokens, load.snapshot().in_flight);
-            load.limit
-                .first_token(rule, now, ttft_ms, uncached, in_flight);
+            let limit = &load.limit;
+            if limit.first_token(rule, now, ttft_ms, uncached, in_flight) {
+                // There is more room than before, as if a stream had ended.
+                self.ledger.note_freed();
+            }
         }
         if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
             let times_p99 = self.booking.times_p99(served_in);

@@ -12,6 +12,8 @@ pub struct Request {
     pub id: String,
     /// Model the client asked for.
     pub model: String,
+    /// The model it is sent on under, where that is another.
+    pub target_model: Option<String>,
     /// Prompt length in tokens, estimated or real.
     pub prompt_tokens: u32,
     /// Chained hashes of the prompt's blocks, from [`crate::PrefixHasher`]; empty = shares nothing.
@@ -39,6 +41,9 @@ pub struct Request {
     /// Values of those headers that the configuration reads ([`crate::config::Config::headers_in_use`]), names in
     /// lower case.
     pub headers: Vec<(Arc<str>, String)>,
+    /// Keep everything that the pick rests on, for [`crate::Decision::explain`] and for its record. A shell that serves
+    /// many says for which ones: it takes memory in proportion to the pool.
+    pub recorded: bool,
 }
 
 impl Request {
@@ -46,6 +51,11 @@ impl Request {
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut named = self.headers.iter().filter(|(known, _)| &**known == name);
         named.next().map(|(_, value)| value.as_str())
+    }
+
+    /// The model that the server is asked for.
+    pub fn sent_model(&self) -> &str {
+        self.target_model.as_deref().unwrap_or(&self.model)
     }
 
     /// Whether the request may be refused for its SLO: negative priority, or an objective with `shed: true`.
@@ -60,6 +70,7 @@ impl Default for Request {
         Self {
             id: String::new(),
             model: String::new(),
+            target_model: None,
             prompt_tokens: 0,
             prefix: Arc::from([]),
             prefix_block_tokens: crate::prefix::MIN_BLOCK_TOKENS,
@@ -73,6 +84,7 @@ impl Default for Request {
             subset: None,
             session: None,
             headers: Vec::new(),
+            recorded: true,
         }
     }
 }

@@ -27,16 +27,27 @@ fn refused(lines: &str, parts: &[&str]) {
     }
 }
 
+/// The same without the plugins' own names, which only a file gives.
+fn nameless(config: Config) -> Config {
+    Config {
+        types: Default::default(),
+        ..config
+    }
+}
+
 #[test]
 fn files_equal_the_configurations_that_need_none() {
-    assert_eq!(Config::from_yaml(PLAIN).unwrap(), Config::default());
+    assert_eq!(
+        nameless(Config::from_yaml(PLAIN).unwrap()),
+        Config::default()
+    );
     assert_eq!(with("").unwrap(), Config::default());
     assert_eq!(
-        Config::from_yaml(LLMD_QUEUED).unwrap(),
+        nameless(Config::from_yaml(LLMD_QUEUED).unwrap()),
         Config::llmd_default().with_max_concurrency(16)
     );
     assert_eq!(
-        Config::from_yaml(HEADROOM).unwrap(),
+        nameless(Config::from_yaml(HEADROOM).unwrap()),
         Config::headroom_default().with_max_concurrency(16)
     );
 }
@@ -63,7 +74,7 @@ fn the_chart_brings_headrooms_default() {
     // In a pod the memory has an end.
     let mut expected = Config::headroom_default();
     expected.flow.as_mut().unwrap().max_bytes = Some(256_000_000);
-    assert_eq!(config, expected);
+    assert_eq!(nameless(config), expected);
 }
 
 #[test]
@@ -113,10 +124,10 @@ fn every_value_arrives() {
     assert_eq!(config.slo_admitter.unwrap().quantile, Quantile::P90);
     let metrics = config.metrics.unwrap();
     assert_eq!(
-        (metrics.source.path.as_str(), metrics.interval),
+        (metrics.source.path.as_str(), metrics.source.interval),
         ("/m", Some(Duration::from_millis(100)))
     );
-    assert_eq!(metrics.extractor.engine_label_key, "engine");
+    assert_eq!(metrics.engines.label, "engine");
 
     let profile = config.profile;
     let weights: Vec<_> = profile
@@ -242,8 +253,12 @@ fn what_is_consumed_is_injected() {
 #[test]
 fn unknown_names_are_refused_with_the_nearest() {
     refused(
-        "plugins: [{type: no-hit-scorer}]",
-        &["plugin type `no-hit-scorer`", "nearest known", "-scorer`"],
+        "plugins: [{type: no-hit-lfu-scorer}]",
+        &[
+            "plugins[0] `no-hit-lfu-scorer` line 3 column 11",
+            "plugin type `no-hit-lfu-scorer`",
+            "nearest known: `no-hit-lru-scorer`",
+        ],
     );
     refused(
         "plugins: [{type: queue-scorr}]",
@@ -260,8 +275,8 @@ fn unknown_names_are_refused_with_the_nearest() {
     refused(
         "plugins: [{type: concurrency-detector, parameters: {maxConcurency: 3}}]",
         &[
-            "plugins[0] `concurrency-detector` parameters",
-            "`maxConcurency`",
+            "plugins[0] `concurrency-detector` parameters.maxConcurency line 3 column 53",
+            "unknown field `maxConcurency`",
             "nearest known: `maxConcurrency`",
         ],
     );
@@ -302,6 +317,10 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         &["maxBytes", "`1GB`", "1G or 512Mi"],
     );
     refused(
+        "plugins: [{type: priority-holdback-policy}]",
+        &["minCeiling", "must be given"],
+    );
+    refused(
         "flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}",
         &["priorityBands[1].priority", "twice"],
     );
@@ -314,6 +333,34 @@ fn wrong_values_are_refused_with_what_would_be_right() {
         &["are too many: a profile has one picker"],
     );
     refused(
+        "plugins: [{type: passive-health}, {name: twice, type: passive-health}]",
+        &["`twice`", "second passive-health"],
+    );
+    refused(
+        "plugins: [{type: session-id-producer, parameters: {headerName: a, cookieName: b}}]",
+        &["headerName, cookieName", "`a, b`", "exactly one"],
+    );
+    refused(
+        "plugins: [{type: label-selector-filter, parameters: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}]",
+        &["matchExpressions values", "none for Exists"],
+    );
+    refused(
+        "plugins: [{type: utilization-filter}]",
+        &["conditions", "at least one"],
+    );
+    refused(
+        "plugins: [{type: prefix-cache-affinity-filter, parameters: {affinityThreshold: 1.2}}]",
+        &["affinityThreshold", "between 0 and 1"],
+    );
+    refused(
+        "plugins: [{type: endpoint-attribute-scorer, parameters: {attributeKey: a, algorithm: {type: linear_lower_is_better, normalization: {fixedRange: {min: 1, max: 1}}}}}]",
+        &["fixedRange", "min below max"],
+    );
+    refused(
+        "plugins: [{type: passive-health, parameters: {baseEjection: 10}}]",
+        &["baseEjection", "`10`"],
+    );
+    refused(
         "schedulingProfiles: [{name: a}, {name: b}]",
         &["`a, b`", "one profile"],
     );
@@ -324,14 +371,6 @@ fn wrong_values_are_refused_with_what_would_be_right() {
     refused(
         "plugins: [{type: concurrency-detector, parameters: {maxConcurrency: 0}}]",
         &["maxConcurrency", "above 0"],
-    );
-    refused(
-        "plugins: [{type: token-producer, parameters: {vllm: {url: x}}}]",
-        &["vllm", "not built"],
-    );
-    refused(
-        "plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: sglang}}]",
-        &["`sglang`", "vllm"],
     );
     refused(
         "flowControl: {saturationDetector: {pluginRef: queue-scorer}}",
@@ -385,4 +424,68 @@ fn odd_but_legal_files_are_warned_about() {
         .flow
         .unwrap();
     assert_eq!((endless.request_ttl, endless.no_endpoint_ttl), (None, None));
+}
+
+/// What follows the two lines that every document begins with.
+fn at(lines: &str, line: u64, column: u64) {
+    let error = with(lines).err().unwrap_or_default();
+    let place = format!(" line {line} column {column}: ");
+    assert!(error.contains(&place), "`{error}` is not at{place}");
+}
+
+#[test]
+fn errors_say_where_in_the_text() {
+    at("plugins:\n- type: queue-scorer\n- type: queue-scoer", 5, 3);
+    at(
+        "plugins:\n- type: queue-scorer\n- type: queue-scorer\n  name: queue-scorer",
+        6,
+        3,
+    );
+    at(
+        "plugins:\n- type: latency-scorer\n  parameters:\n    ttftWeight: -1",
+        6,
+        5,
+    );
+    at(
+        "plugins:\n- type: latency-scorer\n  parameters:\n    ttftWeight: much",
+        6,
+        5,
+    );
+    at(
+        "plugins:\n- {name: a, type: random-picker, parameters: {maxNumOfEndpoints: 0}}",
+        4,
+        47,
+    );
+    at(
+        "flowControl:\n  priorityBands:\n  - priority: 1\n  - maxBytes: 1\n    priority: 1",
+        7,
+        5,
+    );
+    at(
+        "flowControl: {defaultPriorityBand: {maxBytes: lots}}",
+        3,
+        37,
+    );
+    at(
+        "schedulingProfiles:\n- name: x\n  plugins:\n  - pluginRef: queue",
+        6,
+        5,
+    );
+    at("dataLayer:\n  discovery:\n    pluginRef: here", 5, 5);
+    at("kinds: x", 3, 1);
+}
+
+#[test]
+fn anchors_and_merges_are_found_where_they_are_used() {
+    let text = "plugins:\n- &one {type: queue-scorer}\n- *one";
+    let error = with(text).unwrap_err();
+    assert!(error.contains("plugins[1].name line 5"), "{error}");
+}
+
+#[test]
+fn each_plugin_is_told_of_its_own_mistake() {
+    let text = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: a}, {type: b}]";
+    let findings = epp_core::config::lint(text, None);
+    let places: Vec<_> = findings.iter().map(|finding| &*finding.place).collect();
+    assert_eq!(places, ["plugins[0] `a`", "plugins[1] `b`"]);
 }

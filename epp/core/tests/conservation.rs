@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epp_core::config::BandConfig;
+use epp_core::config::{
+    AdaptiveConcurrency, BandConfig, Detector, Fairness, Ordering, PriorityHoldback, UsageLimit,
+    VirtualTokenCounter,
+};
 use epp_core::{Config, Director, Dispatch, End, Endpoint, Pool, Request, Ticket, Verdict};
 use proptest::prelude::*;
 use support::{complete, request, updated};
@@ -22,6 +25,7 @@ enum Step {
         ttl: Option<u8>,
         slo: bool,
         subset: bool,
+        flow: u8,
     },
     Cancel(usize),
     FirstToken(usize),
@@ -40,13 +44,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         prop::option::of(0_u8..5),
         any::<bool>(),
         prop::bool::weighted(0.2),
+        0_u8..3,
     )
-        .prop_map(|(priority, tokens, ttl, slo, subset)| Step::Submit {
+        .prop_map(|(priority, tokens, ttl, slo, subset, flow)| Step::Submit {
             priority,
             tokens,
             ttl,
             slo,
             subset,
+            flow,
         });
     let step = prop_oneof![
         8 => submit,
@@ -69,6 +75,7 @@ struct World {
     pool: Arc<Pool>,
     endpoints: Vec<Arc<Endpoint>>,
     tickets: Vec<Ticket>,
+    priorities: BTreeMap<Ticket, i32>,
     verdicts: BTreeMap<Ticket, u32>,
     streams: Vec<Dispatch>,
 }
@@ -85,13 +92,17 @@ impl World {
             flow.request_ttl = Some(Duration::from_secs(3));
             flow.no_endpoint_ttl = Some(Duration::from_secs(4));
         }
-        let director = Director::new(config.with_max_concurrency(CONCURRENCY), 7);
+        if !matches!(config.detector, Detector::Adaptive { .. }) {
+            config = config.with_max_concurrency(CONCURRENCY);
+        }
+        let director = Director::new(config, 7);
         Self {
             director,
             now: Duration::ZERO,
             pool: Arc::default(),
             endpoints: Vec::new(),
             tickets: Vec::new(),
+            priorities: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             streams: Vec::new(),
         }
@@ -105,6 +116,7 @@ impl World {
                 ttl,
                 slo,
                 subset,
+                flow,
             } => {
                 let template = if slo {
                     support::with_slo(priority, 50.0)
@@ -119,9 +131,12 @@ impl World {
                     ttl,
                     subset,
                     prefix,
+                    flow: format!("f{flow}").into(),
                     ..template
                 };
-                self.tickets.push(self.director.submit(self.now, request));
+                let ticket = self.director.submit(self.now, request);
+                self.priorities.insert(ticket, priority);
+                self.tickets.push(ticket);
             }
             Step::Cancel(which) => {
                 if let Some(&ticket) = self.tickets.get(which) {
@@ -173,6 +188,18 @@ impl World {
     }
 
     fn collect(&mut self) {
+        // Who is to end, ends: it is lower than somebody who waits.
+        let depth = self.director.queued();
+        let waiting = depth.bands.iter().filter(|band| band.requests > 0);
+        let highest = waiting.map(|band| band.priority).max();
+        let named: Vec<_> = std::iter::from_fn(|| self.director.poll_eviction()).collect();
+        for (ticket, _) in named {
+            let evicted = |stream: &Dispatch| stream.in_flight.evictable() == Some(ticket);
+            assert!(highest.is_some_and(|highest| self.priorities[&ticket] < highest));
+            if let Some(which) = self.streams.iter().position(evicted) {
+                self.finish(which, 2);
+            }
+        }
         while let Some((ticket, verdict)) = self.director.poll() {
             *self.verdicts.entry(ticket).or_default() += 1;
             if let Verdict::Dispatched(dispatch) = verdict {
@@ -232,10 +259,44 @@ impl World {
     }
 }
 
+/// Virtual token counters in every band, and one budget for negative ones.
+fn fair() -> Config {
+    let mut config = Config::llmd_default();
+    if let Some(flow) = &mut config.flow {
+        flow.default_band.fairness = Fairness::VirtualTokens(VirtualTokenCounter::default());
+        flow.default_band.ordering = Ordering::Edf;
+        flow.negative_shares = true;
+    }
+    config
+}
+
+/// Learned limits, turns, bands held back, and requests that are taken off their servers.
+fn evicting() -> Config {
+    let mut config = Config::round_robin();
+    if let Some(flow) = &mut config.flow {
+        flow.default_band.fairness = Fairness::RoundRobin;
+        flow.eviction = true;
+    }
+    let parameters = AdaptiveConcurrency {
+        initial: CONCURRENCY,
+        max: CONCURRENCY,
+        ..AdaptiveConcurrency::default()
+    };
+    config.detector = Detector::Adaptive {
+        parameters,
+        window: Duration::from_secs(1),
+    };
+    config.usage_limit = UsageLimit::Holdback(PriorityHoldback {
+        min_ceiling: Some(0.5),
+        ..PriorityHoldback::default()
+    });
+    config
+}
+
 proptest! {
     #[test]
-    fn every_request_ends_once_and_counters_return_to_zero(steps in steps(), preset in 0_usize..3) {
-        let presets = [Config::headroom_default, Config::llmd_default, Config::round_robin];
+    fn every_request_ends_once_and_counters_return_to_zero(steps in steps(), preset in 0_usize..5) {
+        let presets = [Config::headroom_default, Config::llmd_default, Config::round_robin, fair, evicting];
         let mut world = World::new(presets[preset]());
         for step in &steps {
             world.apply(step);
@@ -247,6 +308,11 @@ proptest! {
         prop_assert_eq!(world.director.queued().total().requests, 0);
         let totals = world.director.demand().totals();
         prop_assert_eq!(totals.ended().requests, world.tickets.len() as u64);
+        for flow in world.director.demand().flows() {
+            let ended: u64 = flow.outcomes.iter().map(|ended| ended.requests).sum();
+            prop_assert_eq!((flow.waiting.requests, flow.waiting.bytes, ended), (0, 0, flow.offered.requests));
+        }
+        prop_assert_eq!(world.director.revocations().pending(), 0);
         for endpoint in &world.endpoints {
             let load = endpoint.load.snapshot();
             prop_assert_eq!((load.in_flight, load.waiting, load.running), (0, 0, 0));

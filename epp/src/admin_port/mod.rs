@@ -4,6 +4,7 @@
 //! [`predictor::snapshot`] writes them. Who may read either is up to the [`Gate`]: Kubernetes' own access rules in a
 //! cluster, a token in a file elsewhere, anybody on a loopback address.
 
+pub(crate) mod debug;
 mod demand;
 mod gate;
 mod models;

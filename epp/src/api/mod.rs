@@ -21,3 +21,4 @@ pub mod rewrite;
 mod shape;
 pub mod vertex;
 mod vllm_grpc;
+pub mod wanted;

@@ -157,8 +157,26 @@ mod tests {
                 pieces.push(&text.as_bytes()[from..cut]);
                 from = cut;
             }
-            let plain = text.replace(r#""model":"m-v2""#, r#""model":"m""#).replace(r#""model": "m-v2""#, r#""model": "m""#);
-            prop_assert_eq!(renamed(pieces), plain);
+            prop_assert_eq!(renamed(pieces), plain(&text));
         }
+    }
+
+    /// The same on the whole text, from left to right.
+    fn plain(mut text: &str) -> String {
+        let needles = [
+            (r#""model":"m-v2""#, r#""model":"m""#),
+            (r#""model": "m-v2""#, r#""model": "m""#),
+        ];
+        let mut out = String::new();
+        let first = |text: &str| {
+            let places = needles.map(|(from, to)| text.find(from).map(|at| (at, from, to)));
+            places.into_iter().flatten().min()
+        };
+        while let Some((at, from, to)) = first(text) {
+            out.push_str(&text[..at]);
+            out.push_str(to);
+            text = &text[at + from.len()..];
+        }
+        out + text
     }
 }

@@ -77,6 +77,13 @@ impl Rewrites {
         self.generic.get_or_insert_with(|| targets.clone());
     }
 
+    /// Every model that a rule names, as the client's or as a target.
+    pub fn models(&self) -> impl Iterator<Item = &str> {
+        let targets = self.exact.values().chain(&self.generic);
+        let targets = targets.flat_map(|targets| targets.models.iter().map(|(_, model)| &**model));
+        self.exact.keys().map(String::as_str).chain(targets)
+    }
+
     /// What the rules say about a request for `model` (`None` = it names none, so that only a rule for all models
     /// can match); `None` = nothing. `draw` is any number that differs from request to request.
     pub fn choose(&self, model: Option<&str>, draw: u64) -> Option<Choice<'_>> {

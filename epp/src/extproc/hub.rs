@@ -1,15 +1,17 @@
 //! Where all streams meet: the director behind its lock, those who wait for it, and its timer.
 
 use super::budget::Budget;
+use super::evictions::Evictions;
 use super::protocol::Rules;
 use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
 use crate::telemetry::Telemetry;
 use crate::telemetry::decisions::Decisions;
 use arc_swap::ArcSwap;
+use epp_core::config::Detector;
 use epp_core::{
-    DemandLedger, Director, EndpointSpec, Objectives, Pool, QueueDepth, Request, Slo, Ticket,
-    Verdict,
+    DemandLedger, Director, Endpoint, EndpointSpec, Objectives, Pool, QueueDepth, QueueGauges,
+    Request, Revocations, Slo, StageSaturation, Ticket, Verdict,
 };
 use parking_lot::Mutex;
 use predictor::trainer::Trainer;
@@ -37,6 +39,11 @@ pub struct Hub {
     rules: ArcSwap<Rules>,
     pool: watch::Sender<Arc<Pool>>,
     demand: DemandLedger,
+    queue: QueueGauges,
+    revocations: Revocations,
+    detector: Detector,
+    /// When a scrape was last told to the director, milliseconds on the picker's clock.
+    scraped_ms: AtomicU64,
     timer: Timer,
     serial: AtomicU64,
     next_any: AtomicUsize,
@@ -48,6 +55,7 @@ struct State {
     director: Director,
     models: Arc<Models>,
     waiting: FxHashMap<Ticket, oneshot::Sender<Verdict>>,
+    evictions: Evictions,
 }
 
 /// When the director wants to be woken; the sleeper is told only of what comes earlier.
@@ -105,10 +113,16 @@ impl Hub {
         first_serial: u64,
     ) -> Self {
         let demand = director.demand().clone();
+        let (queue, revocations) = (
+            director.queue_gauges().clone(),
+            director.revocations().clone(),
+        );
+        let detector = director.config().detector.clone();
         let state = State {
             director,
             models: Arc::new(Models::one(LatencyModel::prior())),
             waiting: FxHashMap::default(),
+            evictions: Evictions::default(),
         };
         Self {
             clock,
@@ -119,6 +133,10 @@ impl Hub {
             rules: ArcSwap::from_pointee(rules),
             pool: watch::Sender::new(Arc::default()),
             demand,
+            queue,
+            revocations,
+            detector,
+            scraped_ms: AtomicU64::new(0),
             timer: Timer {
                 due: AtomicU64::new(u64::MAX),
                 earlier: Notify::new(),
@@ -152,6 +170,15 @@ impl Hub {
         Arc::clone(&self.pool.borrow())
     }
 
+    /// The endpoint at `address`.
+    pub fn endpoint_at(&self, address: &str) -> Option<Arc<Endpoint>> {
+        let pool = self.pool.borrow();
+        let mut known = pool.endpoints.iter();
+        known
+            .find(|endpoint| &*endpoint.address == address)
+            .map(Arc::clone)
+    }
+
     /// Follows the endpoints as they change.
     pub fn watch_pool(&self) -> watch::Receiver<Arc<Pool>> {
         self.pool.subscribe()
@@ -162,20 +189,40 @@ impl Hub {
         &self.demand
     }
 
-    /// What is queued, by band.
+    /// What is queued, by band. Reading it takes no lock of the request path, and neither do the next three.
     pub fn queued(&self) -> QueueDepth {
-        self.state.lock().director.queued()
+        self.queue.depth()
     }
 
-    /// Share of the pool's room that is taken, as the configured detector sees it; `None` = empty or unknown.
+    /// The queue in figures.
+    pub fn queue(&self) -> &QueueGauges {
+        &self.queue
+    }
+
+    /// Evictions in figures.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// Share of the pool's room that is taken, stage by stage, as the configured detector sees it.
+    pub fn stages(&self) -> StageSaturation {
+        StageSaturation::of(&self.detector, &self.pool(), self.clock.now())
+    }
+
+    /// Share of the pool's room that is taken; `None` = empty or unknown.
     pub fn saturation(&self) -> Option<f64> {
-        let now = self.clock.now();
-        self.state.lock().director.saturation(now)
+        self.stages().effective
+    }
+
+    /// Blocks remembered in the prefix index, over all endpoints.
+    pub fn prefix_blocks(&self) -> usize {
+        self.state.lock().director.prefix_blocks()
     }
 
     /// Replaces what holds for requests that say nothing of it themselves: targets where their objective has none
     /// either, and the models that they are sent on under.
     pub fn set_defaults(&self, slo: Slo, rewrites: Rewrites) {
+        self.telemetry.requests.exempt(rewrites.models());
         let rewrites = Arc::new(rewrites);
         self.rules.rcu(|rules| Rules {
             default_slo: slo,
@@ -199,7 +246,33 @@ impl Hub {
             .map(|endpoint| &*endpoint.address)
             .collect();
         self.rules.load().dialects.retain(&addresses);
-        self.with_director(|director, now| director.set_pool(now, pool));
+        self.with_director(|director, now| {
+            director.pin_priorities(now, objectives.iter().map(|(_, one)| one.priority));
+            director.set_pool(now, pool);
+        });
+    }
+
+    /// An endpoint's metrics were read: where room shows in them and somebody waits, dispatches what there is room
+    /// for. Many reads in one millisecond cost one look.
+    pub fn scraped(&self) {
+        let reads = matches!(self.detector, Detector::Utilization { .. });
+        if !reads || self.queue.is_empty() {
+            return;
+        }
+        let now = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
+        if self.scraped_ms.swap(now, Ordering::Relaxed) != now {
+            self.pump();
+        }
+    }
+
+    /// Tells the stream of `ticket` when its request is taken off its server, and why. To be forgotten when it ends.
+    pub fn follow_eviction(&self, ticket: Ticket) -> oneshot::Receiver<&'static str> {
+        self.state.lock().evictions.follow(ticket)
+    }
+
+    /// The stream of `ticket` has ended.
+    pub fn forget_eviction(&self, ticket: Ticket) {
+        self.state.lock().evictions.forget(ticket);
     }
 
     /// Targets of requests that bring none, where their objective has none either.
@@ -261,6 +334,7 @@ impl Hub {
     pub fn withdraw(&self, ticket: Ticket) {
         let mut state = self.state.lock();
         state.waiting.remove(&ticket);
+        state.evictions.forget(ticket);
         let now = self.clock.now();
         state.director.cancel(now, ticket);
         // What was dispatched but never read has just given its room back.
@@ -271,7 +345,10 @@ impl Hub {
 
     /// Load was given back, or time passed: dispatches what there is room for and expires what waited too long.
     pub fn pump(&self) {
+        let began = self.clock.now();
         self.with_director(|director, now| director.advance(now));
+        let took = self.clock.now().saturating_sub(began);
+        self.telemetry.dispatch_cycle.observe(took.as_secs_f64());
     }
 
     /// Refuses everything queued; for the end of a drain.
@@ -369,100 +446,13 @@ impl State {
                 drop(waiting.send(verdict));
             }
         }
+        while let Some((ticket, reason)) = self.director.poll_eviction() {
+            self.evictions.evict(ticket, reason);
+        }
         found
     }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use epp_core::Config;
-    use predictor::{LearnerConfig, Learners};
-    use prometheus_client::registry::Registry;
-
-    /// A hub with one endpoint that takes one request at a time.
-    pub(crate) fn hub() -> Hub {
-        hub_of(Config::llmd_default())
-    }
-
-    pub(crate) fn hub_of(config: Config) -> Hub {
-        let director = Director::new(config.with_max_concurrency(1), 1);
-        let clock = Clock::start();
-        let rules = Rules {
-            objectives: Objectives::default(),
-            default_slo: Slo::NONE,
-            rewrites: Arc::default(),
-            hashing: director.prefix_hashing(),
-            max_request_bytes: 1000,
-            bodies: Arc::new(Budget::new(1000)),
-            inject_usage: true,
-            emit_scores: false,
-            subsets: true,
-            dialects: Arc::default(),
-            parsers: Arc::default(),
-            headers_in_use: Arc::default(),
-        };
-        let learners = Learners::new(LearnerConfig::default());
-        let trainer = Trainer::spawn(learners, 0.1, Box::new(move || clock.now()));
-        let telemetry = Telemetry::new(&mut Registry::default(), "test");
-        let hub = Hub::new(director, rules, Arc::new(trainer), telemetry, clock, 0);
-        let endpoint = EndpointSpec {
-            name: "a".into(),
-            address: "127.0.0.1:1".into(),
-            labels: Default::default(),
-        };
-        hub.set_endpoints(vec![endpoint], Objectives::default());
-        hub
-    }
-
-    fn queued(submitted: Submitted) -> (Ticket, oneshot::Receiver<Verdict>) {
-        match submitted {
-            Submitted::Queued(ticket, verdict) => (ticket, verdict),
-            Submitted::Decided(verdict) => panic!("decided at once: {verdict:?}"),
-        }
-    }
-
-    #[test]
-    fn room_reserved_by_a_verdict_that_nobody_reads_goes_to_the_next() {
-        let hub = hub();
-        let submit = || hub.submit(hub.clock.now(), Request::default());
-        let Submitted::Decided(running) = submit() else {
-            panic!("there is room for one")
-        };
-        let ((leaving, unread), (_, mut next)) = (queued(submit()), queued(submit()));
-        drop(running);
-        hub.pump();
-        assert!(next.try_recv().is_err(), "the room went to who came first");
-        drop(unread);
-        hub.withdraw(leaving);
-        assert!(matches!(next.try_recv(), Ok(Verdict::Dispatched(_))));
-    }
-
-    #[test]
-    fn any_endpoint_is_among_the_subset_and_in_turn() {
-        let hub = hub();
-        let spec = |name: &str, address: &str| EndpointSpec {
-            name: name.into(),
-            address: address.into(),
-            labels: Default::default(),
-        };
-        hub.set_endpoints(
-            vec![spec("a", "10.0.0.1:80"), spec("b", "[::2]:80")],
-            Objectives::default(),
-        );
-        let any = |subset: Option<&[&str]>| {
-            let subset =
-                subset.map(|subset| subset.iter().map(|&one| one.to_owned()).collect::<Vec<_>>());
-            hub.any_endpoint(subset.as_deref())
-                .map(|address| address.to_string())
-        };
-        assert_ne!(any(None), any(None));
-        assert_eq!(
-            any(Some(&["10.0.0.1:9999"])).as_deref(),
-            Some("10.0.0.1:80"),
-            "only the IP counts"
-        );
-        assert_eq!(any(Some(&["::2"])).as_deref(), Some("[::2]:80"));
-        assert_eq!(any(Some(&[])), None);
-    }
-}
+#[path = "hub_tests.rs"]
+pub(crate) mod tests;

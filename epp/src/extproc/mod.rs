@@ -5,7 +5,9 @@
 //! to the director.
 
 pub mod budget;
+mod evictions;
 pub mod hub;
+mod incoming;
 pub mod protocol;
 pub mod reply;
 pub mod request;

@@ -5,9 +5,10 @@ use super::reply::Reply;
 use crate::api::head::Header;
 use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
+use crate::api::wanted::Wanted;
 use crate::usage::dialect::Dialects;
 use bytes::Bytes;
-use epp_core::{Completion, Objectives, PrefixHashing, Request, Slo, Verdict};
+use epp_core::{Completion, Endpoint, Objectives, PrefixHashing, Request, Slo, Verdict};
 use predictor::Observation;
 use std::collections::VecDeque;
 use std::fmt;
@@ -38,8 +39,8 @@ pub struct Rules {
     pub dialects: Arc<Dialects>,
     /// Which APIs are read.
     pub parsers: Arc<Parsers>,
-    /// Headers of requests that the configuration reads, in lower case.
-    pub headers_in_use: Arc<[Arc<str>]>,
+    /// What the configuration reads of requests' headers and puts into answers'.
+    pub wanted: Arc<Wanted>,
 }
 
 /// What happened.
@@ -73,6 +74,8 @@ pub enum Event {
         headers: Vec<Header>,
         /// No body follows.
         end_of_stream: bool,
+        /// Who served, where the proxy says so: it may have taken a fall-back.
+        served: Option<Arc<Endpoint>>,
     },
     /// A piece of the response's body came.
     ResponseBody {
@@ -86,6 +89,8 @@ pub enum Event {
         /// How a gRPC call ended.
         grpc_status: Option<u32>,
     },
+    /// The request is to be taken off its server, for this reason.
+    Evicted(&'static str),
     /// The proxy ended the stream.
     Closed,
 }
@@ -102,6 +107,7 @@ impl Event {
             Self::ResponseHeaders { .. } => "response headers",
             Self::ResponseBody { .. } => "response body",
             Self::ResponseTrailers { .. } => "response trailers",
+            Self::Evicted(_) => "eviction",
             Self::Closed => "close",
         }
     }
@@ -126,6 +132,9 @@ pub enum Action {
     Finish,
     /// The proxy broke the protocol: close the stream with an error.
     Fail(ProtocolError),
+    /// The answer is on its way and is to go no further: close the stream with an error, for this reason, upon which
+    /// the proxy resets the request.
+    Reset(&'static str),
 }
 
 /// Actions not yet carried out.
@@ -136,8 +145,6 @@ pub type Actions = VecDeque<Action>;
 pub struct Submission {
     /// The request.
     pub request: Request,
-    /// The model it is sent on under, where that is not the client's.
-    pub target_model: Option<String>,
     /// Name of the object whose rule chose the model; `None` = no rule did.
     pub rewritten_by: Option<Arc<str>>,
     /// Whether the answer was asked for piece by piece.

@@ -1,6 +1,7 @@
 //! What the proxy is told, and how it is put on the wire.
 
 use super::wire;
+use crate::api::wanted::Attribute;
 use bytes::Bytes;
 use names::{header, metadata};
 use std::collections::HashMap;
@@ -26,6 +27,8 @@ pub enum Reply {
     ResponseTrailers,
     /// Answer the client at once, instead of sending the request on.
     Immediate(Immediate),
+    /// One of the above, and numbers for the proxy's metadata.
+    Telling(Box<Reply>, Vec<Attribute>),
 }
 
 /// A piece of a body, at most [`BODY_LIMIT`] bytes.
@@ -42,6 +45,8 @@ pub struct Piece {
 pub struct HeaderChange {
     /// Set, replacing what is there.
     pub set: Vec<(&'static str, Bytes)>,
+    /// Set likewise, under names of the configuration.
+    pub named: Vec<(Arc<str>, String)>,
     /// Removed.
     pub remove: Vec<&'static str>,
     /// Where the request goes; also makes the proxy choose its route anew.
@@ -100,6 +105,12 @@ impl From<Reply> for wire::ProcessingResponse {
             }
         };
         let response = match reply {
+            Reply::Telling(reply, attributes) => {
+                return Self {
+                    dynamic_metadata: Some(attribute_metadata(attributes)),
+                    ..Self::from(*reply)
+                };
+            }
             Reply::RequestHeaders(change) => Out::RequestHeaders(headers(change)),
             Reply::ResponseHeaders(change) => Out::ResponseHeaders(headers(change)),
             Reply::RequestBody(piece) => Out::RequestBody(piece.into()),
@@ -131,6 +142,10 @@ impl From<HeaderChange> for wire::CommonResponse {
                 .into_iter()
                 .map(|(name, value)| set_header(name, value)),
         );
+        set.extend(change.named.into_iter().map(|(name, value)| {
+            let key = Bytes::copy_from_slice(name.as_bytes());
+            set_header_named(key, value.into())
+        }));
         let remove_headers = change.remove.into_iter().map(str::to_owned).collect();
         let header_mutation = Some(wire::HeaderMutation {
             set_headers: set,
@@ -145,8 +160,12 @@ impl From<HeaderChange> for wire::CommonResponse {
 }
 
 fn set_header(name: &'static str, value: Bytes) -> wire::HeaderValueOption {
+    set_header_named(Bytes::from_static(name.as_bytes()), value)
+}
+
+fn set_header_named(key: Bytes, value: Bytes) -> wire::HeaderValueOption {
     let header = wire::HeaderValue {
-        key: Bytes::from_static(name.as_bytes()),
+        key,
         value: Bytes::new(),
         raw_value: value,
     };
@@ -226,6 +245,27 @@ fn routing_metadata(destination: &Destination) -> wire::Struct {
     };
     wire::Struct {
         fields: HashMap::from([(metadata::LB.to_owned(), namespace)]),
+    }
+}
+
+/// Numbers by namespace.
+fn attribute_metadata(attributes: Vec<Attribute>) -> wire::Struct {
+    let mut namespaces: HashMap<String, wire::Struct> = HashMap::new();
+    for attribute in attributes {
+        let value = wire::Value {
+            kind: Some(wire::Kind::Number(attribute.value)),
+        };
+        let namespace = namespaces.entry(attribute.namespace).or_default();
+        namespace.fields.insert(attribute.name, value);
+    }
+    let value = |fields| wire::Value {
+        kind: Some(wire::Kind::Struct(fields)),
+    };
+    wire::Struct {
+        fields: namespaces
+            .into_iter()
+            .map(|(name, fields)| (name, value(fields)))
+            .collect(),
     }
 }
 

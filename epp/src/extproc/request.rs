@@ -11,6 +11,7 @@ use crate::api::head::{Header, RequestHead};
 use crate::api::include_usage::Usage;
 use crate::api::paths::Api;
 use crate::api::rename::Rename;
+use crate::api::wanted::Taken;
 use crate::usage::dialect::Plan;
 use bytes::{Bytes, BytesMut};
 use epp_core::{Dispatch, Request};
@@ -29,8 +30,7 @@ const DEFAULT_FLOW: &str = "default-flow";
 pub(super) struct Gathering {
     head: RequestHead,
     api: Result<Api, RequestError>,
-    /// Those that the configuration reads.
-    headers: Vec<(Arc<str>, String)>,
+    taken: Taken,
     subset: Option<Vec<String>>,
     body: Body,
     share: Share,
@@ -49,7 +49,7 @@ impl Gathering {
         let head = RequestHead::read(headers);
         Self {
             api: rules.parsers.of(head.path()),
-            headers: in_use(headers, &rules.headers_in_use),
+            taken: rules.wanted.take(headers),
             head,
             subset,
             body: Body::Empty,
@@ -112,7 +112,7 @@ impl Gathering {
         let Self {
             head,
             api,
-            headers,
+            taken,
             subset,
             body,
             share: _,
@@ -146,16 +146,18 @@ impl Gathering {
         let mut request = Request {
             id,
             model: read.model,
+            target_model: read.target,
             prompt_tokens: read.prompt_tokens,
             prefix: read.prefix,
             prefix_block_tokens: rules.hashing.block_tokens,
             slo: head.slo()?,
-            flow: Arc::from(head.fairness_id().unwrap_or(DEFAULT_FLOW)),
+            flow: flow(head.fairness_id(), taken.flow),
             max_output_tokens: read.max_output_tokens,
             bytes: body.len() as u64,
             ttl: head.ttl()?,
             subset,
-            headers,
+            session: taken.session,
+            headers: taken.headers,
             ..Request::default()
         };
         rules.objectives.apply(head.objective(), &mut request);
@@ -175,7 +177,6 @@ impl Gathering {
         Ok((
             Submission {
                 request,
-                target_model: read.target,
                 rewritten_by: ruled.into_inner(),
                 streaming: read.stream,
             },
@@ -193,16 +194,10 @@ fn accepted(encoding: bool, grpc_encoding: bool) -> Vec<&'static str> {
     named.into_iter().flatten().collect()
 }
 
-/// Of `headers` those that are `wanted`, each once.
-fn in_use(headers: &[Header], wanted: &[Arc<str>]) -> Vec<(Arc<str>, String)> {
-    let value = |name: &Arc<str>| {
-        let mut named = headers
-            .iter()
-            .filter(|header| header.name.eq_ignore_ascii_case(name.as_bytes()));
-        let value = String::from_utf8_lossy(&named.next()?.value).into_owned();
-        Some((Arc::clone(name), value))
-    };
-    wanted.iter().filter_map(value).collect()
+/// What the request says itself goes before what its agent says.
+fn flow(said: Option<&str>, agent: Option<Arc<str>>) -> Arc<str> {
+    let said = said.map(Arc::from);
+    said.or(agent).unwrap_or_else(|| Arc::from(DEFAULT_FLOW))
 }
 
 /// The request's id, and the same again if it had none.
@@ -278,6 +273,7 @@ impl Pending {
             set,
             remove,
             destination,
+            ..HeaderChange::default()
         })));
         pieces(body, !self.trailers, |piece| {
             out.push_back(Action::Send(Reply::RequestBody(piece)))
@@ -289,6 +285,7 @@ impl Pending {
             asking,
             api: self.api,
             back: self.back,
+            advice: dispatch.advice,
         }
     }
 }

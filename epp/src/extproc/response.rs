@@ -11,7 +11,8 @@ use crate::usage::sse::{Seen, Strip};
 use crate::usage::tokens::Tokens;
 use crate::usage::watch::Watch;
 use bytes::Bytes;
-use epp_core::{End, InFlight};
+use epp_core::expression::Usage;
+use epp_core::{Advice, End, InFlight};
 use names::header;
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ pub(super) struct Relayed {
     pub(super) api: Api,
     /// Puts the client's name for the model back.
     pub(super) back: Option<Rename>,
+    /// What the client is told of the queue.
+    pub(super) advice: Option<Advice>,
 }
 
 /// An answer on its way to the client.
@@ -97,6 +100,7 @@ impl Answer {
             asking,
             api,
             mut back,
+            advice,
         } = relayed;
         let head = ResponseHead::read(headers);
         let strip = asking.strip();
@@ -111,6 +115,13 @@ impl Answer {
             set: vec![(header::RESPONSE_SEEN, Bytes::from_static(b"true"))],
             ..HeaderChange::default()
         };
+        if let Some(Advice { queued, band_room }) = advice {
+            let told = |number: u128| Bytes::from(number.to_string());
+            change
+                .set
+                .push((header::QUEUE_MS, told(queued.as_millis())));
+            change.set.push((header::BAND_ROOM, told(band_room.into())));
+        }
         let stripped = strip != Strip::Nothing && matches!(watch, Watch::Events(_));
         if stripped || back.is_some() {
             // The client gets fewer or more bytes than the server announced, if it announced any.
@@ -223,6 +234,15 @@ impl Answer {
         in_flight.emitted(self.output_tokens().unwrap_or(0).max(self.events));
     }
 
+    /// Token counts as far as they were told.
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            prompt: self.tokens.whole_prompt(),
+            cached: self.tokens.cached,
+            output: self.output_tokens(),
+        }
+    }
+
     /// Output tokens as told, or as counted where they came as ids.
     fn output_tokens(&self) -> Option<u32> {
         let counted = (self.ids > 0).then_some(self.ids);
@@ -231,12 +251,13 @@ impl Answer {
 
     /// How the answer ended, relayed to its end.
     pub(super) fn end(&self) -> End {
+        let usage = self.usage();
         End::Complete {
             status: self.status(),
             streaming: self.head.event_stream || self.events > 0,
-            prompt_tokens: self.tokens.whole_prompt(),
-            cached_tokens: self.tokens.cached,
-            output_tokens: self.output_tokens(),
+            prompt_tokens: usage.prompt,
+            cached_tokens: usage.cached,
+            output_tokens: usage.output,
         }
     }
 }

@@ -2,15 +2,18 @@
 //! place: no task, no channel and no lock of its own between two messages.
 
 use super::hub::{Hub, Submitted};
+use super::incoming::event;
 use super::protocol::{Action, Actions, Ended, Event, Submission};
 use super::reply::Reply;
 use super::stream::Stream as Machine;
-use super::wire::{self, Incoming, ProcessingRequest, ProcessingResponse};
-use crate::api::head::{Header, grpc_status};
+use super::wire::{self, ProcessingRequest, ProcessingResponse};
+use crate::api::head::Header;
+use crate::spans::Trace;
 use crate::telemetry::StreamCode;
-use crate::telemetry::series::Series;
-use epp_core::{Outcome, Slo, Ticket, Verdict};
-use names::{header, metadata};
+use crate::telemetry::account::Account;
+use bytes::Bytes;
+use epp_core::{Outcome, Ticket, Verdict};
+use names::header;
 use predictor::Observation;
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -96,23 +99,16 @@ pub struct Exchange {
     machine: Machine,
     actions: Actions,
     queued: Option<(Ticket, oneshot::Receiver<Verdict>)>,
-    request: Option<Subject>,
+    account: Option<Account>,
+    /// Number of the stream.
+    serial: u64,
+    trace: Option<Box<Trace>>,
+    /// Where the request may be taken off its server: tells when it is.
+    evictable: Option<(Ticket, oneshot::Receiver<&'static str>)>,
     /// What the first token taught, until the answer has ended well.
     first_label: Option<Observation>,
     opened: Duration,
     code: Option<StreamCode>,
-}
-
-/// What telemetry needs to know of the request.
-struct Subject {
-    id: String,
-    series: Arc<Series>,
-    slo: Slo,
-    priority: i32,
-    /// Class of the endpoint that it was dispatched to.
-    class: Option<Arc<str>>,
-    streaming: bool,
-    submitted: Duration,
 }
 
 impl Exchange {
@@ -126,24 +122,61 @@ impl Exchange {
             machine: Machine::new(rules, serial),
             actions: Actions::new(),
             queued: None,
-            request: None,
+            account: None,
+            serial,
+            trace: None,
+            evictable: None,
             first_label: None,
             opened,
             code: None,
         }
     }
 
-    fn feed(&mut self, event: Event) {
-        self.machine
-            .on(self.hub.clock.now(), event, &mut self.actions);
+    /// Tells the machine what happened, now.
+    fn feed(&mut self, event: Event) -> Duration {
+        let now = self.hub.clock.now();
+        self.machine.on(now, event, &mut self.actions);
+        now
+    }
+
+    /// Tells the machine what the proxy said, and telemetry of it.
+    fn hear(&mut self, event: Event) {
+        if let (Some(tracer), Event::RequestHeaders { headers, .. }) =
+            (&self.hub.telemetry.tracer, &event)
+        {
+            let named = |one: &&Header| {
+                one.name
+                    .eq_ignore_ascii_case(header::TRACEPARENT.as_bytes())
+            };
+            let parent = headers.iter().find(named).map(|header| &*header.value);
+            self.trace = tracer.begin(parent).map(Box::new);
+        }
+        let piece = match &event {
+            Event::ResponseBody { body, .. } => Some(body.len()),
+            _ => None,
+        };
+        let now = self.feed(event);
+        if let (Some(account), Some(bytes)) = (&mut self.account, piece) {
+            account.piece(now, bytes);
+            if account.profiled() {
+                account.relayed(self.hub.clock.now().saturating_sub(now));
+            }
+        }
     }
 
     /// Carries out what stands next; a reply is returned, and so is the end of the stream.
     fn act(&mut self, action: Action) -> Option<Result<Reply, Option<Status>>> {
         match action {
-            Action::Send(reply) => {
-                if let (Reply::Immediate(immediate), Some(request)) = (&reply, &self.request) {
-                    request.series.error(error_code(immediate.status));
+            Action::Send(mut reply) => {
+                match (&mut reply, &self.account, &self.trace) {
+                    (Reply::Immediate(immediate), Some(account), _) => {
+                        account.series.error(error_code(immediate.status));
+                    }
+                    (Reply::RequestHeaders(change), _, Some(trace)) => {
+                        let traceparent = Bytes::from(trace.traceparent());
+                        change.set.push((header::TRACEPARENT, traceparent));
+                    }
+                    _ => {}
                 }
                 return Some(Ok(reply));
             }
@@ -153,6 +186,9 @@ impl Exchange {
                 self.feed(Event::Picked(endpoint));
             }
             Action::Withdraw => {
+                if let Some(account) = &mut self.account {
+                    account.withdrawn();
+                }
                 if let Some((ticket, verdict)) = self.queued.take() {
                     // A verdict that nobody read may hold reserved room: it goes back before others are let in.
                     drop(verdict);
@@ -160,14 +196,8 @@ impl Exchange {
                 }
             }
             Action::FirstToken(observation) => {
-                if let Some(request) = &self.request {
-                    let ttft = self
-                        .hub
-                        .clock
-                        .now()
-                        .saturating_sub(self.opened)
-                        .as_secs_f64();
-                    request.series.ttft_streaming.observe(ttft);
+                if let Some(account) = &mut self.account {
+                    account.first_token(self.hub.clock.now());
                 }
                 self.first_label = observation;
             }
@@ -181,146 +211,66 @@ impl Exchange {
                 self.code = Some(StreamCode::FailedPrecondition);
                 return Some(Err(Some(Status::failed_precondition(error.to_string()))));
             }
+            Action::Reset(reason) => {
+                self.code = Some(StreamCode::ResourceExhausted);
+                return Some(Err(Some(Status::resource_exhausted(reason))));
+            }
         }
         None
     }
 
-    fn submit(&mut self, submission: Submission) {
-        let Submission {
-            request,
-            target_model,
-            rewritten_by,
-            streaming,
-        } = submission;
-        let target = target_model.as_deref().unwrap_or(&request.model);
-        let series = self.hub.telemetry.requests.series(
-            &request.model,
-            target,
-            &request.flow,
-            request.priority,
-        );
-        series.requests.inc();
-        if let Some(object) = &rewritten_by {
-            self.hub.telemetry.rewrites.decided(object, &series.labels);
-        }
-        let now = self.hub.clock.now();
-        self.request = Some(Subject {
-            id: request.id.clone(),
-            series,
-            slo: request.slo,
-            priority: request.priority,
-            class: None,
-            streaming,
-            submitted: now,
-        });
+    fn submit(&mut self, mut submission: Submission) {
+        let (hub, now) = (&self.hub, self.hub.clock.now());
+        let trace = self.trace.as_deref();
+        let account = Account::open(hub, self.opened, now, self.serial, &mut submission, trace);
+        self.account = Some(account);
+        let request = submission.request;
+        let bytes = request.bytes;
         match self.hub.submit(now, request) {
-            Submitted::Decided(verdict) => {
-                let took = self.hub.clock.now().saturating_sub(now);
-                self.hub
-                    .telemetry
-                    .scheduler_duration
-                    .observe(took.as_secs_f64());
-                self.decided(verdict);
+            Submitted::Decided(verdict) => self.decided(verdict),
+            Submitted::Queued(ticket, receiver) => {
+                if let Some(account) = &mut self.account {
+                    account.queued(self.hub.clock.now(), bytes);
+                }
+                self.queued = Some((ticket, receiver));
             }
-            Submitted::Queued(ticket, receiver) => self.queued = Some((ticket, receiver)),
         }
     }
 
-    fn decided(&mut self, mut verdict: Verdict) {
+    fn decided(&mut self, verdict: Verdict) {
         let now = self.hub.clock.now();
-        if let Some(request) = &mut self.request {
-            let id = std::mem::take(&mut request.id);
-            let outcome = match &mut verdict {
-                Verdict::Dispatched(dispatch) => {
-                    let class = &dispatch.endpoint.class;
-                    self.hub.trainer.note_dispatch(class, now);
-                    request.class = Some(Arc::clone(class));
-                    if let Some(prediction) = &dispatch.decision.prediction {
-                        request
-                            .series
-                            .predicted_ttft
-                            .observe(f64::from(prediction.ttft.p50) / 1e3);
-                        request
-                            .series
-                            .predicted_tpot
-                            .observe(f64::from(prediction.tpot.p50) / 1e3);
-                    }
-                    self.hub.decisions.dispatched(id, dispatch.decision.clone());
-                    "Dispatched"
-                }
-                Verdict::Refused(refusal) => {
-                    self.hub.decisions.refused(id, now, refusal.clone());
-                    refusal.outcome.name()
-                }
-            };
-            let (count, duration) = self.hub.telemetry.outcome(outcome, request.priority);
-            count.inc();
-            duration.observe(now.saturating_sub(request.submitted).as_secs_f64());
+        if let Verdict::Dispatched(dispatch) = &verdict {
+            self.hub
+                .trainer
+                .note_dispatch(&dispatch.endpoint.class, now);
+            let ticket = dispatch.in_flight.evictable();
+            self.evictable = ticket.map(|ticket| (ticket, self.hub.follow_eviction(ticket)));
+        }
+        if let Some(account) = &mut self.account {
+            account.decided(&self.hub, now, &verdict, self.trace.as_deref_mut());
         }
         self.feed(Event::Verdict(verdict));
     }
 
     fn ended(&mut self, ended: Ended) {
+        if let Some((ticket, _)) = self.evictable.take() {
+            self.hub.forget_eviction(ticket);
+        }
         self.hub.pump();
         let Ended { completion, status } = ended;
-        let Some(Subject {
-            series,
-            slo,
-            class,
-            streaming,
-            ..
-        }) = &self.request
-        else {
+        let Some(account) = &mut self.account else {
             return;
         };
-        let life = self
-            .hub
-            .clock
-            .now()
-            .saturating_sub(self.opened)
-            .as_secs_f64();
-        let waited_ms = completion.waited.as_secs_f64() * 1e3;
-        if status.is_some_and(|status| status >= 400) {
-            series.error("ModelServerError");
-        }
-        if status == Some(200) {
-            series.duration.observe(life);
-            series
-                .input_tokens
-                .observe(f64::from(completion.prompt_tokens));
-            if let Some(output) = completion.output_tokens {
-                series.output_tokens.observe(f64::from(output));
-            }
-            if !streaming {
-                series.ttft_document.observe(life);
-            }
-        }
-        if let Some(tpot_ms) = completion.tpot_ms {
-            series.tpot.observe(tpot_ms / 1e3);
-        }
-        let missed = |target: Option<f64>, actual: Option<f64>| {
-            target
-                .zip(actual)
-                .is_some_and(|(target, actual)| actual > target)
-        };
-        if missed(slo.ttft_ms, completion.ttft_ms.map(|ttft| ttft + waited_ms)) {
-            series.violation("ttft");
-        }
-        if missed(slo.tpot_ms, completion.tpot_ms) {
-            series.violation("tpot");
-        }
-        if let Some(reason) = completion.unlearned {
-            self.hub.telemetry.unlearned(reason);
-        }
+        let at = self.hub.clock.now();
+        account.ended(&self.hub, at, &completion, status);
         // An answer that was cancelled or cut teaches nothing, not even how it began. A label arrives when it is
         // handed over, so that labels keep the order of their times.
-        let at = self.hub.clock.now();
         let first = self
             .first_label
             .take()
             .filter(|_| completion.outcome == Outcome::Served);
         let first = first.map(|label| Observation { at, ..label });
-        let class = class.as_deref().unwrap_or_default();
+        let class = account.class.as_deref().unwrap_or_default();
         for observation in first.into_iter().chain(completion.observations) {
             self.hub.trainer.observe(class, observation);
         }
@@ -339,10 +289,19 @@ impl Exchange {
             }
             return Poll::Ready(());
         }
+        if let Some((_, told)) = &mut self.evictable
+            && let Poll::Ready(told) = Pin::new(told).poll(context)
+        {
+            self.evictable = None;
+            if let Ok(reason) = told {
+                self.feed(Event::Evicted(reason));
+            }
+            return Poll::Ready(());
+        }
         match Pin::new(&mut self.inbound).poll_next(context) {
             Poll::Ready(Some(Ok(message))) => {
-                if let Some(event) = event(message) {
-                    self.feed(event);
+                if let Some(event) = event(message, &self.hub) {
+                    self.hear(event);
                 }
                 Poll::Ready(())
             }
@@ -404,11 +363,19 @@ impl Drop for Exchange {
                 | Action::PickAny(_)
                 | Action::Send(_)
                 | Action::Finish
-                | Action::Fail(_) => {}
+                | Action::Fail(_)
+                | Action::Reset(_) => {}
             }
         }
-        let life = self.hub.clock.now().saturating_sub(self.opened);
+        let now = self.hub.clock.now();
+        let life = now.saturating_sub(self.opened);
         self.hub.telemetry.stream_ended(code, life);
+        if let (Some(mut trace), Some(tracer)) = (self.trace.take(), &self.hub.telemetry.tracer) {
+            let account = self.account.as_ref();
+            let attributes = account.map_or_else(Vec::new, Account::attributes);
+            trace.request(self.opened, now, attributes, code != StreamCode::Ok);
+            tracer.take(*trace);
+        }
     }
 }
 
@@ -419,76 +386,5 @@ fn error_code(status: u16) -> &'static str {
         429 => "ResourceExhausted",
         503 => "ServiceUnavailable",
         _ => "Internal",
-    }
-}
-
-/// What a message says, in neutral words; `None` for messages of kinds unknown here.
-fn event(message: ProcessingRequest) -> Option<Event> {
-    let ProcessingRequest {
-        metadata_context,
-        request,
-    } = message;
-    Some(match request? {
-        Incoming::RequestHeaders(headers) => Event::RequestHeaders {
-            end_of_stream: headers.end_of_stream,
-            headers: neutral(headers.headers),
-            subset: metadata_context.and_then(subset),
-        },
-        Incoming::ResponseHeaders(headers) => Event::ResponseHeaders {
-            end_of_stream: headers.end_of_stream,
-            headers: neutral(headers.headers),
-        },
-        Incoming::RequestBody(body) => Event::RequestBody {
-            body: body.body,
-            end_of_stream: body.end_of_stream,
-        },
-        Incoming::ResponseBody(body) => Event::ResponseBody {
-            body: body.body,
-            end_of_stream: body.end_of_stream,
-        },
-        Incoming::RequestTrailers(_) => Event::RequestTrailers,
-        Incoming::ResponseTrailers(trailers) => Event::ResponseTrailers {
-            grpc_status: grpc_status(&neutral(trailers.trailers)),
-        },
-    })
-}
-
-fn neutral(headers: Option<wire::HeaderMap>) -> Vec<Header> {
-    let headers = headers.unwrap_or_default().headers.into_iter();
-    headers
-        .map(
-            |wire::HeaderValue {
-                 key,
-                 value,
-                 raw_value,
-             }| {
-                let value = if raw_value.is_empty() {
-                    value
-                } else {
-                    raw_value
-                };
-                Header { name: key, value }
-            },
-        )
-        .collect()
-}
-
-/// The endpoints the proxy wants the choice to be among. A key that is there but empty allows none.
-fn subset(metadata: wire::Metadata) -> Option<Vec<String>> {
-    let hint = metadata.filter_metadata.get(metadata::SUBSET_HINT)?;
-    let text = |kind: &wire::Kind| match kind {
-        wire::Kind::Text(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
-        _ => Vec::new(),
-    };
-    match hint.fields.get(header::DESTINATION_SUBSET)?.kind.as_ref() {
-        Some(wire::Kind::List(list)) => Some(
-            list.values
-                .iter()
-                .filter_map(|value| value.kind.as_ref())
-                .flat_map(text)
-                .collect(),
-        ),
-        Some(kind) => Some(text(kind)),
-        None => Some(Vec::new()),
     }
 }

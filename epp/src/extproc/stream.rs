@@ -12,7 +12,7 @@ use super::response::{Answer, Relayed};
 use crate::api::error::{ErrorShape, RequestError};
 use crate::api::head::Header;
 use bytes::Bytes;
-use epp_core::{End, InFlight, Refusal, Verdict};
+use epp_core::{Advice, End, InFlight, Refusal, Verdict};
 use names::dropped_reason;
 use names::header;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub struct Stream {
     /// How the client is told of errors.
     errors: ErrorShape,
     in_flight: Option<InFlight>,
+    /// What the client is told of the queue.
+    advice: Option<Advice>,
 }
 
 impl Stream {
@@ -50,6 +52,7 @@ impl Stream {
             state: State::Start,
             errors: ErrorShape::default(),
             in_flight: None,
+            advice: None,
         }
     }
 
@@ -84,7 +87,13 @@ impl Stream {
             Event::ResponseHeaders {
                 headers,
                 end_of_stream,
-            } => self.response_headers(now, &headers, end_of_stream, out),
+                served,
+            } => {
+                if let (Some(in_flight), Some(served)) = (&mut self.in_flight, served) {
+                    in_flight.served_by(now, served);
+                }
+                self.response_headers(now, &headers, end_of_stream, out)
+            }
             Event::ResponseBody {
                 body,
                 end_of_stream,
@@ -92,6 +101,7 @@ impl Stream {
             Event::ResponseTrailers { grpc_status } => {
                 self.response_trailers(now, grpc_status, out)
             }
+            Event::Evicted(reason) => self.evicted(now, reason, out),
             Event::Closed => self.closed(now, out),
         };
         if !taken {
@@ -201,6 +211,7 @@ impl Stream {
             Verdict::Dispatched(dispatch) => {
                 let relayed = pending.relay(&dispatch, &self.rules, out);
                 self.state = State::Relayed(Box::new(relayed));
+                self.advice = dispatch.advice;
                 self.in_flight = Some(dispatch.in_flight);
             }
         }
@@ -244,7 +255,13 @@ impl Stream {
             }
             State::Start | State::Picking | State::Answering(_) | State::Over => return false,
         };
-        let (answer, change) = Answer::new(headers, relayed);
+        let (answer, mut change) = Answer::new(headers, relayed);
+        if let Some(in_flight) = &self.in_flight {
+            change.named = self.rules.wanted.answered(in_flight.endpoint());
+        }
+        change
+            .set
+            .extend(self.advice.iter().flat_map(advisory_headers));
         out.push_back(Action::Send(Reply::ResponseHeaders(change)));
         self.state = State::Answering(Box::new(answer));
         if end {
@@ -288,12 +305,49 @@ impl Stream {
 
     /// The answer was relayed to its end.
     fn complete(&mut self, now: Duration, out: &mut Actions) {
+        self.report(out);
         let end = match &self.state {
             State::Answering(answer) => answer.end(),
             _ => End::ClientGone,
         };
         self.end(now, end, out);
         out.push_back(Action::Finish);
+    }
+
+    /// The request is taken off its server: the client is answered if it has had nothing of an answer yet, else its
+    /// answer is cut off.
+    fn evicted(&mut self, now: Duration, reason: &'static str, out: &mut Actions) -> bool {
+        match self.state {
+            State::Relayed(_) => {
+                let message = "the request was taken off its server to make room for others";
+                let answer = unavailable(self.errors, 429, reason, message, None);
+                out.push_back(Action::Send(Reply::Immediate(answer)));
+                self.end(now, End::Evicted, out);
+                out.push_back(Action::Finish);
+            }
+            State::Answering(_) => {
+                self.end(now, End::Evicted, out);
+                out.push_back(Action::Reset(reason));
+            }
+            // It ended by itself before.
+            _ => {}
+        }
+        true
+    }
+
+    /// Tells the proxy with the last message what the configuration computes of the answer's usage.
+    fn report(&self, out: &mut Actions) {
+        let State::Answering(answer) = &self.state else {
+            return;
+        };
+        let wanted = self.rules.wanted.reports() && self.in_flight.is_some();
+        if wanted && let Some(Action::Send(last)) = out.back_mut() {
+            let attributes = self.rules.wanted.attributes(&answer.usage());
+            if !attributes.is_empty() {
+                let reply = std::mem::replace(last, Reply::ResponseTrailers);
+                *last = Reply::Telling(Box::new(reply), attributes);
+            }
+        }
     }
 
     /// The proxy ended the stream before the answer's end. It does so in the same way whether the client left or
@@ -324,6 +378,15 @@ impl Stream {
             })));
         }
     }
+}
+
+/// What the client is told of the queue.
+fn advisory_headers(advice: &Advice) -> [(&'static str, Bytes); 2] {
+    let number = |value: u128| Bytes::from(value.to_string());
+    [
+        (header::QUEUE_MS, number(advice.queued.as_millis())),
+        (header::BAND_ROOM, number(u128::from(advice.band_room))),
+    ]
 }
 
 /// An answer of the picker's own, and why the request was dropped.
@@ -386,6 +449,9 @@ mod api_tests;
 #[cfg(test)]
 #[path = "stream_bench.rs"]
 mod bench;
+#[cfg(test)]
+#[path = "stream_eviction_tests.rs"]
+mod eviction;
 #[cfg(test)]
 #[path = "stream_properties.rs"]
 mod properties;

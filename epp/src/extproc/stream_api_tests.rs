@@ -5,6 +5,7 @@ use super::*;
 use crate::api::frame::framed;
 use crate::api::paths::Parsers;
 use crate::api::proto::put_bytes;
+use crate::api::wanted::Wanted;
 use epp_core::Outcome;
 use epp_core::config::Parser;
 
@@ -172,6 +173,7 @@ fn pitfall_19_the_length_told_is_that_of_the_body_sent() {
                 Header::new("content-length", "33"),
             ],
             end_of_stream: false,
+            served: None,
         });
         let Some(Reply::ResponseHeaders(change)) = bench.replies.last() else {
             panic!("{:?}", bench.replies)
@@ -251,6 +253,7 @@ fn a_grpc_calls_own_status_tells_how_it_ended() {
         bench.on(Event::ResponseHeaders {
             headers: response,
             end_of_stream: trailers.is_none(),
+            served: None,
         });
         if let Some(grpc_status) = trailers {
             bench.on(Event::ResponseTrailers { grpc_status });
@@ -279,4 +282,126 @@ fn load_is_held_while_an_answer_passes_unread() {
     bench.on(response_body(r#"tokens":9}"#, true));
     assert_eq!(bench.in_flight(), 0);
     assert_eq!(bench.response_bytes(), br#"{"input_tokens":9}"#);
+}
+
+fn wanting(plugins: &str, profile: &str) -> Rules {
+    let text = format!(
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- {{type: queue-scorer}}\n{plugins}schedulingProfiles:\n- name: default\n  plugins:\n  - {{pluginRef: queue-scorer}}\n{profile}"
+    );
+    let config = epp_core::Config::from_yaml(&text).unwrap();
+    Rules {
+        wanted: Arc::new(Wanted::of(&config)),
+        ..rules()
+    }
+}
+
+fn answered_by(bench: &Bench, index: usize) -> Event {
+    Event::ResponseHeaders {
+        headers: vec![Header::new(":status", "200")],
+        end_of_stream: false,
+        served: Some(Arc::clone(&bench.pool.endpoints[index])),
+    }
+}
+
+#[test]
+fn answers_name_their_endpoint_so_that_sessions_come_back() {
+    let rules = wanting(
+        "- {type: session-affinity-scorer}\n- {type: destination-endpoint-served-verifier}\n",
+        "  - {pluginRef: session-affinity-scorer}\n",
+    );
+    let mut bench = Bench::with(epp_core::Config::llmd_default(), 2, rules);
+    bench.request(BODY);
+    // The proxy could not reach the first and took the second.
+    let picked = bench
+        .pool
+        .endpoints
+        .iter()
+        .position(|endpoint| endpoint.load.snapshot().in_flight == 1);
+    let other = 1 - picked.unwrap();
+    bench.on(answered_by(&bench, other));
+    let load = |bench: &Bench, index: usize| bench.pool.endpoints[index].load.snapshot().in_flight;
+    assert_eq!(
+        (load(&bench, other), load(&bench, 1 - other)),
+        (1, 0),
+        "the load is where the request is"
+    );
+    let Some(Reply::ResponseHeaders(change)) = bench.replies.last() else {
+        panic!("{:?}", bench.replies)
+    };
+    let endpoint = &bench.pool.endpoints[other];
+    let expected = [
+        (
+            header::SESSION_TOKEN.into(),
+            epp_core::session::token(&endpoint.name),
+        ),
+        (
+            header::TEST_ENDPOINT_SERVED.into(),
+            endpoint.address.to_string(),
+        ),
+    ];
+    assert_eq!(change.named, expected);
+    bench.on(response_body("{}", true));
+    assert_eq!((load(&bench, 0), load(&bench, 1)), (0, 0));
+}
+
+#[test]
+fn what_is_computed_of_usage_rides_on_the_last_message() {
+    let reporter = "- type: request-attribute-reporter\n  parameters: {attributes: [{key: {name: cost}, expression: usage.total_tokens}]}\n";
+    let rules = wanting(reporter, "");
+    for trailers in [false, true] {
+        let mut bench = bench_of(rules.clone());
+        bench.request(BODY);
+        bench.on(response_headers("200", JSON, false));
+        bench.on(response_body(
+            r#"{"usage":{"prompt_tokens":2,"completion_tokens":3}}"#,
+            !trailers,
+        ));
+        if trailers {
+            bench.on(Event::ResponseTrailers { grpc_status: None });
+        }
+        let Some(Reply::Telling(reply, attributes)) = bench.replies.last() else {
+            panic!("{:?}", bench.replies)
+        };
+        assert_eq!(**reply == Reply::ResponseTrailers, trailers);
+        let told: Vec<_> = attributes
+            .iter()
+            .map(|it| (&*it.namespace, &*it.name, it.value))
+            .collect();
+        assert_eq!(told, [("envoy.lb", "cost", 5.0)]);
+        let wire: crate::extproc::wire::ProcessingResponse = bench.replies.pop().unwrap().into();
+        let metadata = wire.dynamic_metadata.unwrap();
+        assert!(wire.response.is_some() && metadata.fields.contains_key("envoy.lb"));
+    }
+    let mut silent = bench_of(rules);
+    silent.request(BODY);
+    silent.on(response_headers("200", JSON, false));
+    silent.on(response_body("{}", true));
+    assert!(
+        matches!(silent.replies.last(), Some(Reply::ResponseBody(_))),
+        "nothing is known"
+    );
+}
+
+#[test]
+fn clients_are_told_of_the_queue_where_the_configuration_says_so() {
+    let head =
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nfeatureGates: [flowControl]\n";
+    for advised in [true, false] {
+        let text = format!("{head}flowControl: {{advisoryHeaders: {advised}}}\n");
+        let mut bench = Bench::with(epp_core::Config::from_yaml(&text).unwrap(), 1, rules());
+        bench.request(BODY);
+        bench.on(response_headers("200", JSON, true));
+        let Some(Reply::ResponseHeaders(change)) = bench.replies.last() else {
+            panic!("{:?}", bench.replies)
+        };
+        let told = |name: &str| {
+            let mut set = change.set.iter().filter(|(known, _)| *known == name);
+            set.next().map(|(_, value)| value.clone())
+        };
+        let queued = advised.then(|| Bytes::from_static(b"0"));
+        assert_eq!(told(header::QUEUE_MS), queued);
+        let room = told(header::BAND_ROOM)
+            .map(|room| String::from_utf8_lossy(&room).parse::<u64>().unwrap());
+        assert_eq!(room, advised.then_some(5000), "the band is empty");
+    }
 }

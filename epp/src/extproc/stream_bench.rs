@@ -16,6 +16,7 @@ pub(super) struct Bench {
     pub(super) ended: Vec<Ended>,
     pub(super) finished: bool,
     pub(super) failed: Option<ProtocolError>,
+    pub(super) reset: Option<&'static str>,
 }
 
 pub(super) fn rules() -> Rules {
@@ -31,7 +32,7 @@ pub(super) fn rules() -> Rules {
         subsets: true,
         dialects: Arc::default(),
         parsers: Arc::default(),
-        headers_in_use: Arc::default(),
+        wanted: Arc::default(),
     }
 }
 
@@ -65,6 +66,7 @@ impl Bench {
             ended: Vec::new(),
             finished: false,
             failed: None,
+            reset: None,
         }
     }
 
@@ -112,6 +114,7 @@ impl Bench {
             Action::Ended(ended) => self.ended.push(*ended),
             Action::Finish => self.finished = true,
             Action::Fail(error) => self.failed = Some(error),
+            Action::Reset(reason) => self.reset = Some(reason),
         }
     }
 
@@ -224,6 +227,7 @@ pub(super) fn response_headers(status: &str, content_type: &str, end_of_stream: 
     Event::ResponseHeaders {
         headers,
         end_of_stream,
+        served: None,
     }
 }
 

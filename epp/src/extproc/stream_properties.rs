@@ -6,7 +6,7 @@ use crate::extproc::reply::Piece;
 use proptest::prelude::*;
 
 fn any_event() -> impl Strategy<Value = (u8, bool)> {
-    (0u8..9, any::<bool>())
+    (0u8..10, any::<bool>())
 }
 
 fn event_of(kind: u8, end: bool) -> Option<Event> {
@@ -19,6 +19,7 @@ fn event_of(kind: u8, end: bool) -> Option<Event> {
         5 => response_body(if end { USAGE } else { TOKEN }, end),
         6 => Event::ResponseTrailers { grpc_status: None },
         7 => Event::Closed,
+        8 => Event::Evicted(dropped_reason::EVICTED_PRIORITY),
         _ => return None,
     })
 }
@@ -33,6 +34,7 @@ fn place(reply: &Reply) -> (bool, u8) {
         Reply::ResponseBody(_) => (true, 1),
         Reply::ResponseTrailers => (true, 2),
         Reply::Immediate(_) => (true, 3),
+        Reply::Telling(reply, _) => place(reply),
     }
 }
 

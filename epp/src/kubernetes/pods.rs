@@ -4,7 +4,7 @@ use super::problem::{About, Problem};
 use epp_core::EndpointSpec;
 use k8s_openapi::api::core::v1::Pod;
 use kubernetes::watch::Objects;
-use names::annotation;
+use names::{annotation, label};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -33,10 +33,18 @@ pub(super) fn serving(pod: Pod) -> Option<ServingPod> {
     let active_ports = annotation::ACTIVE_PORTS
         .all()
         .find_map(|name| annotations.get(name).cloned());
+    let mut labels = pod.metadata.labels.unwrap_or_default();
+    // What a pod says of itself goes before what is known of its node.
+    let node = pod.spec.and_then(|spec| spec.node_name);
+    for (label, known) in [(label::HOST, node), (label::NODE_ADDRESS, status.host_ip)] {
+        if let Some(value) = known {
+            labels.entry(label.to_owned()).or_insert(value);
+        }
+    }
     Some(ServingPod {
         uid: pod.metadata.uid.unwrap_or_default(),
         ip: status.pod_ip?.parse().ok()?,
-        labels: pod.metadata.labels.unwrap_or_default(),
+        labels,
         active_ports,
     })
 }
@@ -133,6 +141,18 @@ mod tests {
         assert_eq!(pod(starting), None);
         assert_eq!(pod(ready("", json!({}))), None);
         assert_eq!(pod(json!({"metadata": {"name": "p"}})), None);
+    }
+
+    #[test]
+    fn a_pod_stands_on_a_node() {
+        let mut on_node = ready("10.0.0.1", json!({}));
+        on_node["spec"] = json!({"nodeName": "gpu-7", "containers": []});
+        on_node["status"]["hostIP"] = json!("192.168.0.7");
+        let labels = pod(on_node.clone()).unwrap().labels;
+        assert_eq!(labels[label::HOST], "gpu-7");
+        assert_eq!(labels[label::NODE_ADDRESS], "192.168.0.7");
+        on_node["metadata"]["labels"][label::HOST] = json!("mine");
+        assert_eq!(pod(on_node).unwrap().labels[label::HOST], "mine");
     }
 
     fn specs(annotations: Value, ip: &str) -> (Vec<(String, String)>, Vec<Problem>) {

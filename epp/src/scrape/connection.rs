@@ -2,12 +2,19 @@
 //!
 //! A general client spends more on one request than the engine's page is worth when hundreds of pages are
 //! read twenty times a second. This one sends the same bytes every time, and reads the answer in
-//! place.
+//! place. Answers are read into buffers that all connections share: between two reads a connection holds none.
 
+use parking_lot::Mutex;
+use runtime::tls::ClientTls;
+use std::io;
 use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// Longest that connecting and reading a page may take together.
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -17,13 +24,17 @@ const LARGEST_ANSWER: usize = 4 << 20;
 const READ: usize = 16 * 1024;
 /// Headers of one answer.
 const HEADERS: usize = 64;
+/// Buffers kept for the next reads.
+const BUFFERS: usize = 32;
+/// Room of a buffer that is kept, bytes; one that grew larger is given back.
+const LARGEST_BUFFER: usize = 256 * 1024;
 
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeError {
     /// No connection, or it broke.
     #[error("{0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// The connection ended before the answer did.
     #[error("the connection was closed before the page was complete")]
     Closed,
@@ -39,12 +50,39 @@ pub enum ScrapeError {
     /// The page is too large to be one.
     #[error("the page is larger than {LARGEST_ANSWER} bytes")]
     TooLarge,
-    /// The page has none of the metrics.
-    #[error("the page has none of vLLM's metrics")]
+    /// The page has nothing of what is wanted.
+    #[error("the page has none of what is read there: another engine's, or no engine's")]
     Foreign,
     /// It took too long.
     #[error("no answer within {TIMEOUT:?}")]
     Timeout,
+}
+
+/// Buffers that reads share, since only some are going on at the same time.
+#[derive(Clone, Debug, Default)]
+pub struct Buffers(Arc<Mutex<Vec<Buffer>>>);
+
+#[derive(Debug, Default)]
+struct Buffer {
+    answer: Vec<u8>,
+    /// The body of an answer that comes in chunks.
+    joined: Vec<u8>,
+}
+
+impl Buffers {
+    fn take(&self) -> Buffer {
+        self.0.lock().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, mut buffer: Buffer) {
+        buffer.answer.clear();
+        buffer.joined.clear();
+        let mut kept = self.0.lock();
+        let room = buffer.answer.capacity().max(buffer.joined.capacity());
+        if kept.len() < BUFFERS && room <= LARGEST_BUFFER {
+            kept.push(buffer);
+        }
+    }
 }
 
 /// A connection that is opened when needed and kept while it works.
@@ -52,24 +90,23 @@ pub enum ScrapeError {
 pub struct Connection {
     address: String,
     request: Vec<u8>,
-    stream: Option<TcpStream>,
-    answer: Vec<u8>,
-    /// The body of an answer that comes in chunks.
-    joined: Vec<u8>,
+    tls: Option<Arc<ClientTls>>,
+    stream: Option<Stream>,
+    buffers: Buffers,
 }
 
 impl Connection {
-    /// To `address` (`ip:port`), asking for `path`.
-    pub fn new(address: &str, path: &str) -> Self {
+    /// To `address` (`ip:port`), asking for `path`, over TLS where `tls` is given.
+    pub fn new(address: &str, path: &str, tls: Option<Arc<ClientTls>>, buffers: Buffers) -> Self {
         Self {
             address: address.to_owned(),
             request: format!(
-                "GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/plain\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/plain, application/json\r\n\r\n"
             )
             .into_bytes(),
+            tls,
             stream: None,
-            answer: Vec::new(),
-            joined: Vec::new(),
+            buffers,
         }
     }
 
@@ -82,20 +119,22 @@ impl Connection {
         &mut self,
         read: impl FnOnce(&[u8]) -> Option<T>,
     ) -> Result<T, ScrapeError> {
-        let body = tokio::time::timeout(TIMEOUT, self.exchange())
-            .await
-            .map_err(|_| ScrapeError::Timeout)??;
-        let page = match body {
-            Body::InPlace(span) => &self.answer[span],
-            Body::Joined => &self.joined,
+        let mut buffer = self.buffers.take();
+        let answered = tokio::time::timeout(TIMEOUT, self.exchange(&mut buffer)).await;
+        let found = match answered {
+            Err(_) => Err(ScrapeError::Timeout),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(Body::InPlace(span))) => read(&buffer.answer[span]).ok_or(ScrapeError::Foreign),
+            Ok(Ok(Body::Joined)) => read(&buffer.joined).ok_or(ScrapeError::Foreign),
         };
-        read(page).ok_or(ScrapeError::Foreign)
+        self.buffers.give_back(buffer);
+        found
     }
 
-    async fn exchange(&mut self) -> Result<Body, ScrapeError> {
+    async fn exchange(&mut self, buffer: &mut Buffer) -> Result<Body, ScrapeError> {
         // Taken out, so that a failure at any point leaves none behind.
         if let Some(stream) = self.stream.take() {
-            match self.ask(stream).await {
+            match self.ask(stream, buffer).await {
                 // The server may have closed it while it was idle: that says nothing of a new one.
                 Err(ScrapeError::Closed | ScrapeError::Io(_)) => {}
                 answered => return answered,
@@ -103,32 +142,40 @@ impl Connection {
         }
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
-        self.ask(stream).await
+        let stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some(tls) => {
+                let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
+                Stream::Tls(Box::new(tls.connect(host, stream).await?))
+            }
+        };
+        self.ask(stream, buffer).await
     }
 
-    async fn ask(&mut self, mut stream: TcpStream) -> Result<Body, ScrapeError> {
-        self.answer.clear();
-        self.joined.clear();
+    async fn ask(&mut self, mut stream: Stream, buffer: &mut Buffer) -> Result<Body, ScrapeError> {
+        let Buffer { answer, joined } = buffer;
+        answer.clear();
+        joined.clear();
         stream.write_all(&self.request).await?;
+        stream.flush().await?;
         let mut head = None;
         let mut framing = Framing::UntilClosed;
         loop {
-            self.answer.reserve(READ);
-            let closed = stream.read_buf(&mut self.answer).await? == 0;
-            if self.answer.len() > LARGEST_ANSWER {
+            answer.reserve(READ);
+            let closed = stream.read_buf(answer).await? == 0;
+            if answer.len() > LARGEST_ANSWER {
                 return Err(ScrapeError::TooLarge);
             }
             if head.is_none()
-                && let Some(found) = Head::parse(&self.answer)?
+                && let Some(found) = Head::parse(answer)?
             {
                 framing = found.framing;
                 head = Some(found);
             }
             if let Some(head) = &head
-                && let Some((body, end)) =
-                    framing.body(&self.answer, head.bytes, closed, &mut self.joined)?
+                && let Some((body, end)) = framing.body(answer, head.bytes, closed, joined)?
             {
-                if head.keep_alive && !closed && end == self.answer.len() {
+                if head.keep_alive && !closed && end == answer.len() {
                     self.stream = Some(stream);
                 }
                 return Ok(body);
@@ -136,6 +183,53 @@ impl Connection {
             if closed {
                 return Err(ScrapeError::Closed);
             }
+        }
+    }
+}
+
+/// Bytes to and from the server.
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, into),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }
@@ -275,6 +369,26 @@ mod tests {
         Some(page.to_vec())
     }
 
+    fn plain(address: &str) -> Connection {
+        Connection::new(address, "/metrics", None, Buffers::default())
+    }
+
+    #[test]
+    fn buffers_are_shared_and_large_ones_given_back() {
+        let buffers = Buffers::default();
+        let with = |bytes| Buffer {
+            answer: Vec::with_capacity(bytes),
+            joined: Vec::new(),
+        };
+        buffers.give_back(with(LARGEST_BUFFER + 1));
+        assert_eq!(buffers.0.lock().len(), 0);
+        for _ in 0..2 * BUFFERS {
+            buffers.give_back(with(100));
+        }
+        assert_eq!(buffers.0.lock().len(), BUFFERS);
+        assert!(buffers.take().answer.capacity() >= 100);
+    }
+
     #[tokio::test]
     async fn one_connection_serves_many_reads_in_any_framing() {
         const SIZED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none";
@@ -282,7 +396,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\ntwo\r\n0\r\n\r\n";
         const CLOSING: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nthree";
         let (address, served) = serve(vec![vec![SIZED, CHUNKED, CLOSING], vec![SIZED]]).await;
-        let mut connection = Connection::new(&address, "/metrics");
+        let mut connection = plain(&address);
         for expected in ["one", "two", "three", "one"] {
             assert_eq!(connection.fetch(whole).await.unwrap(), expected.as_bytes());
         }
@@ -293,9 +407,59 @@ mod tests {
     async fn a_connection_closed_while_idle_is_replaced_without_a_failure() {
         const SIZED: &str = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none";
         let (address, _served) = serve(vec![vec![SIZED], vec![SIZED]]).await;
-        let mut connection = Connection::new(&address, "/metrics");
+        let mut connection = plain(&address);
         assert!(connection.fetch(whole).await.is_ok());
         assert!(connection.fetch(whole).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn pages_come_over_tls_from_who_is_trusted() {
+        use runtime::Clock;
+        use runtime::tls::{CertificateAuthority, ClientFiles, ServerTls, Trusted};
+        const SIZED: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none";
+        let clock = Clock::start();
+        let authority = || CertificateAuthority::generate("engines", clock.unix_ms()).unwrap();
+        let (ours, others) = (authority(), authority());
+        let server = ServerTls::issued(&ours, &["127.0.0.1".into()], clock).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // A client that does not believe the certificate goes away.
+                let Ok(mut stream) = server.accept(stream).await else {
+                    continue;
+                };
+                let mut request = [0; 1024];
+                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    stream.write_all(SIZED).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let connection = |authority: &CertificateAuthority| {
+            let bundle = directory.path().join("ca.pem");
+            std::fs::write(&bundle, authority.bundle()).unwrap();
+            let files = ClientFiles {
+                trusted: Trusted::File(bundle),
+                identity: None,
+            };
+            let tls = ClientTls::new(files, &["http/1.1"], clock).unwrap();
+            Connection::new(
+                &address,
+                "/metrics",
+                Some(Arc::new(tls)),
+                Buffers::default(),
+            )
+        };
+        let mut wary = connection(&others);
+        let error = wary.fetch(whole).await.unwrap_err().to_string();
+        assert!(error.contains("certificate"), "{error}");
+        let mut trusting = connection(&ours);
+        for _ in 0..2 {
+            assert_eq!(trusting.fetch(whole).await.unwrap(), b"one");
+        }
     }
 
     #[tokio::test]
@@ -305,7 +469,7 @@ mod tests {
             vec!["junk\r\n\r\n"],
         ])
         .await;
-        let mut connection = Connection::new(&address, "/metrics");
+        let mut connection = plain(&address);
         assert!(matches!(
             connection.fetch(whole).await,
             Err(ScrapeError::Status(404))
@@ -314,7 +478,7 @@ mod tests {
             connection.fetch(whole).await,
             Err(ScrapeError::Http(_))
         ));
-        let mut nobody = Connection::new("127.0.0.1:1", "/metrics");
+        let mut nobody = plain("127.0.0.1:1");
         assert!(matches!(nobody.fetch(whole).await, Err(ScrapeError::Io(_))));
     }
 
@@ -331,7 +495,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let mut connection = Connection::new(&address, "/metrics");
+        let mut connection = plain(&address);
         assert_eq!(connection.fetch(whole).await.unwrap(), b"two0123456789");
     }
 

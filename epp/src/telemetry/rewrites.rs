@@ -1,16 +1,18 @@
 //! Which rules chose the models that requests were sent on under.
 
+use super::registrar::Registrar;
 use super::series::RequestLabels;
+use names::metric::picker;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RewriteLabels {
     model_rewrite_name: String,
-    model_name: String,
-    target_model: String,
+    model_name: Arc<str>,
+    target_model: Arc<str>,
 }
 
 /// Decisions by rule.
@@ -18,13 +20,10 @@ struct RewriteLabels {
 pub struct RewriteDecisions(Family<RewriteLabels, Counter>);
 
 impl RewriteDecisions {
-    pub(super) fn new(registry: &mut Registry) -> Self {
+    pub(super) fn new(to: &mut Registrar<'_>) -> Self {
         let decisions = Self::default();
-        registry.register(
-            "model_rewrite_decisions",
-            "Requests whose model an InferenceModelRewrite chose, by its name, the client's model and the chosen one",
-            decisions.0.clone(),
-        );
+        let help = "Requests whose model an InferenceModelRewrite chose, by its name, the client's model and the chosen one";
+        to.add(picker::REWRITES, help, &decisions.0);
         decisions
     }
 
@@ -43,11 +42,12 @@ impl RewriteDecisions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prometheus_client::registry::Registry;
 
     #[test]
     fn decisions_are_counted_by_rule_and_models() {
         let mut registry = Registry::default();
-        let decisions = RewriteDecisions::new(&mut registry);
+        let decisions = RewriteDecisions::new(&mut Registrar::new(&mut registry, false));
         let labels = RequestLabels {
             model_name: "m".into(),
             target_model_name: "m-v2".into(),

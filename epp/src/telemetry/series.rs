@@ -1,32 +1,33 @@
 //! Request metrics by model, target model, flow and priority, with a cap on what clients can name.
 
-use parking_lot::{Mutex, RwLock};
+use super::buckets;
+use super::capped::Capped;
+use super::registrar::Registrar;
+use names::Name;
+use names::metric::picker;
+use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Arc, OnceLock};
 
-/// Distinct values of one label that are kept apart; further ones count as [`OTHER`].
-pub const DISTINCT_VALUES: usize = 1000;
 /// Combinations of labels that are kept apart.
 const DISTINCT_SERIES: usize = 4096;
-/// What everything beyond the cap is called.
-pub const OTHER: &str = "other";
 
 /// Labels of every request metric.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RequestLabels {
     /// Model the client named.
-    pub model_name: String,
+    pub model_name: Arc<str>,
     /// Model the request was sent on under.
-    pub target_model_name: String,
+    pub target_model_name: Arc<str>,
     /// Flow.
-    pub fairness_id: String,
+    pub fairness_id: Arc<str>,
     /// Band.
     pub priority: i32,
 }
@@ -34,106 +35,369 @@ pub struct RequestLabels {
 /// [`RequestLabels`] and what went wrong.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ErrorLabels {
-    model_name: String,
-    target_model_name: String,
-    fairness_id: String,
-    priority: i32,
+    #[prometheus(flatten)]
+    request: RequestLabels,
     error_code: &'static str,
 }
 
 /// [`RequestLabels`] and which target was missed.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ViolationLabels {
-    model_name: String,
-    target_model_name: String,
-    fairness_id: String,
-    priority: i32,
+    #[prometheus(flatten)]
+    request: RequestLabels,
     r#type: &'static str,
 }
 
 /// [`RequestLabels`] and whether the answer was streamed.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct StreamingLabels {
-    model_name: String,
-    target_model_name: String,
-    fairness_id: String,
-    priority: i32,
+    #[prometheus(flatten)]
+    request: RequestLabels,
     streaming: &'static str,
+}
+
+/// [`RequestLabels`] in one pool.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct QueueLabels {
+    #[prometheus(flatten)]
+    request: RequestLabels,
+    inference_pool: Arc<str>,
+}
+
+/// [`QueueLabels`] and how the wait ended.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WaitLabels {
+    #[prometheus(flatten)]
+    queue: QueueLabels,
+    outcome: &'static str,
+}
+
+/// Labels of the time that taking a request in takes.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct EnqueueLabels {
+    fairness_id: Arc<str>,
+    priority: i32,
+    outcome: &'static str,
 }
 
 /// Labels of predictions.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct PredictionLabels {
     plugin: &'static str,
-    model: String,
+    model: Arc<str>,
 }
 
-/// Handles of one combination of labels, resolved once.
+/// Labels of the last latency seen.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LastLabels {
+    #[prometheus(flatten)]
+    prediction: PredictionLabels,
+    r#type: &'static str,
+}
+
+/// A histogram with [`RequestLabels`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Arrival to the end of the answer, seconds.
+    Duration,
+    /// Bytes of the request's body.
+    RequestSize,
+    /// Bytes of the answer.
+    ResponseSize,
+    /// Prompt tokens.
+    InputTokens,
+    /// Of those, found in a prefix cache.
+    CachedTokens,
+    /// Output tokens.
+    OutputTokens,
+    /// Duration over output tokens, seconds.
+    Ntpot,
+    /// Time per output token after the first, seconds.
+    Tpot,
+    /// Time between two pieces of a streamed answer, seconds.
+    Itl,
+}
+
+type Described = (Name, &'static str, fn() -> Histogram);
+
+/// In the order of [`Of`].
+const HISTOGRAMS: [Described; 9] = [
+    (
+        picker::DURATION,
+        "Arrival to the end of the answer",
+        buckets::duration,
+    ),
+    (
+        picker::REQUEST_SIZE,
+        "Bytes of request bodies",
+        buckets::request_size,
+    ),
+    (
+        picker::RESPONSE_SIZE,
+        "Bytes of answers",
+        buckets::response_size,
+    ),
+    (picker::INPUT_TOKENS, "Prompt tokens", buckets::input_tokens),
+    (
+        picker::CACHED_TOKENS,
+        "Prompt tokens found in a prefix cache",
+        buckets::input_tokens,
+    ),
+    (
+        picker::OUTPUT_TOKENS,
+        "Output tokens",
+        buckets::output_tokens,
+    ),
+    (
+        picker::NTPOT,
+        "Arrival to the end of the answer, over its tokens",
+        buckets::ntpot,
+    ),
+    (
+        picker::TPOT,
+        "Time per output token after the first",
+        buckets::tpot,
+    ),
+    (
+        picker::ITL,
+        "Time between two pieces of a streamed answer",
+        buckets::itl,
+    ),
+];
+
+/// A latency that was predicted and then seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latency {
+    /// Time to first token.
+    Ttft,
+    /// Time per output token.
+    Tpot,
+}
+
+const PREDICTOR: &str = "predicted-latency-producer";
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+#[derive(Debug)]
+struct Families {
+    histograms: [Histograms<RequestLabels>; HISTOGRAMS.len()],
+    requests: Family<RequestLabels, Counter>,
+    errors: Family<ErrorLabels, Counter>,
+    violations: Family<ViolationLabels, Counter>,
+    running: Family<RequestLabels, Gauge>,
+    ttft: Histograms<StreamingLabels>,
+    predicted: [Histograms<PredictionLabels>; 2],
+    prediction_durations: [Histograms<PredictionLabels>; 2],
+    last: Family<LastLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    queue_size: Family<QueueLabels, Gauge>,
+    queue_bytes: Family<QueueLabels, Gauge>,
+    waits: Histograms<WaitLabels>,
+    enqueues: Histograms<EnqueueLabels>,
+}
+
+impl Families {
+    fn new() -> Self {
+        let predictions = || {
+            [buckets::ttft as fn() -> Histogram, buckets::tpot].map(Family::new_with_constructor)
+        };
+        Self {
+            histograms: HISTOGRAMS.map(|(_, _, of)| Family::new_with_constructor(of)),
+            requests: Family::default(),
+            errors: Family::default(),
+            violations: Family::default(),
+            running: Family::default(),
+            ttft: Family::new_with_constructor(buckets::ttft),
+            predicted: predictions(),
+            prediction_durations: [buckets::step as fn() -> Histogram; 2]
+                .map(Family::new_with_constructor),
+            last: Family::default(),
+            queue_size: Family::default(),
+            queue_bytes: Family::default(),
+            waits: Family::new_with_constructor(buckets::queue),
+            enqueues: Family::new_with_constructor(buckets::step),
+        }
+    }
+
+    fn register(&self, to: &mut Registrar<'_>) {
+        to.add(picker::REQUESTS, "Requests", &self.requests);
+        to.add(
+            picker::ERRORS,
+            "Requests that ended in an error",
+            &self.errors,
+        );
+        let help = "Requests whose latency missed its target";
+        to.add(picker::SLO_VIOLATIONS, help, &self.violations);
+        to.add(picker::RUNNING, "Requests on the endpoints", &self.running);
+        for ((name, help, _), family) in HISTOGRAMS.into_iter().zip(&self.histograms) {
+            to.add(name, help, family);
+        }
+        let help = "Arrival to the first token, queueing included";
+        to.add(picker::TTFT, help, &self.ttft);
+        let [ttft, tpot] = &self.predicted;
+        to.add(
+            picker::PREDICTED_TTFT,
+            "Predicted service time to first token",
+            ttft,
+        );
+        to.add(
+            picker::PREDICTED_TPOT,
+            "Predicted time per output token",
+            tpot,
+        );
+        let [ttft, tpot] = &self.prediction_durations;
+        let help = "Time that predicting for all candidates takes, of sampled requests";
+        to.add(picker::TTFT_PREDICTION_DURATION, help, ttft);
+        to.add(picker::TPOT_PREDICTION_DURATION, help, tpot);
+        let help = "The last latency seen (ttft, tpot) and predicted (predicted_ttft, predicted_tpot), seconds";
+        to.add(picker::LAST_LATENCY, help, &self.last);
+        to.add(picker::QUEUE_SIZE, "Requests queued", &self.queue_size);
+        to.add(
+            picker::QUEUE_BYTES,
+            "Bytes of request bodies queued",
+            &self.queue_bytes,
+        );
+        let help = "Time from arrival to the decision, by outcome";
+        to.add(picker::QUEUE_DURATION, help, &self.waits);
+        let help = "Time that taking a request in takes, by what came of it at once";
+        to.add(picker::ENQUEUE_DURATION, help, &self.enqueues);
+    }
+}
+
+/// One combination of labels; its handles are resolved when first used.
 #[derive(Debug)]
 pub struct Series {
     /// With models and flow capped.
     pub labels: RequestLabels,
+    pool: Arc<str>,
+    families: Arc<Families>,
     /// Requests.
     pub requests: Counter,
-    /// Arrival to the end of the answer.
-    pub duration: Histogram,
-    /// Arrival to the first token of a streamed answer, queueing included.
-    pub ttft_streaming: Histogram,
-    /// Arrival to the end of an answer that is one document.
-    pub ttft_document: Histogram,
-    /// Time per output token after the first.
-    pub tpot: Histogram,
-    /// Prompt tokens.
-    pub input_tokens: Histogram,
-    /// Output tokens.
-    pub output_tokens: Histogram,
-    /// Predicted service time to first token of the endpoint that was picked.
-    pub predicted_ttft: Histogram,
-    /// Predicted time per output token of the endpoint that was picked.
-    pub predicted_tpot: Histogram,
-    errors: Family<ErrorLabels, Counter>,
-    violations: Family<ViolationLabels, Counter>,
+    /// Requests on the endpoints.
+    pub running: Gauge,
+    /// Requests queued.
+    pub queued: Gauge,
+    /// Bytes queued.
+    pub queued_bytes: Gauge,
+    histograms: [OnceLock<Histogram>; HISTOGRAMS.len()],
+    ttft: [OnceLock<Histogram>; 2],
+    predicted: [OnceLock<Histogram>; 2],
+    dispatched: OnceLock<Histogram>,
+    taken_in: OnceLock<Histogram>,
 }
 
+/// The outcome of most requests.
+const DISPATCHED: &str = "Dispatched";
+
 impl Series {
+    /// Adds one value to the histogram `of`.
+    pub fn observe(&self, of: Of, value: f64) {
+        let (cell, family) = (
+            &self.histograms[of as usize],
+            &self.families.histograms[of as usize],
+        );
+        cell.get_or_init(|| handle(family, &self.labels))
+            .observe(value);
+    }
+
+    /// Adds a time to first token, in seconds.
+    pub fn ttft(&self, seconds: f64, streaming: bool) {
+        let labels = || StreamingLabels {
+            request: self.labels.clone(),
+            streaming: if streaming { "true" } else { "false" },
+        };
+        let cell = &self.ttft[usize::from(streaming)];
+        let ttft = cell.get_or_init(|| handle(&self.families.ttft, &labels()));
+        ttft.observe(seconds);
+        self.last("ttft", seconds);
+    }
+
+    /// Adds what was predicted for the endpoint that was picked, in seconds.
+    pub fn predicted(&self, latency: Latency, seconds: f64) {
+        let at = latency as usize;
+        let of = || handle(&self.families.predicted[at], &self.prediction());
+        self.predicted[at].get_or_init(of).observe(seconds);
+        self.last(["predicted_ttft", "predicted_tpot"][at], seconds);
+    }
+
+    /// Adds the time that a prediction took, in seconds. Both latencies are predicted at once.
+    pub fn predicting(&self, seconds: f64) {
+        for family in &self.families.prediction_durations {
+            handle(family, &self.prediction()).observe(seconds);
+        }
+    }
+
+    /// Sets the latency last seen, in seconds.
+    pub fn last(&self, kind: &'static str, seconds: f64) {
+        let labels = LastLabels {
+            prediction: self.prediction(),
+            r#type: kind,
+        };
+        self.families.last.get_or_create(&labels).set(seconds);
+    }
+
+    /// Adds the time from arrival to a decision, in seconds.
+    pub fn waited(&self, outcome: &'static str, seconds: f64) {
+        let of = || {
+            let labels = WaitLabels {
+                queue: self.queue(),
+                outcome,
+            };
+            handle(&self.families.waits, &labels)
+        };
+        match outcome {
+            DISPATCHED => self.dispatched.get_or_init(of).observe(seconds),
+            _ => of().observe(seconds),
+        }
+    }
+
+    /// Adds the time that taking the request in took, in seconds.
+    pub fn taken_in(&self, outcome: &'static str, seconds: f64) {
+        let of = || {
+            let labels = EnqueueLabels {
+                fairness_id: Arc::clone(&self.labels.fairness_id),
+                priority: self.labels.priority,
+                outcome,
+            };
+            handle(&self.families.enqueues, &labels)
+        };
+        match outcome {
+            DISPATCHED => self.taken_in.get_or_init(of).observe(seconds),
+            _ => of().observe(seconds),
+        }
+    }
+
     /// Counts a request that ended in `error_code`.
     pub fn error(&self, error_code: &'static str) {
-        let RequestLabels {
-            model_name,
-            target_model_name,
-            fairness_id,
-            priority,
-        } = self.labels.clone();
         let labels = ErrorLabels {
-            model_name,
-            target_model_name,
-            fairness_id,
-            priority,
+            request: self.labels.clone(),
             error_code,
         };
-        self.errors.get_or_create(&labels).inc();
+        self.families.errors.get_or_create(&labels).inc();
     }
 
     /// Counts a missed target; `kind` is `ttft` or `tpot`.
     pub fn violation(&self, kind: &'static str) {
-        let RequestLabels {
-            model_name,
-            target_model_name,
-            fairness_id,
-            priority,
-        } = self.labels.clone();
         let labels = ViolationLabels {
-            model_name,
-            target_model_name,
-            fairness_id,
-            priority,
+            request: self.labels.clone(),
             r#type: kind,
         };
-        self.violations.get_or_create(&labels).inc();
+        self.families.violations.get_or_create(&labels).inc();
+    }
+
+    fn prediction(&self) -> PredictionLabels {
+        PredictionLabels {
+            plugin: PREDICTOR,
+            model: Arc::clone(&self.labels.target_model_name),
+        }
+    }
+
+    fn queue(&self) -> QueueLabels {
+        QueueLabels {
+            request: self.labels.clone(),
+            inference_pool: Arc::clone(&self.pool),
+        }
     }
 }
-
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All combinations seen so far.
 #[derive(Debug)]
@@ -141,86 +405,25 @@ pub struct SeriesTable {
     /// Keyed, so that no client can choose names that collide.
     hasher: RandomState,
     known: RwLock<FxHashMap<u64, Arc<Series>>>,
-    models: Mutex<FxHashSet<String>>,
-    flows: Mutex<FxHashSet<String>>,
-    requests: Family<RequestLabels, Counter>,
-    errors: Family<ErrorLabels, Counter>,
-    violations: Family<ViolationLabels, Counter>,
-    duration: Histograms<RequestLabels>,
-    ttft: Histograms<StreamingLabels>,
-    tpot: Histograms<RequestLabels>,
-    input_tokens: Histograms<RequestLabels>,
-    output_tokens: Histograms<RequestLabels>,
-    predicted_ttft: Histograms<PredictionLabels>,
-    predicted_tpot: Histograms<PredictionLabels>,
+    models: Capped,
+    flows: Capped,
+    pool: Arc<str>,
+    families: Arc<Families>,
 }
 
 impl SeriesTable {
-    /// Registered, without any series.
-    pub fn new(registry: &mut Registry) -> Self {
-        let table = Self {
+    /// Registered, without any series; of models and flows each `limit` are kept apart.
+    pub(super) fn new(to: &mut Registrar<'_>, pool: &str, limit: usize) -> Self {
+        let families = Families::new();
+        families.register(to);
+        Self {
             hasher: RandomState::new(),
             known: RwLock::default(),
-            models: Mutex::default(),
-            flows: Mutex::default(),
-            requests: Family::default(),
-            errors: Family::default(),
-            violations: Family::default(),
-            duration: Family::new_with_constructor(duration_buckets),
-            ttft: Family::new_with_constructor(ttft_buckets),
-            tpot: Family::new_with_constructor(tpot_buckets),
-            input_tokens: Family::new_with_constructor(input_buckets),
-            output_tokens: Family::new_with_constructor(output_buckets),
-            predicted_ttft: Family::new_with_constructor(ttft_buckets),
-            predicted_tpot: Family::new_with_constructor(tpot_buckets),
-        };
-        registry.register("request", "Requests", table.requests.clone());
-        registry.register(
-            "request_error",
-            "Requests that ended in an error",
-            table.errors.clone(),
-        );
-        registry.register(
-            "request_slo_violation",
-            "Requests whose latency missed its target",
-            table.violations.clone(),
-        );
-        registry.register(
-            "request_duration_seconds",
-            "Arrival to the end of the answer",
-            table.duration.clone(),
-        );
-        registry.register(
-            "request_ttft_seconds",
-            "Arrival to the first token, queueing included",
-            table.ttft.clone(),
-        );
-        registry.register(
-            "request_streaming_tpot_seconds",
-            "Time per output token after the first",
-            table.tpot.clone(),
-        );
-        registry.register(
-            "request_input_tokens",
-            "Prompt tokens",
-            table.input_tokens.clone(),
-        );
-        registry.register(
-            "request_output_tokens",
-            "Output tokens",
-            table.output_tokens.clone(),
-        );
-        registry.register(
-            "request_predicted_ttft_seconds",
-            "Predicted service time to first token",
-            table.predicted_ttft.clone(),
-        );
-        registry.register(
-            "request_predicted_tpot_seconds",
-            "Predicted time per output token",
-            table.predicted_tpot.clone(),
-        );
-        table
+            models: Capped::new(super::capped::DISTINCT_VALUES),
+            flows: Capped::new(limit),
+            pool: pool.into(),
+            families: Arc::new(families),
+        }
     }
 
     /// The handles for a request to `model`, sent on as `target`, in `flow` at `priority`.
@@ -230,63 +433,92 @@ impl SeriesTable {
             return Arc::clone(series);
         }
         let full = self.known.read().len() >= DISTINCT_SERIES;
+        let capped = |values: &Capped, value| {
+            if full {
+                values.other()
+            } else {
+                values.label(value)
+            }
+        };
         let labels = RequestLabels {
-            model_name: capped(&self.models, model, full),
-            target_model_name: capped(&self.models, target, full),
-            fairness_id: capped(&self.flows, flow, full),
+            model_name: capped(&self.models, model),
+            target_model_name: capped(&self.models, target),
+            fairness_id: capped(&self.flows, flow),
             priority,
         };
-        let series = Arc::new(self.resolve(labels));
-        if !full {
-            self.known.write().insert(key, Arc::clone(&series));
-        }
-        series
-    }
-
-    /// Requests by the model that clients named: the `most` models with the most.
-    pub fn models(&self, most: usize) -> BTreeMap<String, u64> {
-        let mut counts: FxHashMap<String, u64> = FxHashMap::default();
-        for series in self.known.read().values() {
-            let count = counts.entry(series.labels.model_name.clone()).or_default();
-            *count += series.requests.get();
-        }
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        counts.into_iter().take(most).collect()
-    }
-
-    fn resolve(&self, labels: RequestLabels) -> Series {
-        let streaming = |streaming| {
+        // Whatever was capped shares the handles of what it is counted as.
+        let own = |label: &Arc<str>, value: &str| **label == *value;
+        let kept = own(&labels.model_name, model)
+            && own(&labels.target_model_name, target)
+            && own(&labels.fairness_id, flow);
+        let key = if kept {
+            key
+        } else {
             let RequestLabels {
                 model_name,
                 target_model_name,
                 fairness_id,
                 priority,
-            } = labels.clone();
-            StreamingLabels {
-                model_name,
-                target_model_name,
-                fairness_id,
-                priority,
-                streaming,
-            }
+            } = &labels;
+            let key = (
+                &**model_name,
+                &**target_model_name,
+                &**fairness_id,
+                *priority,
+            );
+            self.hasher.hash_one(key)
         };
-        let prediction = PredictionLabels {
-            plugin: "predicted-latency-producer",
-            model: labels.target_model_name.clone(),
+        let mut known = self.known.write();
+        if let Some(series) = known.get(&key) {
+            return Arc::clone(series);
+        }
+        let series = Arc::new(self.resolve(labels));
+        if known.len() < DISTINCT_SERIES {
+            known.insert(key, Arc::clone(&series));
+        }
+        series
+    }
+
+    /// Model names that the operator chose are kept apart however many clients name.
+    pub fn exempt<'a>(&self, models: impl IntoIterator<Item = &'a str>) {
+        self.models.exempt(models);
+    }
+
+    /// Requests by the model that clients named: the `most` models with the most.
+    pub fn models(&self, most: usize) -> BTreeMap<String, u64> {
+        let mut counts: FxHashMap<Arc<str>, u64> = FxHashMap::default();
+        for series in self.known.read().values() {
+            let count = counts
+                .entry(Arc::clone(&series.labels.model_name))
+                .or_default();
+            *count += series.requests.get();
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        let named = counts
+            .into_iter()
+            .map(|(name, count)| (name.to_string(), count));
+        named.take(most).collect()
+    }
+
+    fn resolve(&self, labels: RequestLabels) -> Series {
+        let families = &self.families;
+        let queue = QueueLabels {
+            request: labels.clone(),
+            inference_pool: Arc::clone(&self.pool),
         };
         Series {
-            requests: handle(&self.requests, &labels),
-            duration: handle(&self.duration, &labels),
-            ttft_streaming: handle(&self.ttft, &streaming("true")),
-            ttft_document: handle(&self.ttft, &streaming("false")),
-            tpot: handle(&self.tpot, &labels),
-            input_tokens: handle(&self.input_tokens, &labels),
-            output_tokens: handle(&self.output_tokens, &labels),
-            predicted_ttft: handle(&self.predicted_ttft, &prediction),
-            predicted_tpot: handle(&self.predicted_tpot, &prediction),
-            errors: self.errors.clone(),
-            violations: self.violations.clone(),
+            requests: handle(&families.requests, &labels),
+            running: handle(&families.running, &labels),
+            queued: handle(&families.queue_size, &queue),
+            queued_bytes: handle(&families.queue_bytes, &queue),
+            histograms: Default::default(),
+            ttft: Default::default(),
+            predicted: Default::default(),
+            dispatched: OnceLock::new(),
+            taken_in: OnceLock::new(),
+            pool: Arc::clone(&self.pool),
+            families: Arc::clone(families),
             labels,
         }
     }
@@ -295,86 +527,63 @@ impl SeriesTable {
 /// The metric behind `labels`. A function, because the table's lock must be let go before the next look.
 fn handle<L, M, C>(family: &Family<L, M, C>, labels: &L) -> M
 where
-    L: Clone + std::hash::Hash + Eq,
+    L: Clone + Hash + Eq,
     M: Clone,
     C: MetricConstructor<M>,
 {
     family.get_or_create(labels).clone()
 }
 
-/// `value`, or [`OTHER`] once there are too many.
-fn capped(values: &Mutex<FxHashSet<String>>, value: &str, full: bool) -> String {
-    let mut values = values.lock();
-    if values.contains(value) && !full {
-        return value.to_owned();
-    }
-    if full || values.len() >= DISTINCT_VALUES {
-        return OTHER.to_owned();
-    }
-    values.insert(value.to_owned());
-    value.to_owned()
-}
-
-fn duration_buckets() -> Histogram {
-    Histogram::new([
-        0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
-        10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0,
-        1200.0, 1800.0, 2700.0, 3600.0,
-    ])
-}
-
-fn ttft_buckets() -> Histogram {
-    Histogram::new([
-        0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0,
-        7.5, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0,
-    ])
-}
-
-fn tpot_buckets() -> Histogram {
-    Histogram::new([
-        0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2,
-        0.3, 0.5, 1.0, 2.0,
-    ])
-}
-
-/// 1, then powers of two from 8 to 1,048,576.
-fn input_buckets() -> Histogram {
-    Histogram::new(std::iter::once(1.0).chain((3..=20).map(|power| f64::from(1_u32 << power))))
-}
-
-/// 1, then powers of two from 8 to 8,192.
-fn output_buckets() -> Histogram {
-    Histogram::new(std::iter::once(1.0).chain((3..=13).map(|power| f64::from(1_u32 << power))))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::capped::DISTINCT_VALUES;
     use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
+
+    fn table(registry: &mut Registry, twins: bool) -> SeriesTable {
+        SeriesTable::new(
+            &mut Registrar::new(registry, twins),
+            "pool",
+            DISTINCT_VALUES,
+        )
+    }
+
+    fn page(registry: &Registry) -> String {
+        let mut text = String::new();
+        encode(&mut text, registry).unwrap();
+        text
+    }
 
     #[test]
-    fn what_clients_name_is_capped() {
+    fn a_hundred_thousand_flows_make_a_thousand_series() {
         let mut registry = Registry::default();
-        let table = SeriesTable::new(&mut registry);
-        for index in 0..DISTINCT_VALUES + 50 {
-            table
-                .series("m", "m", &format!("tenant-{index}"), 0)
-                .requests
-                .inc();
+        let table = table(&mut registry, false);
+        for id in 0..100_000 {
+            let series = table.series("m", "m", &format!("tenant-{id}"), 0);
+            series.requests.inc();
+            series.observe(Of::Tpot, 0.01);
+            series.waited("Dispatched", 0.001);
+            series.taken_in("Dispatched", 0.001);
         }
-        let mut text = String::new();
-        encode(&mut text, &registry).unwrap();
-        let series = text
-            .lines()
-            .filter(|line| line.starts_with("request_total"))
-            .count();
-        assert_eq!(series, DISTINCT_VALUES + 1);
-        assert!(text.contains(r#"request_total{model_name="m",target_model_name="m",fairness_id="other",priority="0"} 50"#));
+        assert_eq!(table.known.read().len(), DISTINCT_VALUES + 1);
+        let page = page(&registry);
+        for family in [
+            "llm_d_epp_request_total{",
+            "llm_d_epp_request_streaming_tpot_seconds_count{",
+            "llm_d_epp_flow_control_request_queue_duration_seconds_count{",
+            "llm_d_epp_flow_control_request_enqueue_duration_seconds_count{",
+            "llm_d_epp_flow_control_queue_size{",
+        ] {
+            let series = page.lines().filter(|line| line.starts_with(family)).count();
+            assert_eq!(series, DISTINCT_VALUES + 1, "{family}");
+        }
+        assert!(page.contains(r#"llm_d_epp_request_total{model_name="m",target_model_name="m",fairness_id="other",priority="0"} 99000"#));
     }
 
     #[test]
     fn the_models_asked_for_most_are_counted_over_all_flows() {
-        let table = SeriesTable::new(&mut Registry::default());
+        let table = table(&mut Registry::default(), false);
         for (model, flow, requests) in [("a", "x", 3), ("b", "x", 2), ("a", "y", 4), ("c", "x", 1)]
         {
             table.series(model, "t", flow, 0).requests.inc_by(requests);
@@ -388,15 +597,11 @@ mod tests {
 
     #[test]
     fn the_number_of_combinations_is_capped_too() {
-        let table = SeriesTable::new(&mut Registry::default());
+        let table = table(&mut Registry::default(), false);
         for index in 0..2 * DISTINCT_SERIES {
+            let (model, flow) = (format!("m{}", index % 900), format!("f{}", index / 900));
             table
-                .series(
-                    &format!("m{}", index % 900),
-                    "t",
-                    &format!("f{}", index / 900),
-                    index as i32,
-                )
+                .series(&model, "t", &flow, index as i32)
                 .requests
                 .inc();
         }
@@ -405,9 +610,41 @@ mod tests {
 
     #[test]
     fn the_same_labels_give_the_same_series() {
-        let table = SeriesTable::new(&mut Registry::default());
+        let table = table(&mut Registry::default(), false);
         let first = table.series("m", "t", "f", -1);
         assert!(Arc::ptr_eq(&first, &table.series("m", "t", "f", -1)));
         assert!(!Arc::ptr_eq(&first, &table.series("m", "t", "f", 0)));
+    }
+
+    #[test]
+    fn old_names_are_written_where_asked_for() {
+        let lines = |twins| {
+            let mut registry = Registry::default();
+            let table = table(&mut registry, twins);
+            let series = table.series("m", "t", "f", 0);
+            series.requests.inc();
+            series.observe(Of::Ntpot, 0.1);
+            series.running.inc();
+            page(&registry)
+        };
+        let labels = r#"{model_name="m",target_model_name="t",fairness_id="f",priority="0"}"#;
+        let old = [
+            "inference_objective_request_total",
+            "inference_objective_running_requests",
+            "inference_objective_normalized_time_per_output_token_seconds_count",
+            "llm_d_router_epp_request_total",
+        ];
+        let (with, without) = (lines(true), lines(false));
+        for name in old {
+            assert!(
+                with.contains(&format!("\n{name}{labels} 1\n")),
+                "{name}: {with}"
+            );
+            assert!(!without.contains(name), "{name}");
+        }
+        let today = without.lines().filter(|line| !line.starts_with('#'));
+        for line in today {
+            assert!(with.contains(line), "{line}");
+        }
     }
 }

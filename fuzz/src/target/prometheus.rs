@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use epp::scrape::parse::parse;
+use epp::scrape::read_page;
 use epp_core::Scraped;
+use epp_core::config::{Engine, Engines};
 
 use super::{Shape, Target};
 
@@ -25,24 +26,37 @@ pub(super) static TARGET: Target = Target {
         b" 1700000000000\n",
         b"\r\n",
         b"_total",
+        b"vllm:lora_requests_info{max_lora=\"4\",running_lora_adapters=\"a, b\",waiting_lora_adapters=\"\"} 1.7e9\n",
+        b"sglang:num_queue_reqs",
+        b"sglang:token_usage",
+        b"trtllm_num_requests_waiting",
     ],
     run,
 };
 
 fn run(page: &[u8]) -> Shape {
-    let Some(found) = parse(page, Duration::ZERO) else {
-        return Shape::default();
-    };
+    let engines = Engines::default();
+    engines
+        .all()
+        .iter()
+        .fold(Shape::default(), |shape, engine| shape.with(one(engine, page)))
+}
+
+fn one(engine: &Engine, page: &[u8]) -> Option<Shape> {
+    let (found, lora) = read_page(engine, page, Duration::ZERO)?;
     let others = [page, &b"\n# a comment\npython_gc_objects_total 3\n"[..]].concat();
-    let again = parse(&others, Duration::ZERO).expect("the page is still an engine's");
+    let again = read_page(engine, &others, Duration::ZERO);
+    let (again, same_lora) = again.expect("the page is still an engine's");
     assert_eq!(told(&found), told(&again), "a line of others counts");
+    assert_eq!(lora, same_lora);
     let [waiting, running, kv, ..] = told(&found);
-    Shape::default()
+    let adapters = lora.map(|lora| (lora.max > 0, lora.running.len(), lora.waiting.len()));
+    let shape = Shape::default()
         .with((waiting.is_some(), running.is_some(), kv.is_some()))
-        .with(found.block_tokens.is_some())
-        .with(found.kv_blocks.is_some())
+        .with((found.block_tokens.is_some(), found.kv_blocks.is_some()))
         .with(found.kv_tokens().is_some())
-        .with(found.waiting.partial_cmp(&found.running))
+        .with(adapters.map(|(some, running, waiting)| (some, running.min(3), waiting.min(3))));
+    Some(shape)
 }
 
 /// What is known, to the bit.

@@ -5,9 +5,9 @@ use std::io::{IsTerminal as _, Write as _};
 use controller_core::fleet::Slo;
 use predictor::State;
 
-use crate::format::{NOTHING, clock, milliseconds};
 use crate::demo::outcome::{LiveSample, Scaling};
 use crate::demo::page::change;
+use crate::format::{NOTHING, clock, milliseconds};
 
 /// Where nobody watches, a line every five seconds is enough.
 const UNWATCHED: u64 = 5;

@@ -5,8 +5,8 @@ use controller_core::fleet::client::Kind;
 use super::{Card, Section, decision_lines, figure, flags, prediction_card};
 use crate::demo::chart::{Chart, Scale, Series, Stroke};
 use crate::demo::compare;
-use crate::format::{milliseconds, share};
 use crate::demo::outcome::{Live, LiveSample};
+use crate::format::{milliseconds, share};
 
 /// The figures that stand alone.
 pub(super) fn cards(live: &Live) -> Vec<Card> {

@@ -6,8 +6,8 @@ use controller_core::fleet::client::Kind;
 use super::{Card, Figure, Section, decision_lines, figure, prediction_card};
 use crate::demo::chart::{Chart, Scale, Series, Stroke};
 use crate::demo::compare;
-use crate::format::{count, milliseconds, span};
 use crate::demo::outcome::{Fleet, Replay, slo_phrase};
+use crate::format::{count, milliseconds, span};
 
 /// Colours by position: Headroom, round-robin, llm-d.
 const CLASSES: [&str; 3] = ["c1", "c3", "c2"];

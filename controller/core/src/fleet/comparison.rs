@@ -357,7 +357,10 @@ mod tests {
 
     fn met(ours: Standing, others: &[Standing]) -> Vec<bool> {
         let standings = [&[ours], others].concat();
-        judge("ours", &standings).iter().map(|bar| bar.met).collect()
+        judge("ours", &standings)
+            .iter()
+            .map(|bar| bar.met)
+            .collect()
     }
 
     #[test]
@@ -406,7 +409,8 @@ mod tests {
         let median = Figures::median(&rounds.map(|standing| standing.median));
         assert_eq!((median.ttft_ms.p90, median.tpot_ms.p90), (3.0, 7.0));
         assert!(Figures::median(&[]).attainment.is_nan());
-        let never = [1.0, f64::INFINITY, f64::INFINITY].map(|ttft| standing("p", ttft, 1.0, 1.0, 1.0));
+        let never =
+            [1.0, f64::INFINITY, f64::INFINITY].map(|ttft| standing("p", ttft, 1.0, 1.0, 1.0));
         let median = Figures::median(&never.map(|standing| standing.median));
         assert_eq!(median.ttft_ms.p90, f64::INFINITY);
     }
@@ -417,12 +421,25 @@ mod tests {
         let names: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
         assert_eq!(
             names,
-            ["headroom", "round-robin", "llm-d default", "llm-d token load"]
+            [
+                "headroom",
+                "round-robin",
+                "llm-d default",
+                "llm-d token load"
+            ]
         );
         assert_eq!(policies[0].epp, Config::headroom_default());
         for policy in &policies {
-            assert_eq!(policy.epp.detector, policies[0].epp.detector, "{}", policy.name);
-            assert!(policy.epp.flow_control(), "{} has another queue", policy.name);
+            assert_eq!(
+                policy.epp.detector, policies[0].epp.detector,
+                "{}",
+                policy.name
+            );
+            assert!(
+                policy.epp.flow_control(),
+                "{} has another queue",
+                policy.name
+            );
         }
     }
 }

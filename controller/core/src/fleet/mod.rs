@@ -7,6 +7,9 @@
 pub mod client;
 pub mod comparison;
 mod crowding;
+mod deltas;
+#[cfg(test)]
+mod deltas_tests;
 mod event;
 mod exchange;
 mod launch;
@@ -19,7 +22,8 @@ mod spec;
 mod tests;
 
 pub use crowding::Crowding;
-pub use exchange::{Exchanging, Partition, Pickers};
+pub use deltas::Deltas;
+pub use exchange::{Exchange, Exchanging, Partition, Pickers};
 pub use replay::replay;
 pub use score::{Fate, KindScore, Percentiles, Slo};
 pub use sizing::{Autoscaling, Sizing};

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epp_core::config::Config;
-use epp_core::peers::Exchange;
 use epp_core::{Director, Endpoint, Pool, Ticket};
 use predictor::{Candidate, Learner, LearnerConfig, Observation};
 use rustc_hash::FxHashMap;
@@ -15,40 +14,25 @@ pub(super) struct Picker {
     /// Offers in its queue, by ticket.
     pub(super) waiting: FxHashMap<Ticket, usize>,
     pub(super) learner: Option<Learner>,
-    /// Its end of the exchange with the others, where there is one.
-    pub(super) peers: Option<Exchange>,
     candidate: Option<Candidate>,
     wakeup: Option<Duration>,
 }
 
 impl Picker {
-    pub(super) fn new(
-        config: Config,
-        learner: Option<LearnerConfig>,
-        peers: Option<Exchange>,
-        seed: u64,
-    ) -> Self {
+    pub(super) fn new(config: Config, learner: Option<LearnerConfig>, seed: u64) -> Self {
         let mut director = Director::new(config, seed);
         director.record_every(0);
-        if peers.is_some() {
-            director.share_prefixes();
-        }
         Self {
             director,
             waiting: FxHashMap::default(),
             learner: learner.map(Learner::new),
-            peers,
             candidate: None,
             wakeup: None,
         }
     }
 
     pub(super) fn set_pool(&mut self, now: Duration, endpoints: Vec<Arc<Endpoint>>) {
-        let pool = Arc::new(Pool { endpoints });
-        if let Some(peers) = &mut self.peers {
-            peers.set_pool(Arc::clone(&pool));
-        }
-        self.director.set_pool(now, pool);
+        self.director.set_pool(now, Arc::new(Pool { endpoints }));
     }
 
     // --- the queue's clock ---

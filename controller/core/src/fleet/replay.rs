@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epp_core::{End, Endpoint, InFlight, Outcome, Request, Verdict};
+use epp_core::{Director, End, Endpoint, InFlight, Outcome, Request, Verdict};
 use predictor::Observation;
 use rustc_hash::FxHashMap;
 use simulator_core::{Event as EngineEvent, EventKind, Prefix, Submission};
@@ -12,7 +12,6 @@ use simulator_core::{Event as EngineEvent, EventKind, Prefix, Submission};
 use super::client::{Offer, mix64};
 use super::crowding::Crowding;
 use super::event::{Agenda, Event};
-use super::exchange::{end, exchange};
 use super::launch::{Phase, Replica};
 use super::picker::Picker;
 use super::score::{Fate, Percentiles, Tally};
@@ -84,8 +83,7 @@ impl<'a> Run<'a> {
         };
         let picker = |index: usize| {
             let seed = spec.seed.wrapping_add(index as u64);
-            let peers = spec.pickers.exchange.as_ref().map(|_| end(index));
-            Picker::new(spec.epp.clone(), spec.learner.clone(), peers, seed)
+            Picker::new(spec.epp.clone(), spec.learner.clone(), seed)
         };
         let mut run = Self {
             spec,
@@ -184,7 +182,7 @@ impl<'a> Run<'a> {
         Request {
             id: offer.row.to_string(),
             prompt_tokens: offer.input_tokens,
-            prefix: chained(&offer.blocks),
+            prefix: offer.chain(),
             prefix_block_tokens: offer.block_tokens,
             slo: epp_core::Slo {
                 ttft_ms: slo.map(|s| s.ttft_ms),
@@ -259,7 +257,7 @@ impl<'a> Run<'a> {
             id: index as u64,
             prompt_tokens: offer.input_tokens,
             prefix: Prefix {
-                ids: offer.blocks[..full_blocks(offer)].into(),
+                ids: offer.full_blocks().into(),
                 tokens_per_id: offer.block_tokens,
             },
             output_tokens: offer.output_tokens,
@@ -429,9 +427,12 @@ impl<'a> Run<'a> {
         let Some(exchanging) = &self.spec.pickers.exchange else {
             return;
         };
-        exchange(self.now, exchanging, &mut self.pickers);
-        self.agenda
-            .at(self.now + exchanging.every, Event::Exchange);
+        let now = self.now;
+        let pickers = self.pickers.iter_mut();
+        let mut directors: Vec<&mut Director> = pickers.map(|it| &mut it.director).collect();
+        let reachable = |from, to| exchanging.reachable(now, from, to);
+        exchanging.with.exchange(now, &mut directors, &reachable);
+        self.agenda.at(now + exchanging.every, Event::Exchange);
         self.settle();
     }
 
@@ -463,10 +464,7 @@ impl<'a> Run<'a> {
     fn report(self) -> FleetReport {
         let hit_share =
             self.tally.cached_tokens as f64 / (self.tally.prompt_tokens as f64).max(1.0);
-        let learner = self
-            .pickers
-            .into_iter()
-            .find_map(|picker| picker.learner);
+        let learner = self.pickers.into_iter().find_map(|picker| picker.learner);
         let output_tokens = self.tally.output_tokens;
         let (all, kinds) = self.tally.scores();
         FleetReport {
@@ -491,20 +489,3 @@ impl<'a> Run<'a> {
 
 /// llm-d's estimate, used where only token counts are known.
 const BYTES_PER_TOKEN: u64 = 4;
-
-/// Blocks of the prompt that are full, the only ones an engine shares.
-fn full_blocks(offer: &Offer) -> usize {
-    ((offer.input_tokens / offer.block_tokens.max(1)) as usize).min(offer.blocks.len())
-}
-
-/// Block hashes that each stand for everything before them too, as the picker's hasher makes them.
-fn chained(blocks: &[u64]) -> Arc<[u64]> {
-    let mut parent = 0_u64;
-    blocks
-        .iter()
-        .map(|block| {
-            parent = mix64(block ^ parent.rotate_left(17));
-            parent
-        })
-        .collect()
-}

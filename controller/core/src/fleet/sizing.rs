@@ -37,14 +37,13 @@ impl Run<'_> {
     pub(super) fn launch(&mut self) -> usize {
         let index = self.replicas.len();
         let seed = mix64(self.spec.seed ^ index as u64);
-        self.replicas
-            .push(Replica::launch(
-                index,
-                &self.spec.profile,
-                self.pickers.len(),
-                seed,
-                self.now,
-            ));
+        self.replicas.push(Replica::launch(
+            index,
+            &self.spec.profile,
+            self.pickers.len(),
+            seed,
+            self.now,
+        ));
         index
     }
 

@@ -4,57 +4,105 @@ use super::data_layer::data_layer;
 use std::time::Duration;
 
 use super::detector::{detector, usage_limit};
-use super::error::ConfigError;
+use super::error::{ConfigError, from_yaml};
+use super::finding::{Finding, Level};
 use super::flow::flow_config;
 use super::parsers::parsers;
 use super::plugin::{Plugin, Role};
+use super::position::Outline;
 use super::profile::profile;
 use super::registry::Registry;
 use super::{
     AgentIdentity, Config, Filter, InflightLoadProducer, PrefixProducer, ProbabilisticAdmitter,
-    ReportedAttribute, Scorer, SessionSource, TopologyExtractor, raw,
+    ReportedAttribute, Scorer, SessionSource, TopologyExtractor, handler, raw, stand_in,
 };
 
-const API_VERSION: &str = "llm-d.ai/v1alpha1";
-const OLD_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
-const KIND: &str = "EndpointPickerConfig";
+pub(super) const API_VERSION: &str = "llm-d.ai/v1alpha1";
+pub(super) const OLD_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
+pub(super) const KIND: &str = "EndpointPickerConfig";
 const FLOW_CONTROL: &str = "flowControl";
-const FEATURE_GATES: [&str; 2] = [FLOW_CONTROL, "haPopulateNonLeaderDatastore"];
+pub(super) const FEATURE_GATES: [&str; 2] = [FLOW_CONTROL, "haPopulateNonLeaderDatastore"];
 
-pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
-    let mut warnings = Vec::new();
-    check_version(&document, &mut warnings)?;
+/// Everything that is wrong with a document, as far as it could be read.
+pub(super) struct Errors {
+    pub(super) first: Box<ConfigError>,
+    pub(super) others: Vec<ConfigError>,
+}
+
+impl From<ConfigError> for Errors {
+    fn from(first: ConfigError) -> Self {
+        Self {
+            first: Box::new(first),
+            others: Vec::new(),
+        }
+    }
+}
+
+/// The configuration that `text` is, and what deserves a word whether it can be used or not; all with their positions.
+pub(super) fn read(text: &str) -> (Result<Config, Errors>, Vec<Finding>) {
+    let outline = Outline::read(text);
+    let mut findings = Vec::new();
+    let config = from_yaml(text, "config")
+        .map_err(Errors::from)
+        .and_then(|document| build(document, &mut findings));
+    let located = |finding: Finding| finding.located(outline.as_ref());
+    let config = config.map_err(|errors| Errors {
+        first: Box::new(errors.first.located(outline.as_ref())),
+        others: errors
+            .others
+            .into_iter()
+            .map(|error| error.located(outline.as_ref()))
+            .collect(),
+    });
+    (config, findings.into_iter().map(located).collect())
+}
+
+/// All plugins are read before the rest, so that each is told of its own mistake; in the sections the first mistake
+/// counts.
+fn build(mut document: raw::Document, findings: &mut Vec<Finding>) -> Result<Config, Errors> {
+    let mut registry = Registry::new();
+    let entries = std::mem::take(&mut document.plugins)
+        .into_iter()
+        .enumerate();
+    let errors: Vec<_> = entries
+        .filter_map(|(index, entry)| registry.add(index, entry).err())
+        .collect();
+    let mut errors = errors.into_iter();
+    let config = match errors.next() {
+        None => sections(document, &mut registry).map_err(Errors::from),
+        Some(first) => Err(Errors {
+            first: Box::new(first),
+            others: errors.collect(),
+        }),
+    };
+    findings.append(&mut registry.findings);
+    config
+}
+
+fn sections(mut document: raw::Document, registry: &mut Registry) -> Result<Config, ConfigError> {
+    check_version(&document, registry)?;
     let gate = feature_gates(&document.feature_gates)?;
-    let mut registry = Registry::new(document.plugins)?;
     let default = Config::default();
-    let profile = profile(document.scheduling_profiles, &mut registry)?;
-    let (discovery, metrics) = data_layer(document.data_layer, &mut registry)?;
-    let parsers = parsers(
-        document.request_handler,
-        document.parser,
-        &mut registry,
-        &mut warnings,
-    )?;
+    let profiles = handler::running(document.scheduling_profiles, registry)?;
+    let profile = profile(profiles, registry)?;
+    stand_in::sources(&mut document.data_layer, registry)?;
+    let data = data_layer(document.data_layer, registry)?;
+    let parsers = parsers(document.request_handler, document.parser, registry)?;
     if document.flow_control.is_some() && !gate {
-        warnings.push(format!(
-            "flowControl has no effect but for its detector: feature gate `{FLOW_CONTROL}` is off"
-        ));
+        let message = format!(
+            "has no effect but for its detector and usage limit: feature gate `{FLOW_CONTROL}` is off"
+        );
+        let advice = format!("write featureGates: [{FLOW_CONTROL}]");
+        registry.note(Finding::new(Level::Unused, "flowControl", message, advice));
     }
     let mut section = document.flow_control.unwrap_or_default();
-    let detector = detector(
-        &mut section,
-        document.saturation_detector,
-        &mut registry,
-        &mut warnings,
-    )?;
-    let usage_limit = usage_limit(
-        section.usage_limit_policy_plugin_ref.as_deref(),
-        &mut registry,
-    )?;
+    let detector = detector(&mut section, document.saturation_detector, registry)?;
+    let usage_limit = usage_limit(section.usage_limit_policy_plugin_ref.as_deref(), registry)?;
     let said = gate && section.no_endpoint_request_ttl.is_some();
-    let flow = flow_config(section, &mut registry, &mut warnings)?;
+    let flow = flow_config(section, registry)?;
     let empty_pool_ttl = said.then(|| flow.no_endpoint_ttl.unwrap_or(Duration::MAX));
-    producer_names(&mut registry)?;
+    producer_names(registry)?;
+    stand_in::references(registry)?;
     registry.only(|plugin| matches!(plugin, Plugin::SingleProfile(_)).then_some(()))?;
     registry.only(|plugin| matches!(plugin, Plugin::Token(_)).then_some(()))?;
     let listed_prefix = registry.only(|plugin| {
@@ -78,7 +126,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
             None
         }
     })?;
-    let parts = parts(&mut registry)?;
+    let parts = parts(registry)?;
     let uses = |filters: fn(&Filter) -> bool, scorers: fn(&Scorer) -> bool| {
         profile.filters.iter().any(|named| filters(&named.filter))
             || profile
@@ -98,7 +146,7 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
     let session = parts
         .session
         .or_else(|| sessions.then(SessionSource::injected));
-    warnings.extend(registry.unused());
+    registry.note_unused();
     Ok(Config {
         flow: gate.then_some(flow),
         empty_pool_ttl,
@@ -108,9 +156,9 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         prefix,
         predicted_latency,
         slo_admitter,
-        discovery,
-        metrics,
-        warnings,
+        discovery: data.discovery,
+        metrics: data.metrics,
+        stand_ins: std::mem::take(&mut registry.stand_ins),
         parsers,
         session,
         probabilistic_admitter: parts.probabilistic_admitter,
@@ -119,6 +167,12 @@ pub(super) fn build(document: raw::Document) -> Result<Config, ConfigError> {
         reported: parts.reported,
         verify_served: parts.verify_served,
         topology: parts.topology,
+        types: registry
+            .plugins()
+            .map(|(name, plugin)| (name.into(), plugin.type_name()))
+            .collect(),
+        models: data.models,
+        gpu: data.gpu,
         ..default
     })
 }
@@ -154,12 +208,10 @@ fn parts(registry: &mut Registry) -> Result<Parts, ConfigError> {
     })
 }
 
-fn check_version(document: &raw::Document, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+fn check_version(document: &raw::Document, registry: &mut Registry) -> Result<(), ConfigError> {
     match document.api_version.as_str() {
         API_VERSION => {}
-        OLD_API_VERSION => warnings.push(format!(
-            "apiVersion `{OLD_API_VERSION}` is deprecated; write `{API_VERSION}`"
-        )),
+        OLD_API_VERSION => registry.deprecated("apiVersion", OLD_API_VERSION, API_VERSION),
         other => {
             return Err(ConfigError::value(
                 "apiVersion",

@@ -1,121 +1,180 @@
-//! The `dataLayer` section: where endpoints come from and how their metrics are read.
+//! The `dataLayer` section: where endpoints come from and which of their pages are read.
 
+use super::engine::Engines;
 use super::error::ConfigError;
+use super::finding::{Finding, Level};
+use super::page_source::PageSource;
 use super::plugin::{Plugin, Role};
 use super::registry::Registry;
-use super::units::span;
-use super::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource, Scrape, raw};
+use super::{CoreMetricsExtractor, FileDiscovery, Scrape, raw};
+
+/// What the section says, or llm-d's defaults.
+#[derive(Default)]
+pub(super) struct DataLayer {
+    pub(super) discovery: Option<FileDiscovery>,
+    /// Engines' metrics.
+    pub(super) metrics: Option<Scrape>,
+    /// Engines' lists of models.
+    pub(super) models: Option<PageSource>,
+    /// The GPUs' metrics.
+    pub(super) gpu: Option<PageSource>,
+}
 
 /// Discovery and scraping, as listed or with llm-d's defaults.
 pub(super) fn data_layer(
     section: Option<raw::DataLayer>,
     registry: &mut Registry,
-) -> Result<(Option<FileDiscovery>, Option<Scrape>), ConfigError> {
-    let Some(section) = section else {
-        return Ok((None, Some(listed_scrape(registry)?)));
-    };
+) -> Result<DataLayer, ConfigError> {
+    let mut found = DataLayer::default();
+    let section = section.unwrap_or_default();
+    refuse_peers(&section)?;
+    if let Some(reference) = section.discovery {
+        let place = "dataLayer.discovery.pluginRef";
+        let plugin = registry.find(place, &reference.plugin_ref, Role::Discovery)?;
+        if let Plugin::FileDiscovery(parameters) = plugin {
+            found.discovery = Some(parameters);
+        }
+    }
+    for (index, entry) in section.sources.into_iter().enumerate() {
+        found.source(&format!("dataLayer.sources[{index}]"), &entry, registry)?;
+    }
+    if section.inject_defaults.unwrap_or(true) {
+        found.inject(registry)?;
+    }
+    let pages = [
+        found.metrics.as_ref().map(|metrics| &metrics.source),
+        found.models.as_ref(),
+        found.gpu.as_ref(),
+    ];
+    for (message, advice) in pages.into_iter().flatten().filter_map(PageSource::warning) {
+        let place = "dataLayer.sources";
+        registry.note(Finding::new(Level::Insecure, place, message, advice));
+    }
+    Ok(found)
+}
+
+/// What llm-d has interfaces for and nothing behind them.
+fn refuse_peers(section: &raw::DataLayer) -> Result<(), ConfigError> {
+    let peers = section.peer_discovery.as_ref();
     let not_built = [
         (
             "dataLayer.peerDiscovery",
-            section.peer_discovery.map(|reference| reference.plugin_ref),
+            peers.map(|reference| &reference.plugin_ref),
         ),
         (
             "dataLayer.crossReplicaSyncerPluginRef",
-            section.cross_replica_syncer_plugin_ref,
+            section.cross_replica_syncer_plugin_ref.as_ref(),
         ),
         (
             "dataLayer.crossReplicaSyncInterval",
-            section.cross_replica_sync_interval,
+            section.cross_replica_sync_interval.as_ref(),
         ),
     ];
     for (field, value) in not_built {
         if let Some(value) = value {
+            let wanted = "is not read: replicas find each other by --peer-service or --peers, and exchange what they do \
+                          every 100 ms; leave it out";
+            return Err(ConfigError::value(field, value, wanted));
+        }
+    }
+    Ok(())
+}
+
+impl DataLayer {
+    /// One entry of `sources` with its extractors.
+    fn source(
+        &mut self,
+        place: &str,
+        entry: &raw::SourceEntry,
+        registry: &mut Registry,
+    ) -> Result<(), ConfigError> {
+        let name = &entry.plugin_ref;
+        let source = registry.find(&format!("{place}.pluginRef"), name, Role::Source)?;
+        let mut core = None;
+        for (index, reference) in entry.extractors.iter().enumerate() {
+            let place = format!("{place}.extractors[{index}].pluginRef");
+            let extractor = registry.find(&place, &reference.plugin_ref, Role::Extractor)?;
+            if !fits(&source, &extractor) {
+                let wanted = format!("cannot read what `{name}` ({}) brings", source.type_name());
+                return Err(ConfigError::value(place, &reference.plugin_ref, wanted));
+            }
+            if let Plugin::CoreMetrics(parameters) = extractor {
+                core = Some(parameters);
+            }
+        }
+        let twice = match source {
+            Plugin::MetricsSource(source) => {
+                let scrape = scrape(PageSource::metrics(&source)?, core.unwrap_or_default())?;
+                self.metrics.replace(scrape).is_some()
+            }
+            Plugin::ModelsSource(source) => {
+                self.models.replace(PageSource::models(&source)?).is_some()
+            }
+            Plugin::DcgmSource(source) => self.gpu.replace(PageSource::gpu(&source)?).is_some(),
+            _ => false,
+        };
+        if twice {
+            let wanted = "is a second source of its kind; every endpoint has one such page";
             return Err(ConfigError::value(
-                field,
-                value,
-                "cannot be honoured: replicas share no state; leave it out",
+                format!("{place}.pluginRef"),
+                name,
+                wanted,
             ));
         }
+        Ok(())
     }
-    let discovery = match section.discovery {
-        Some(reference) => match registry.find(
-            "dataLayer.discovery.pluginRef",
-            &reference.plugin_ref,
-            Role::Discovery,
-        )? {
-            Plugin::FileDiscovery(parameters) => Some(parameters),
-            _ => None,
-        },
-        None => None,
-    };
-    if section.sources.len() > 1 {
-        let wanted = "sources are too many: engines' metrics are read once";
-        return Err(ConfigError::value(
-            "dataLayer.sources",
-            section.sources.len(),
-            wanted,
-        ));
+
+    /// The sources that `plugins` lists without a word in `sources`; for engines' metrics also without being listed.
+    fn inject(&mut self, registry: &mut Registry) -> Result<(), ConfigError> {
+        if self.metrics.is_none() {
+            let source = registry.only(|plugin| match plugin {
+                Plugin::MetricsSource(source) => Some(source.clone()),
+                _ => None,
+            })?;
+            let extractor = registry.only(|plugin| match plugin {
+                Plugin::CoreMetrics(parameters) => Some(parameters.clone()),
+                _ => None,
+            })?;
+            let page = PageSource::metrics(&source.unwrap_or_default())?;
+            self.metrics = Some(scrape(page, extractor.unwrap_or_default())?);
+        }
+        if self.models.is_none() {
+            let source = registry.only(|plugin| match plugin {
+                Plugin::ModelsSource(source) => Some(source.clone()),
+                _ => None,
+            })?;
+            registry.only(|plugin| matches!(plugin, Plugin::ModelsExtractor(_)).then_some(()))?;
+            self.models = source
+                .map(|source| PageSource::models(&source))
+                .transpose()?;
+        }
+        if self.gpu.is_none() {
+            let source = registry.only(|plugin| match plugin {
+                Plugin::DcgmSource(source) => Some(source.clone()),
+                _ => None,
+            })?;
+            registry.only(|plugin| matches!(plugin, Plugin::DcgmExtractor(_)).then_some(()))?;
+            self.gpu = source.map(|source| PageSource::gpu(&source)).transpose()?;
+        }
+        Ok(())
     }
-    let metrics = match section.sources.into_iter().next() {
-        Some(entry) => Some(source(&entry, registry)?),
-        None if section.inject_defaults.unwrap_or(true) => Some(listed_scrape(registry)?),
-        None => None,
-    };
-    Ok((discovery, metrics))
 }
 
-fn source(entry: &raw::SourceEntry, registry: &mut Registry) -> Result<Scrape, ConfigError> {
-    let found = registry.find(
-        "dataLayer.sources[0].pluginRef",
-        &entry.plugin_ref,
-        Role::Source,
-    )?;
-    let Plugin::MetricsSource(source) = found else {
-        return Ok(Scrape::default());
-    };
-    let mut extractor = CoreMetricsExtractor::default();
-    for (index, reference) in entry.extractors.iter().enumerate() {
-        let place = format!("dataLayer.sources[0].extractors[{index}].pluginRef");
-        if let Plugin::CoreMetrics(parameters) =
-            registry.find(&place, &reference.plugin_ref, Role::Extractor)?
-        {
-            extractor = parameters;
-        }
-    }
-    scrape(source, extractor)
+/// Whether an extractor reads what a source brings. The topology is in labels, which come with the endpoints
+/// themselves: it may stand under any source.
+fn fits(source: &Plugin, extractor: &Plugin) -> bool {
+    matches!(
+        (source, extractor),
+        (Plugin::MetricsSource(_), Plugin::CoreMetrics(_))
+            | (Plugin::ModelsSource(_), Plugin::ModelsExtractor(_))
+            | (Plugin::DcgmSource(_), Plugin::DcgmExtractor(_))
+            | (_, Plugin::TopologyExtractor(_))
+    )
 }
 
-/// The source and extractor that `plugins` lists, else the defaults.
-fn listed_scrape(registry: &mut Registry) -> Result<Scrape, ConfigError> {
-    let source = registry.only(|plugin| {
-        if let Plugin::MetricsSource(it) = plugin {
-            Some(it.clone())
-        } else {
-            None
-        }
-    })?;
-    let extractor = registry.only(|plugin| {
-        if let Plugin::CoreMetrics(it) = plugin {
-            Some(it.clone())
-        } else {
-            None
-        }
-    })?;
-    scrape(source.unwrap_or_default(), extractor.unwrap_or_default())
-}
-
-fn scrape(
-    source: MetricsDataSource,
-    extractor: CoreMetricsExtractor,
-) -> Result<Scrape, ConfigError> {
-    let interval = source
-        .interval
-        .as_deref()
-        .map(|text| span("metrics-data-source interval", text))
-        .transpose()?;
+fn scrape(source: PageSource, extractor: CoreMetricsExtractor) -> Result<Scrape, ConfigError> {
     Ok(Scrape {
         source,
-        interval,
-        extractor,
+        engines: Engines::configured(&extractor, "core-metrics-extractor")?,
     })
 }

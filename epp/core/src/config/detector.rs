@@ -30,10 +30,13 @@ pub(super) fn detector(
     section: &mut raw::FlowControl,
     twin: Option<raw::OptionalRef>,
     registry: &mut Registry,
-    warnings: &mut Vec<String>,
 ) -> Result<Detector, ConfigError> {
     if twin.is_some() {
-        warnings.push("saturationDetector at the top level is deprecated; write flowControl.saturationDetector".into());
+        registry.deprecated(
+            "saturationDetector",
+            "saturationDetector",
+            "flowControl.saturationDetector",
+        );
     }
     let reference = section
         .saturation_detector
@@ -66,4 +69,15 @@ pub(super) fn usage_limit(
         Plugin::SoftReflective(_) => UsageLimit::SoftReflective,
         _ => UsageLimit::default(),
     })
+}
+
+impl Detector {
+    /// Its plugin type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::Concurrency(_) => "concurrency-detector",
+            Self::Utilization { .. } => "utilization-detector",
+            Self::Adaptive { .. } => "adaptive-concurrency-detector",
+        }
+    }
 }

@@ -2,25 +2,32 @@
 
 use thiserror::Error;
 
+use super::position::{Outline, Position};
+
 /// Names suggested at most.
 const SUGGESTIONS: usize = 3;
 
 /// Why a configuration was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where: a path such as `flowControl.maxBytes`, an entry by its name such as ``plugin `queue-scorer` ``, or the
+    /// document.
+    pub place: String,
+    /// The same in the text, where that is known.
+    pub position: Option<Position>,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+/// What is wrong with a part of a configuration.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum ConfigError {
+pub enum Problem {
     /// Not YAML, or not of the right shape.
-    #[error("{place}: {problem}")]
-    Shape {
-        /// Line and column, or the plugin whose parameters are wrong.
-        place: String,
-        /// What is wrong.
-        problem: String,
-    },
+    #[error("{0}")]
+    Shape(String),
     /// A name that nothing here goes by.
-    #[error("{place}: unknown {kind} `{name}`; {suggestion}")]
+    #[error("unknown {kind} `{name}`; {suggestion}")]
     Unknown {
-        /// Where it stands.
-        place: String,
         /// What was expected to be named: a field, a plugin type, a plugin, …
         kind: &'static str,
         /// The name given.
@@ -29,15 +36,25 @@ pub enum ConfigError {
         suggestion: String,
     },
     /// A known name whose value cannot be used.
-    #[error("{field}: {value} {wanted}")]
+    #[error("{value} {wanted}")]
     Value {
-        /// Path of the field.
-        field: String,
         /// The value given.
         value: String,
         /// What would be right.
         wanted: String,
     },
+}
+
+impl std::error::Error for ConfigError {}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.place)?;
+        if let Some(position) = self.position {
+            write!(f, " {position}")?;
+        }
+        write!(f, ": {}", self.problem)
+    }
 }
 
 impl ConfigError {
@@ -47,11 +64,14 @@ impl ConfigError {
         name: &str,
         known: impl IntoIterator<Item = &'a str>,
     ) -> Self {
-        Self::Unknown {
+        Self {
             place: place.into(),
-            kind,
-            name: name.into(),
-            suggestion: suggestion(name, known),
+            position: None,
+            problem: Problem::Unknown {
+                kind,
+                name: name.into(),
+                suggestion: suggestion(name, known),
+            },
         }
     }
 
@@ -60,16 +80,27 @@ impl ConfigError {
         value: impl std::fmt::Display,
         wanted: impl Into<String>,
     ) -> Self {
-        Self::Value {
-            field: field.into(),
-            value: format!("`{value}`"),
-            wanted: wanted.into(),
+        Self {
+            place: field.into(),
+            position: None,
+            problem: Problem::Value {
+                value: format!("`{value}`"),
+                wanted: wanted.into(),
+            },
         }
+    }
+
+    /// The same with its position in the document.
+    pub(super) fn located(self, outline: Option<&Outline>) -> Self {
+        let position = self
+            .position
+            .or_else(|| outline.and_then(|outline| outline.locate(&self.place)));
+        Self { position, ..self }
     }
 }
 
 /// Reads YAML into a strict type; unknown fields are answered with the nearest known ones. `place` names the
-/// document in errors without a position of their own.
+/// document in errors.
 pub(crate) fn from_yaml<T: serde::de::DeserializeOwned>(
     text: &str,
     place: &str,
@@ -77,24 +108,21 @@ pub(crate) fn from_yaml<T: serde::de::DeserializeOwned>(
     use serde_saphyr::Error;
     serde_saphyr::from_str(text).map_err(|error| {
         let error = error.without_snippet();
-        let place = match error.location() {
-            Some(at) if at.line() > 0 => {
-                format!("{place} line {} column {}", at.line(), at.column())
-            }
-            _ => place.to_owned(),
-        };
-        match error {
+        let position = error.location().and_then(Position::of);
+        let error = match error {
             Error::SerdeUnknownField {
                 field, expected, ..
             } => ConfigError::unknown(place, "field", field, expected.iter().copied()),
             Error::SerdeUnknownVariant {
                 variant, expected, ..
             } => ConfigError::unknown(place, "value", variant, expected.iter().copied()),
-            other => ConfigError::Shape {
-                place,
-                problem: first_line(&other.to_string()),
+            other => ConfigError {
+                place: place.to_owned(),
+                position: None,
+                problem: Problem::Shape(first_line(&other.to_string())),
             },
-        }
+        };
+        ConfigError { position, ..error }
     })
 }
 

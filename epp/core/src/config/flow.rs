@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::error::ConfigError;
+use super::finding::{Finding, Level};
 use super::plugin::{Plugin, Role};
 use super::raw::{self, Quantity};
 use super::registry::Registry;
@@ -16,7 +17,6 @@ const MAX_BANDS: usize = 64;
 pub(super) fn flow_config(
     section: raw::FlowControl,
     registry: &mut Registry,
-    warnings: &mut Vec<String>,
 ) -> Result<FlowConfig, ConfigError> {
     if section.priority_bands.len() > MAX_BANDS {
         let wanted = format!("bands are too many; at most {MAX_BANDS}");
@@ -41,12 +41,11 @@ pub(super) fn flow_config(
         "flowControl.defaultPriorityBand",
         section.default_priority_band.unwrap_or_default(),
         registry,
-        warnings,
     )?;
     let negative = section.default_negative_priority_band;
     let negative_shares = negative.is_some();
     let negative_band = match negative {
-        Some(entry) => negative_template(entry, registry, warnings)?,
+        Some(entry) => negative_template(entry, registry)?,
         None => default_band.clone(),
     };
     if section.enable_eviction {
@@ -88,12 +87,12 @@ fn template(
     place: &str,
     entry: raw::DefaultBand,
     registry: &mut Registry,
-    warnings: &mut Vec<String>,
 ) -> Result<BandConfig, ConfigError> {
     if entry.priority.is_some() {
-        warnings.push(format!(
-            "{place}.priority has no effect: bands of any priority are made from a template"
-        ));
+        let field = format!("{place}.priority");
+        let message = "has no effect: bands of any priority are made from a template";
+        let advice = "leave it out, or write an entry of priorityBands";
+        registry.note(Finding::new(Level::Unused, field, message, advice));
     }
     band(place, entry, registry)
 }
@@ -102,7 +101,6 @@ fn template(
 fn negative_template(
     entry: raw::DefaultBand,
     registry: &mut Registry,
-    warnings: &mut Vec<String>,
 ) -> Result<BandConfig, ConfigError> {
     let place = "flowControl.defaultNegativePriorityBand";
     let no_requests = entry.max_requests == Some(0);
@@ -110,7 +108,7 @@ fn negative_template(
         .max_bytes
         .as_ref()
         .is_some_and(|quantity| most(&format!("{place}.maxBytes"), quantity) == Ok(0));
-    let mut made = template(place, entry, registry, warnings)?;
+    let mut made = template(place, entry, registry)?;
     if no_requests {
         made.max_requests = 0;
     }

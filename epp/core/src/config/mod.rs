@@ -1,18 +1,29 @@
 //! The picker's configuration: llm-d's `EndpointPickerConfig` YAML, validated, with defaults filled in.
 
+mod alias;
 mod build;
+mod catalogue;
 mod data_layer;
 mod detector;
+mod engine;
 mod error;
+mod finding;
 mod flow;
+mod handler;
+mod lint;
+mod page_source;
 mod parsers;
 mod plugin;
 mod policy;
+mod position;
 mod preset;
 mod profile;
 mod raw;
 mod registry;
+mod reload;
 mod schedule;
+mod schema;
+mod stand_in;
 mod units;
 mod validate;
 
@@ -20,31 +31,41 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use error::ConfigError;
+pub use catalogue::{Stage, Status, TypeEntry, catalogue, plugin_type};
+pub use engine::{CacheInfo, Engine, Engines, MetricSpec, gpu_utilization};
 pub(crate) use error::from_yaml;
+pub use error::{ConfigError, Problem};
+pub use finding::{Finding, Level};
+pub use lint::lint;
+pub use page_source::{PageSource, PageTls};
 pub use plugin::{
     ActiveRequestScorer, AgentIdentity, AppProtocol, AttributeGate, AttributeKey, AttributeScale,
     Comparison, ConcurrencyDetector, ConcurrencyMode, ContextLengthAware, CoreMetricsExtractor,
-    Direction, EncodedEndpointHeader, EndpointAttributeFilter, EndpointAttributeScorer,
-    FileDiscovery, FixedRange, HeaderLabelAffinityScorer, InflightLoadProducer, LabelOperator,
-    LabelRequirement, LabelSelectorFilter, LatencyScorer, LoadAwareScorer, MetricsDataSource,
-    NoHitLruScorer, NoParameters, Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth,
-    PickerParameters, PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter,
-    PrefixCacheScorer, PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute,
-    RequestAttributeReporter, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource,
-    SessionSource, SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy,
-    Threshold, TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
+    CustomMetric, DcgmDataSource, Direction, EncodedEndpointHeader, EndpointAttributeFilter,
+    EndpointAttributeScorer, EngineConfig, FileDiscovery, FixedRange, HeaderLabelAffinityScorer,
+    InflightLoadProducer, LabelOperator, LabelRequirement, LabelSelectorFilter, LatencyScorer,
+    LoadAwareScorer, MetricsDataSource, ModelsDataSource, NoHitLruScorer, NoParameters,
+    Normalization, OnMissing, PLUGIN_TYPES, Parser, PassiveHealth, PickerParameters,
+    PredictedLatencyProducer, PredictedTtftScorer, PrefixCacheAffinityFilter, PrefixCacheScorer,
+    PrefixProducer, ProbabilisticAdmitter, Quantile, ReportedAttribute, RequestAttributeReporter,
+    Role, SessionAffinity, SessionIdConfig, SessionIdPlace, SessionIdSource, SessionSource,
+    SessionStrategy, SloAdmitter, SloHeadroomTierFilter, StaticUsageLimit, Strategy, Threshold,
+    TokenLoadScorer, TokenProducer, TopologyAffinityFilter, TopologyAffinityScorer,
     TopologyExtractor, TopologyLevel, TtftSource, UtilizationCap, UtilizationDetector,
-    UtilizationFilter, UtilizationMetric,
+    UtilizationFilter, UtilizationMetric, default_parameters,
 };
 pub use plugin::{
     AdaptiveConcurrency, HoldbackDomain, HoldbackShape, LimitAlgorithm, PriorityHoldback,
     ProgramAwareFairness, ProgramStrategy, VirtualTokenCounter,
 };
 pub use policy::{Fairness, Ordering, UsageLimit};
+pub use position::Position;
+pub use reload::NeedsRestart;
 pub use schedule::{
     Filter, HealthRules, NamedFilter, Picker, Profile, Scorer, ServingStage, WeightedScorer,
 };
+pub use schema::schema;
+pub use stand_in::StandIn;
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,8 +93,11 @@ pub struct Config {
     pub metrics: Option<Scrape>,
     /// Age from which a scrape no longer counts for scoring (flag `--metrics-staleness-threshold`).
     pub metrics_staleness: Duration,
-    /// What was accepted and deserves a word: deprecated names, plugins that nothing uses.
+    /// What was accepted and deserves a word at the start: stand-ins, deprecated names, what can never happen, plugins
+    /// that nothing uses. [`lint`] says more.
     pub warnings: Vec<String>,
+    /// What something simpler is done instead of, because it is not built.
+    pub stand_ins: Vec<StandIn>,
     /// Which request APIs are read, in the order written.
     pub parsers: Vec<Parser>,
     /// Refusal of sheddable requests at random, the fuller the pool the more.
@@ -90,17 +114,21 @@ pub struct Config {
     pub verify_served: bool,
     /// The labels that say where an endpoint is.
     pub topology: TopologyExtractor,
+    /// Types of the plugins listed, by their names.
+    pub types: BTreeMap<Arc<str>, &'static str>,
+    /// Where engines list their models; `None` = nobody asks them.
+    pub models: Option<PageSource>,
+    /// Where the GPUs' metrics are; `None` = nobody asks for them.
+    pub gpu: Option<PageSource>,
 }
 
 /// A metrics source and what is taken from it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scrape {
     /// Where.
-    pub source: MetricsDataSource,
-    /// Time between reads; `None` = the `--refresh-metrics-interval` flag.
-    pub interval: Option<Duration>,
+    pub source: PageSource,
     /// What.
-    pub extractor: CoreMetricsExtractor,
+    pub engines: Engines,
 }
 
 /// A saturation detector.
@@ -225,9 +253,14 @@ impl Config {
     /// Reads an `EndpointPickerConfig` document.
     ///
     /// # Errors
-    /// Anything unknown, misspelt, out of range or not built, with the nearest known names.
+    /// Anything unknown, misspelt or out of range, with its line and the nearest known names. With several mistakes,
+    /// the first.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
-        build::build(from_yaml(text, "config")?)
+        let (config, findings) = build::read(text);
+        let mut config = config.map_err(|errors| *errors.first)?;
+        let warnings = findings.iter().filter(|finding| finding.level.is_warning());
+        config.warnings = warnings.map(Finding::to_string).collect();
+        Ok(config)
     }
 
     /// Holds requests for at most `ttl` while there is no endpoint; zero = refuses them at once. Without flow

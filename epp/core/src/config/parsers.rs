@@ -1,6 +1,7 @@
 //! Which request parsers are in force, in order.
 
 use super::error::ConfigError;
+use super::finding::{Finding, Level};
 use super::plugin::{Parser, Plugin, Role};
 use super::raw;
 use super::registry::Registry;
@@ -10,11 +11,10 @@ pub(super) fn parsers(
     handler: Option<raw::RequestHandler>,
     twin: Option<raw::OptionalRef>,
     registry: &mut Registry,
-    warnings: &mut Vec<String>,
 ) -> Result<Vec<Parser>, ConfigError> {
     let mut named = Vec::new();
     if let Some(twin) = twin {
-        warnings.push("parser at the top level is deprecated; write requestHandler.parsers".into());
+        registry.deprecated("parser", "parser", "requestHandler.parsers");
         named.extend(
             twin.plugin_ref
                 .map(|name| ("parser.pluginRef".to_owned(), name)),
@@ -32,9 +32,12 @@ pub(super) fn parsers(
             continue;
         };
         if parsers.contains(&parser) {
-            warnings.push(format!(
-                "{place}: {} is listed twice; once is enough",
-                parser.name()
+            let message = format!("{} is listed twice; once is enough", parser.name());
+            registry.note(Finding::new(
+                Level::Unreachable,
+                place,
+                message,
+                "leave it out",
             ));
         } else {
             parsers.push(parser);

@@ -8,7 +8,7 @@ use super::plugin::{
     UtilizationDetector,
 };
 use super::{
-    Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, Picker, Profile, Scorer,
+    Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, NoHitLruScorer, Picker, Profile, Scorer,
     Scrape, UsageLimit, WeightedScorer,
 };
 
@@ -44,6 +44,7 @@ impl Default for Config {
             metrics: Some(Scrape::default()),
             metrics_staleness: METRICS_STALENESS,
             warnings: Vec::new(),
+            stand_ins: Vec::new(),
             parsers: Parser::AUTOMATIC.to_vec(),
             probabilistic_admitter: None,
             inflight_load: InflightLoadProducer::default(),
@@ -52,6 +53,9 @@ impl Default for Config {
             reported: Vec::new(),
             verify_served: false,
             topology: TopologyExtractor::default(),
+            types: std::collections::BTreeMap::new(),
+            models: None,
+            gpu: None,
         }
     }
 }
@@ -75,11 +79,19 @@ impl Config {
                     name: "passive-health".into(),
                     filter: Filter::Health(HealthRules::default()),
                 }],
-                scorers: vec![weighted(
-                    "predicted-ttft-scorer",
-                    1.0,
-                    Scorer::PredictedTtft(PredictedTtftScorer::default()),
-                )],
+                scorers: vec![
+                    weighted(
+                        "predicted-ttft-scorer",
+                        1.0,
+                        Scorer::PredictedTtft(PredictedTtftScorer::default()),
+                    ),
+                    // Where a prompt goes first it goes again: what decides between near equals is whose turn it is.
+                    weighted(
+                        "no-hit-lru-scorer",
+                        0.05,
+                        Scorer::NoHitLru(NoHitLruScorer::default()),
+                    ),
+                ],
                 ..Self::default().profile
             },
             ..Self::llmd_default()

@@ -49,6 +49,11 @@ pub(super) fn profile(
         let wanted = "are too many: a profile has one picker";
         return Err(ConfigError::value(place, pickers.join(", "), wanted));
     }
+    let health = |named: &&NamedFilter| matches!(named.filter, Filter::Health(_));
+    if let Some(second) = profile.filters.iter().filter(health).nth(1) {
+        let wanted = "is a second passive-health; an endpoint has one health";
+        return Err(ConfigError::value(place, &second.name, wanted));
+    }
     Ok(profile)
 }
 

@@ -1,138 +1,202 @@
-//! The `EndpointPickerConfig` document as people write it: strict at every level, nothing resolved yet.
+//! The `EndpointPickerConfig` document as people write it: strict at every level, nothing resolved yet. The comments
+//! are the descriptions in its JSON schema.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-#[derive(Debug, Deserialize)]
+/// How the endpoint picker queues requests and chooses endpoints.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Document {
     pub(crate) api_version: String,
     pub(crate) kind: String,
+    /// NAME, NAME=true or NAME=false. `flowControl` turns the queue on.
     #[serde(default)]
     pub(crate) feature_gates: Vec<String>,
+    /// The plugins that the sections refer to, or that work by being listed.
     #[serde(default)]
     pub(crate) plugins: Vec<PluginEntry>,
+    /// How an endpoint is chosen.
     #[serde(default)]
     pub(crate) scheduling_profiles: Vec<ProfileEntry>,
+    /// Where endpoints come from and how their metrics are read.
     #[serde(default)]
     pub(crate) data_layer: Option<DataLayer>,
+    /// The queue's limits and the saturation detector.
     #[serde(default)]
     pub(crate) flow_control: Option<FlowControl>,
+    /// The APIs that are read.
     #[serde(default)]
     pub(crate) request_handler: Option<RequestHandler>,
+    /// Deprecated: write `flowControl.saturationDetector`.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub(crate) saturation_detector: Option<OptionalRef>,
+    /// Deprecated: write `requestHandler.parsers`.
     #[serde(default)]
+    #[schemars(extend("deprecated" = true))]
     pub(crate) parser: Option<OptionalRef>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A plugin.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct PluginEntry {
+    /// What other parts refer to it by; the type, where there is none.
     pub(crate) name: Option<String>,
     #[serde(rename = "type")]
     pub(crate) type_name: String,
+    /// Absent parameters have the type's defaults.
     #[serde(default)]
     pub(crate) parameters: Value,
 }
 
-#[derive(Debug, Deserialize)]
+/// A scheduling profile: filters, scorers and a picker, in any order.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ProfileEntry {
+    /// What a profile handler refers to it by.
     pub(crate) name: String,
+    /// What it is made of.
     #[serde(default)]
     pub(crate) plugins: Vec<WeightedRef>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A plugin of a profile.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct WeightedRef {
+    /// Name of the plugin.
     pub(crate) plugin_ref: String,
+    /// Weight of a scorer, at least 0; 1 where there is none.
+    #[schemars(range(min = 0.0))]
     pub(crate) weight: Option<f64>,
 }
 
-#[derive(Debug, Deserialize)]
+/// A plugin by its name.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Ref {
+    /// Name of the plugin.
     pub(crate) plugin_ref: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// A plugin by its name, if any.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct OptionalRef {
+    /// Name of the plugin.
     pub(crate) plugin_ref: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Where endpoints come from and how their metrics are read.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct DataLayer {
+    /// Whether engines' metrics are read where no source is listed; true where there is nothing.
     pub(crate) inject_defaults: Option<bool>,
+    /// What is read from endpoints.
     #[serde(default)]
     pub(crate) sources: Vec<SourceEntry>,
+    /// Where endpoints come from; Kubernetes where there is nothing.
     pub(crate) discovery: Option<Ref>,
+    /// Where other pickers of the pool are found.
     pub(crate) peer_discovery: Option<Ref>,
+    /// What other pickers are told with.
     pub(crate) cross_replica_syncer_plugin_ref: Option<String>,
+    /// Time between two tellings, such as 200ms.
     pub(crate) cross_replica_sync_interval: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Something that is read from endpoints.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct SourceEntry {
+    /// Name of a data source.
     pub(crate) plugin_ref: String,
+    /// What is taken out of it.
     #[serde(default)]
     pub(crate) extractors: Vec<Ref>,
 }
 
-#[derive(Debug, Deserialize)]
+/// The APIs that are read.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct RequestHandler {
+    /// Parsers, each for the paths of its API.
     #[serde(default)]
     pub(crate) parsers: Vec<Ref>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// The queue.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct FlowControl {
+    /// Body bytes queued at most, over all bands, such as 1G; 0 = no limit.
     pub(crate) max_bytes: Option<Quantity>,
+    /// Requests queued at most, over all bands; 0 = no limit.
     pub(crate) max_requests: Option<u64>,
+    /// Longest time in the queue while there are endpoints, such as 60s; 0s = no limit.
     #[serde(rename = "defaultRequestTTL")]
     pub(crate) default_request_ttl: Option<String>,
+    /// The same while there is no endpoint; as `defaultRequestTTL` where there is nothing.
     #[serde(rename = "noEndpointRequestTTL")]
     pub(crate) no_endpoint_request_ttl: Option<String>,
+    /// Limits of bands without an entry of their own.
     pub(crate) default_priority_band: Option<DefaultBand>,
+    /// The same for negative priorities: no request waits where `maxRequests` or `maxBytes` is 0.
     pub(crate) default_negative_priority_band: Option<DefaultBand>,
+    /// Limits by priority.
     #[serde(default)]
     pub(crate) priority_bands: Vec<Band>,
+    /// How full the pool may be.
     pub(crate) usage_limit_policy_plugin_ref: Option<String>,
+    /// What tells that the pool is full.
     pub(crate) saturation_detector: Option<OptionalRef>,
+    /// Whether running requests of negative priority are taken off their server for others.
     #[serde(default)]
     pub(crate) enable_eviction: bool,
+    /// Headroom's own: whether answers tell the time in the queue and the room that is left in the band.
     #[serde(default)]
     pub(crate) advisory_headers: bool,
 }
 
-/// A band of the template kind: `priority` may stand there, means nothing, and is warned of.
-#[derive(Debug, Default, Deserialize)]
+/// Limits of every band without an entry of its own.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct DefaultBand {
+    /// Means nothing here.
     pub(crate) priority: Option<i32>,
+    /// Body bytes queued at most, such as 1G.
     pub(crate) max_bytes: Option<Quantity>,
+    /// Requests queued at most.
     pub(crate) max_requests: Option<u64>,
+    /// A shorter time in the queue than the general one.
     #[serde(rename = "defaultRequestTTL")]
     pub(crate) default_request_ttl: Option<String>,
+    /// What chooses among flows.
     pub(crate) fairness_policy_ref: Option<String>,
+    /// What orders the requests of a flow.
     pub(crate) ordering_policy_ref: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+/// Limits of one band.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Band {
+    /// Higher goes first; negative is sheddable.
     pub(crate) priority: i32,
+    /// Body bytes queued at most, such as 1G.
     pub(crate) max_bytes: Option<Quantity>,
+    /// Requests queued at most.
     pub(crate) max_requests: Option<u64>,
+    /// A shorter time in the queue than the general one.
     #[serde(rename = "defaultRequestTTL")]
     pub(crate) default_request_ttl: Option<String>,
+    /// What chooses among flows.
     pub(crate) fairness_policy_ref: Option<String>,
+    /// What orders the requests of a flow.
     pub(crate) ordering_policy_ref: Option<String>,
 }
 
@@ -149,10 +213,12 @@ impl From<Band> for DefaultBand {
     }
 }
 
-/// A quantity: a number of bytes or a text such as `1G`.
-#[derive(Debug, Deserialize)]
+/// A number of bytes, or a text such as `1G` or `512Mi`.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Quantity {
+    /// Bytes.
     Number(u64),
+    /// With a unit.
     Text(String),
 }

@@ -153,6 +153,18 @@ pub enum Picker {
     RoundRobin,
 }
 
+impl Picker {
+    /// Its plugin type.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::MaxScore => "max-score-picker",
+            Self::Random => "random-picker",
+            Self::WeightedRandom => "weighted-random-picker",
+            Self::RoundRobin => "round-robin-picker",
+        }
+    }
+}
+
 impl Filter {
     /// Whether it reads predictions.
     pub(crate) fn predicts(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Ranges of plugin parameters, and parameters of llm-d's that are not built here.
+//! Ranges of plugin parameters, and parameters of llm-d's that cannot be honoured.
 
 mod schedule;
 
@@ -33,15 +33,9 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
             check.above_zero("maxBlocksInAll", f64::from(it.max_blocks_in_all))
         }
         Plugin::InflightLoad(it) => check.above_zero("outputRatio", it.output_ratio),
-        Plugin::Token(it) => check.not_built("vllm", it.vllm.is_some()),
         Plugin::PredictedLatency(it) => {
             check.above_zero("sloBufferFactor", it.slo_buffer_factor)?;
-            span(&check.field("contextTTL"), &it.context_ttl)?;
-            check.not_built("useEncoderCacheFeatures", it.use_encoder_cache_features)?;
-            check.not_built(
-                "encoderCacheMatchInfoProducerName",
-                it.encoder_cache_match_info_producer_name.is_some(),
-            )
+            span(&check.field("contextTTL"), &it.context_ttl).map(|_| ())
         }
         Plugin::PrefixScorer(it) => {
             check.share("matchLengthWeight", it.match_length_weight)?;
@@ -64,20 +58,6 @@ pub(super) fn plugin(name: &str, plugin: &Plugin) -> Result<(), ConfigError> {
         | Plugin::WeightedRandom(it)
         | Plugin::RoundRobin(it) => {
             check.above_zero("maxNumOfEndpoints", f64::from(it.max_num_of_endpoints))
-        }
-        Plugin::MetricsSource(it) => {
-            let known = matches!(it.scheme.as_str(), "http" | "https");
-            check.that("scheme", &it.scheme, known, "must be http or https")
-        }
-        Plugin::CoreMetrics(it) => {
-            let vllm = it.default_engine == "vllm";
-            check.that(
-                "defaultEngine",
-                &it.default_engine,
-                vllm,
-                "is not built; the engine known here is vllm",
-            )?;
-            check.not_built("engineConfigs", !it.engine_configs.is_empty())
         }
         Plugin::Concurrency(it) => {
             check.above_zero("maxConcurrency", f64::from(it.max_concurrency))?;
@@ -203,14 +183,5 @@ impl Check<'_> {
         let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
         let names: Vec<_> = weights.iter().map(|(parameter, _)| *parameter).collect();
         self.that(&names.join(" + "), sum, sum > 0.0, "must not all be 0")
-    }
-
-    fn not_built(&self, parameter: &str, set: bool) -> Result<(), ConfigError> {
-        self.that(
-            parameter,
-            "set",
-            !set,
-            "is not built here; leave the parameter out",
-        )
     }
 }

@@ -142,13 +142,14 @@ impl Director {
     /// One pass over the queue, by the last readings, taken when `freed` streams had ended.
     fn pass(&mut self, now: Duration, freed: u64) {
         self.alternating = false;
+        self.stop = None;
         self.passed.clear();
         while let Some(queue) = &mut self.queue {
             let saturation = self.router.saturation(now);
             let (over, ceiling) = match queue.head(now, saturation, &self.passed) {
                 Head::Nobody => return,
                 Head::Closed { band, ceiling } => {
-                    return self.stopped(now, band, ceiling, saturation, freed);
+                    return self.stopped(band, ceiling, saturation, freed);
                 }
                 Head::Next { over, ceiling } => (over, ceiling),
             };
@@ -184,35 +185,36 @@ impl Director {
     }
 
     /// A pass found the pool too full for `band`, in which somebody waits.
-    fn stopped(
-        &mut self,
-        now: Duration,
-        band: i32,
-        ceiling: f64,
-        saturation: Saturation,
-        freed: u64,
-    ) {
+    fn stopped(&mut self, band: i32, ceiling: f64, saturation: Saturation, freed: u64) {
         let Saturation::Level(level) = saturation else {
             return;
         };
         let alternates = self.queue.as_ref().is_some_and(Queue::alternates);
         self.alternating = alternates && level < 1.0;
         if self.evicts() {
-            let in_flight = self.router.in_flight();
-            let stop = Stop {
+            self.stop = Some(Stop {
                 band,
                 level,
                 ceiling,
-                in_flight,
-            };
-            let named = self.reclaim.step(now, stop).into_iter();
-            self.evictions
-                .extend(named.map(|ticket| (ticket, dropped_reason::EVICTED_PRIORITY)));
+                in_flight: self.router.in_flight(),
+            });
             return;
         }
         // Where live counters are all that counts, nothing changes before a stream ends.
         let scraped = matches!(self.config().detector, Detector::Utilization { .. });
         self.closed = (!scraped && !alternates).then_some(Closed { band, freed });
+    }
+
+    /// Names who is taken off its server for those that the last pass left waiting.
+    pub(super) fn reclaim(&mut self, now: Duration) {
+        let Some(stop) = self.stop.take() else { return };
+        // Who stopped the pass may have been refused since.
+        let waiting = self.queue.as_ref().and_then(Queue::highest_waiting);
+        if waiting == Some(stop.band) {
+            let named = self.reclaim.step(now, stop).into_iter();
+            self.evictions
+                .extend(named.map(|ticket| (ticket, dropped_reason::EVICTED_PRIORITY)));
+        }
     }
 
     fn evicts(&self) -> bool {
@@ -338,10 +340,9 @@ impl Director {
         }
         let (account, charge) = (Arc::clone(&waiting.account), waiting.charge);
         let (priority, prompt_tokens) = (waiting.request.priority, waiting.request.prompt_tokens);
-        let record = self.records();
-        let mut dispatch =
-            self.router
-                .dispatch(now, waiting, expected_miss, record, &self.ledger)?;
+        let mut dispatch = self
+            .router
+            .dispatch(now, waiting, expected_miss, &self.ledger)?;
         account.dispatched(prompt_tokens);
         if let Some(queue) = &mut self.queue {
             queue.served(now, ticket.band, &account, charge, passing);
@@ -356,16 +357,6 @@ impl Director {
         self.outbox
             .push_back((ticket, Verdict::Dispatched(dispatch)));
         Ok(())
-    }
-
-    /// Whether the next dispatch is recorded.
-    fn records(&mut self) -> bool {
-        self.unrecorded += 1;
-        let records = self.unrecorded == self.record_every;
-        if self.unrecorded >= self.record_every {
-            self.unrecorded = 0;
-        }
-        records
     }
 
     /// What the client is told of the queue, where that is wanted.

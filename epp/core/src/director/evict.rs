@@ -146,7 +146,9 @@ impl Reclaim {
             Detector::Concurrency(_) | Detector::Adaptive { .. } => COUNTED_GRACE,
             Detector::Utilization { staleness, .. } => {
                 let scrape = config.metrics.as_ref();
-                let refresh = scrape.and_then(|scrape| scrape.interval).unwrap_or(REFRESH);
+                let refresh = scrape
+                    .and_then(|scrape| scrape.source.interval)
+                    .unwrap_or(REFRESH);
                 refresh + *staleness + SCRAPED_GRACE
             }
         };

@@ -26,11 +26,12 @@ use crate::pool::Pool;
 use crate::prefix::PrefixHashing;
 use crate::request::Request;
 use crate::router::Router;
-use evict::Reclaim;
+use crate::stopwatch::Stopwatch;
+use evict::{Reclaim, Stop};
 pub use revocations::{CONFIRMATION_BOUNDS, Confirmations, Revocations};
 
-/// How soon to look again when room shows only in scrapes, for callers that do not tell the director of them.
-const SCRAPE_POLL: Duration = Duration::from_millis(50);
+/// How soon to look again when room may show in scrapes or learned limits, for callers that do not tell of them.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How soon to look again when a band that is closed may be open the next time.
 const CYCLE: Duration = Duration::from_millis(1);
 /// Time between two looks for flows and bands that nobody uses.
@@ -100,11 +101,10 @@ pub struct Director {
     submitted: u64,
     /// Requests dispatched.
     dispatched: u64,
-    /// One in so many dispatches is recorded, 0 = none; those since the last one.
-    record_every: u32,
-    unrecorded: u32,
     /// What the last pass found, as long as it holds.
     closed: Option<Closed>,
+    /// Where the last pass stopped, if requests may be evicted for who waits there.
+    stop: Option<Stop>,
     /// A band that is closed may be open the next time.
     alternating: bool,
     /// Buffer of one pass.
@@ -119,7 +119,7 @@ pub struct Director {
 #[derive(Clone, Copy, Debug)]
 struct Closed {
     band: i32,
-    /// Streams ended when it was found.
+    /// Streams ended, and limits risen, when it was found.
     freed: u64,
 }
 
@@ -143,9 +143,8 @@ impl Director {
             evictions: VecDeque::new(),
             submitted: 0,
             dispatched: 0,
-            record_every: 1,
-            unrecorded: 0,
             closed: None,
+            stop: None,
             alternating: false,
             passed: Vec::new(),
             now: Duration::ZERO,
@@ -157,6 +156,11 @@ impl Director {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         self.router.config()
+    }
+
+    /// Lends a stopwatch, so that recorded picks tell how long their steps took.
+    pub fn lend(&mut self, watch: Stopwatch) {
+        self.router.lend(watch);
     }
 
     /// The pool in force.
@@ -175,6 +179,7 @@ impl Director {
         }
         self.expire(now);
         self.dispatch(now);
+        self.reclaim(now);
     }
 
     /// Bands of these priorities, which objectives name, exist from now on and are kept however long they are empty.
@@ -197,11 +202,6 @@ impl Director {
         self.set_models(Arc::new(Models::one(LatencyModel::clone(&model))));
     }
 
-    /// Records what led to the pick for one in `every` dispatches, 0 = for none. At first it is for all.
-    pub fn record_every(&mut self, every: u32) {
-        (self.record_every, self.unrecorded) = (every, 0);
-    }
-
     /// Keeps note of the prompts that are sent to endpoints, for [`Director::take_sent`].
     pub fn share_prefixes(&mut self) {
         self.router.share_prefixes();
@@ -221,6 +221,7 @@ impl Director {
         // They may have given room back.
         self.closed = None;
         self.dispatch(now);
+        self.reclaim(now);
     }
 
     /// What other pickers have queued, by band: it counts against the limits of this one's queue.
@@ -253,6 +254,7 @@ impl Director {
             charge: Charge::default(),
         });
         self.admit(now, ticket, waiting);
+        self.reclaim(now);
         ticket
     }
 
@@ -283,6 +285,7 @@ impl Director {
         if leads {
             // Others may have waited behind it.
             self.dispatch(now);
+            self.reclaim(now);
         }
     }
 
@@ -292,17 +295,19 @@ impl Director {
         self.tick(now);
         self.expire(now);
         self.dispatch(now);
+        self.reclaim(now);
     }
 
     /// When [`Director::advance`] is needed next, if nothing else happens before.
     pub fn next_wakeup(&self) -> Option<Duration> {
         let queue = self.queue.as_ref().filter(|queue| !queue.is_empty())?;
-        let scraped =
-            matches!(self.config().detector, Detector::Utilization { .. }) && !queue.starved();
+        // Scrapes and learned limits change without the director being told.
+        let unseen =
+            !matches!(self.config().detector, Detector::Concurrency(_)) && !queue.starved();
         let soon = |wanted: bool, after: Duration| wanted.then(|| self.now.saturating_add(after));
         let due = [
             queue.next_deadline(),
-            soon(scraped, SCRAPE_POLL),
+            soon(unseen, LOOK_AGAIN),
             soon(self.alternating, CYCLE),
             self.reclaim.next_wakeup(),
         ];

@@ -73,6 +73,7 @@ impl LearnedLimit {
     }
 
     /// A first token came `ttft_ms` after dispatch, with `uncached_tokens` to be read and `in_flight` requests there.
+    /// True = the limit has risen with that.
     pub(crate) fn first_token(
         &self,
         rule: &LimitRule,
@@ -80,11 +81,11 @@ impl LearnedLimit {
         ttft_ms: f64,
         uncached_tokens: u64,
         in_flight: u32,
-    ) {
+    ) -> bool {
         let sample = ttft_ms / (uncached_tokens as f64 + TOKENS_AT_LEAST);
         self.learn(rule, now, in_flight, |learner| {
             learner.first_token.add(sample)
-        });
+        })
     }
 
     /// A stream ended well with `tpot_ms` per output token after the first.
@@ -105,17 +106,25 @@ impl LearnedLimit {
         now: Duration,
         in_flight: u32,
         note: impl FnOnce(&mut Learner),
-    ) {
+    ) -> bool {
         let mut learner = self.learner.lock().unwrap_or_else(PoisonError::into_inner);
         note(&mut learner);
         learner.peak = learner.peak.max(in_flight);
         let samples = learner.first_token.count + learner.per_token.count;
         let full = samples >= ENOUGH || learner.overloaded;
-        if full && now.saturating_sub(learner.since) >= rule.window {
-            learner.close(&rule.parameters, now);
-            // At least 1, at most the rule's maximum, which is a u32.
-            self.limit.store(learner.limit.round() as u32, Relaxed);
+        if !full || now.saturating_sub(learner.since) < rule.window {
+            return false;
         }
+        learner.close(&rule.parameters, now);
+        // At least 1, at most the rule's maximum, which is a u32.
+        let limit = learner.limit.round() as u32;
+        let before = self.limit.swap(limit, Relaxed);
+        limit
+            > if before > 0 {
+                before
+            } else {
+                rule.parameters.initial
+            }
     }
 }
 

@@ -12,6 +12,7 @@ use super::account::FlowAccount;
 use super::band::{Band, PassedOver};
 use super::fairness::{Charge, Place};
 use super::gauges::QueueGauges;
+use super::held::{Full, Held};
 use super::ordering;
 use super::saturation::Saturation;
 use super::usage_limit::Limits;
@@ -38,15 +39,6 @@ pub(crate) struct Waiting {
     pub(crate) arrived: Duration,
     /// What its dispatch costs its flow.
     pub(crate) charge: Charge,
-}
-
-/// Why a request may not wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
-    Requests(u64),
-    Bytes(u64),
-    /// In its band nothing waits.
-    NoWaiting,
 }
 
 /// Who is next.
@@ -93,39 +85,6 @@ struct Queued {
     /// Sort key within the flow.
     key: Duration,
     deadline: Option<Duration>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    requests: u64,
-    bytes: u64,
-}
-
-impl Held {
-    /// Both together.
-    fn with(self, other: Self) -> Self {
-        Self {
-            requests: self.requests.saturating_add(other.requests),
-            bytes: self.bytes.saturating_add(other.bytes),
-        }
-    }
-
-    fn add(&mut self, bytes: u64) {
-        self.requests += 1;
-        self.bytes += bytes;
-    }
-
-    fn remove(&mut self, bytes: u64) {
-        self.requests -= 1;
-        self.bytes -= bytes;
-    }
-
-    /// Which of two caps, if any, another `bytes` would break.
-    fn full(self, bytes: u64, requests: Option<u64>, most: Option<u64>) -> Option<Full> {
-        let requests = requests.filter(|&most| self.requests.saturating_add(1) > most);
-        let most = most.filter(|&most| self.bytes.saturating_add(bytes) > most);
-        requests.map(Full::Requests).or(most.map(Full::Bytes))
-    }
 }
 
 impl Queue {
@@ -279,14 +238,16 @@ impl Queue {
     pub(crate) fn room(&self, band: i32) -> u64 {
         let limits = self.config.band(band);
         let held = if self.config.shares(band) {
-            self.shared.requests
+            self.shared.with(self.elsewhere_shared).requests
         } else {
-            let band = self.bands.get(&Reverse(band));
-            band.map_or(0, |band| band.gauge.requests())
+            let here = self.bands.get(&Reverse(band));
+            let elsewhere = self.elsewhere.get(&band).map_or(0, |held| held.requests);
+            elsewhere.saturating_add(here.map_or(0, |band| band.gauge.requests()))
         };
         let total = self.config.max_requests.unwrap_or(u64::MAX);
         let room = limits.max_requests.saturating_sub(held);
-        room.min(total.saturating_sub(self.total.requests))
+        let all = self.total.with(self.elsewhere_total).requests;
+        room.min(total.saturating_sub(all))
     }
 
     /// Adds a request whatever the caps say. One that may not wait is taken out again before anything else happens.

@@ -8,7 +8,7 @@ use predictor::{State, Target};
 use super::Router;
 use super::predict::row;
 use crate::config::InflightLoadProducer;
-use crate::decision::{Considered, Decision, ModelState, Record, RequestFacts};
+use crate::decision::{Decision, ModelState, Record, RequestFacts};
 use crate::demand::DemandLedger;
 use crate::director::Dispatch;
 use crate::flow::Waiting;
@@ -18,19 +18,19 @@ use crate::schedule::{Candidate, Stage};
 
 impl Router {
     /// Picks among the candidates of the last offer, reserves the load there and learns the prefix. The
-    /// request comes back only if that offer left no candidate. `record` = gather what led to the pick.
+    /// request comes back only if that offer left no candidate.
     pub(crate) fn dispatch(
         &mut self,
         now: Duration,
         waiting: Box<Waiting>,
         expected_miss: bool,
-        record: bool,
         ledger: &DemandLedger,
     ) -> Result<Box<Dispatch>, Box<Waiting>> {
         let waited = now.saturating_sub(waiting.arrived);
         let ask = self.ask(now, &waiting, waited);
         self.keep(Stage::Preference, &ask);
-        let removals = record.then(|| self.profile.removals());
+        let request = &waiting.request;
+        let removed = request.recorded.then(|| self.removed(request));
         let picked = self.profile.pick(&ask, &self.candidates, &mut self.rng);
         let endpoint = |&index: &usize| {
             let slot = self.candidates.get(index)?.slot;
@@ -42,19 +42,22 @@ impl Router {
         };
         let endpoint = Arc::clone(endpoint);
         let fallbacks = order.map(|(_, endpoint)| Arc::clone(endpoint)).collect();
-        let record = removals.map(|removals| {
-            let totals = picked.totals;
-            let considered = self.candidates.iter().zip(totals).map(Considered::of);
+        let mut record = removed.map(|removed| {
             Box::new(Record {
                 request: RequestFacts::of(&waiting.request),
-                removals,
+                removed,
                 picked: first,
                 pool: Arc::clone(&self.pool),
                 scorers: Arc::clone(picked.scorers),
-                considered: considered.collect(),
+                candidates: self.candidates.clone(),
+                totals: picked.totals.to_vec(),
                 scores: picked.scores.to_vec(),
+                laps: Vec::new(),
             })
         });
+        if let Some(record) = &mut record {
+            record.laps = self.profile.trail.laps.take();
+        }
         self.profile.dispatched(&ask, &self.candidates, first);
         let chosen = self.candidates[first];
         let trusted = chosen.prediction.is_some()

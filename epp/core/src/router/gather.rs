@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::{Among, Router};
 use crate::admit::Trust;
 use crate::flow::{Reading, Waiting, has_room};
+use crate::prefix::PrefixIndex;
 use crate::request::Request;
-use crate::schedule::{Ask, Candidate, Stage};
+use crate::schedule::{Ask, Candidate, Removed, Stage};
 
 impl Router {
     /// Fills the candidates with the endpoints within the request's subset; false = there is none.
@@ -46,12 +47,15 @@ impl Router {
         if among != Among::WithRoom {
             return;
         }
+        self.profile.trail.before(&self.candidates);
         let detector = &self.config.detector;
         let readings = &self.readings;
         self.candidates.retain(|candidate| {
             let reading: Option<&Reading> = readings.get(candidate.slot as usize);
             reading.is_some_and(|reading| has_room(detector, reading, ceiling, now))
         });
+        let trail = &mut self.profile.trail;
+        trail.after(&self.names.room, &self.candidates);
     }
 
     /// Looks up how much of the prompt each candidate has seen.
@@ -60,12 +64,28 @@ impl Router {
             return;
         };
         for candidate in &mut self.candidates {
-            let matched = prefixes.matched(candidate.slot as usize, &request.prefix);
-            let cached = u64::from(matched) * u64::from(request.prefix_block_tokens);
-            candidate.matched_blocks = matched;
-            candidate.cached_tokens = cached.min(u64::from(request.prompt_tokens)) as u32;
+            matched(prefixes, request, candidate);
         }
     }
+
+    /// Those that filters took out of the candidates of the request at hand, with what they have seen of its prompt.
+    pub(super) fn removed(&self, request: &Request) -> Vec<Removed> {
+        let mut removed = self.profile.trail.removed().to_vec();
+        if let Some(prefixes) = &self.prefixes {
+            for one in &mut removed {
+                matched(prefixes, request, &mut one.candidate);
+            }
+        }
+        removed
+    }
+}
+
+/// Looks up how much of the prompt a candidate has seen.
+fn matched(prefixes: &PrefixIndex, request: &Request, candidate: &mut Candidate) {
+    let matched = prefixes.matched(candidate.slot as usize, &request.prefix);
+    let cached = u64::from(matched) * u64::from(request.prefix_block_tokens);
+    candidate.matched_blocks = matched;
+    candidate.cached_tokens = cached.min(u64::from(request.prompt_tokens)) as u32;
 }
 
 /// Whether an endpoint's IP is in the subset; no subset = every endpoint is.

@@ -3,6 +3,9 @@
 mod dispatch;
 mod gather;
 mod predict;
+mod replay;
+
+pub(crate) use replay::Again;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +23,7 @@ use crate::peers::{Chain, Sent};
 use crate::pool::Pool;
 use crate::prefix::{PrefixIndex, block_tokens};
 use crate::schedule::{Ask, Candidate, Profile, Stage};
+use crate::stopwatch::{Stopwatch, Work};
 
 /// Everything a pick depends on besides the request, and buffers that live between requests.
 #[derive(Debug)]
@@ -49,6 +53,14 @@ pub(crate) struct Router {
     /// Candidates of one class, where there are several.
     of_class: Vec<usize>,
     class_rows: Vec<Features>,
+    names: Names,
+}
+
+/// What steps that are no filter or scorer are called.
+#[derive(Debug)]
+struct Names {
+    predictor: Arc<str>,
+    room: Arc<str>,
 }
 
 /// Which endpoints a request is weighed against.
@@ -103,8 +115,16 @@ impl Router {
             predictions: Vec::new(),
             of_class: Vec::new(),
             class_rows: Vec::new(),
+            names: Names {
+                predictor: "predicted-latency-producer".into(),
+                room: config.detector.type_name().into(),
+            },
             config,
         }
+    }
+
+    pub(crate) fn lend(&mut self, watch: Stopwatch) {
+        self.profile.trail.laps.lend(watch);
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -160,10 +180,10 @@ impl Router {
         self.sent.as_mut().map(Sent::take).unwrap_or_default()
     }
 
-    /// Another picker sent a prompt to the endpoint in `slot`.
+    /// Another picker sent a prompt to the endpoint in `slot`. One that was cut into blocks of another size matches
+    /// nothing and is forgotten in time.
     pub(crate) fn learn_elsewhere(&mut self, slot: usize, chain: &Chain) {
-        let alike = self.block_tokens() == Some(chain.block_tokens);
-        let endpoint = self.pool.endpoints.get(slot).filter(|_| alike);
+        let endpoint = self.pool.endpoints.get(slot);
         if let (Some(prefixes), Some(endpoint)) = (&mut self.prefixes, endpoint) {
             prefixes.learn(slot, endpoint, &chain.blocks, chain.block_tokens);
         }
@@ -215,7 +235,7 @@ impl Router {
         among: Among,
         ceiling: f64,
     ) -> Offer {
-        self.profile.begin();
+        self.profile.trail.begin(waiting.request.recorded);
         if !self.reach(now, waiting) {
             return Offer::NoEndpoint;
         }
@@ -233,7 +253,10 @@ impl Router {
             return Offer::NoRoom;
         }
         self.match_prefix(request);
+        let began = self.profile.trail.laps.start();
         self.predict(request.prompt_tokens);
+        let laps = &mut self.profile.trail.laps;
+        laps.lap(Work::Predict, &self.names.predictor, began);
         let offer = self.weigh(&ask, among);
         if offer == Offer::Go && among != Among::Ever && self.unlucky(request.priority) {
             return Offer::Barred("the pool is filling up and the request is sheddable");

@@ -13,6 +13,7 @@ pub mod pick;
 mod profile;
 pub mod score;
 mod topology;
+mod trail;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use crate::request::Request;
 use crate::slo::Slo;
 
 pub(crate) use profile::Profile;
+pub(crate) use trail::{Removed, Trail, removals};
 
 /// What filters and scorers are asked about: one request, at one instant.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +39,7 @@ pub struct Ask<'r> {
     pub now: Duration,
     /// Time already spent queued, in milliseconds.
     pub waited_ms: f64,
-    /// State of the candidates' latency models for TTFT, the prior if any is at it; `None` = no predictions are made.
+    /// State of the candidates' latency models for TTFT, of the one that knows least; `None` = no predictions are made.
     pub ttft_state: Option<State>,
 }
 

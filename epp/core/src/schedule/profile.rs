@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 
-use super::{Ask, Candidate, Filter, Pick, Score, Stage, filter, pick, score};
+use super::{Ask, Candidate, Filter, Pick, Score, Stage, Trail, filter, pick, score};
 use crate::config;
-use crate::decision::{Removal, ScorerName};
+use crate::decision::ScorerName;
 use crate::health::Watch;
 use crate::pool::Pool;
+use crate::stopwatch::Work;
 
 /// One scheduling profile with its buffers.
 pub(crate) struct Profile {
@@ -22,13 +23,15 @@ pub(crate) struct Profile {
     scores: Vec<f32>,
     totals: Vec<f32>,
     picked: Vec<usize>,
+    picker_name: Arc<str>,
+    /// What the request at hand leaves behind.
+    pub(crate) trail: Trail,
 }
 
-/// A filter and what it did to the request at hand.
+/// A filter under its name.
 struct Step {
     name: Arc<str>,
     filter: Box<dyn Filter>,
-    removed: u32,
 }
 
 impl std::fmt::Debug for Profile {
@@ -64,7 +67,6 @@ impl Profile {
         let step = |named: &config::NamedFilter| Step {
             name: Arc::clone(&named.name),
             filter: filter::build(&named.filter, config, watch),
-            removed: 0,
         };
         Self {
             filters: profile.filters.iter().map(step).collect(),
@@ -79,6 +81,8 @@ impl Profile {
             scores: Vec::new(),
             totals: Vec::new(),
             picked: Vec::new(),
+            picker_name: profile.picker.type_name().into(),
+            trail: Trail::default(),
         }
     }
 
@@ -89,13 +93,6 @@ impl Profile {
         }
         for scorer in &mut self.scorers {
             scorer.pool_changed(pool);
-        }
-    }
-
-    /// Another request is at hand.
-    pub(crate) fn begin(&mut self) {
-        for step in &mut self.filters {
-            step.removed = 0;
         }
     }
 
@@ -110,24 +107,13 @@ impl Profile {
     ) {
         for step in &mut self.filters {
             if step.filter.stage() == stage {
-                let before = candidates.len();
+                self.trail.before(candidates);
+                let began = self.trail.laps.start();
                 step.filter.retain(now, ask, candidates, rng);
-                step.removed = (before - candidates.len()) as u32;
+                self.trail.laps.lap(Work::Filter, &step.name, began);
+                self.trail.after(&step.name, candidates);
             }
         }
-    }
-
-    /// What each filter removed from the request at hand, those that removed nobody left out.
-    pub(crate) fn removals(&self) -> Vec<Removal> {
-        let removal = |step: &Step| Removal {
-            filter: Arc::clone(&step.name),
-            count: step.removed,
-        };
-        self.filters
-            .iter()
-            .filter(|step| step.removed > 0)
-            .map(removal)
-            .collect()
     }
 
     /// Scores the candidates and picks among them.
@@ -144,7 +130,9 @@ impl Profile {
         self.totals.resize(count, 0.0);
         let rows = self.scores.chunks_mut(count.max(1));
         for ((scorer, name), row) in self.scorers.iter_mut().zip(self.names.iter()).zip(rows) {
+            let began = self.trail.laps.start();
             scorer.score(ask, candidates, row);
+            self.trail.laps.lap(Work::Score, &name.name, began);
             for (total, score) in self.totals.iter_mut().zip(row) {
                 // NaN clamps to NaN, which `max` turns into 0.
                 *score = score.clamp(0.0, 1.0).max(0.0);
@@ -152,6 +140,7 @@ impl Profile {
             }
         }
         self.picked.clear();
+        let began = self.trail.laps.start();
         self.picker.pick(
             candidates,
             &self.totals,
@@ -159,6 +148,7 @@ impl Profile {
             rng,
             &mut self.picked,
         );
+        self.trail.laps.lap(Work::Pick, &self.picker_name, began);
         Picked {
             order: &self.picked,
             totals: &self.totals,

@@ -69,7 +69,7 @@ const PUBLISHED_STAGES: [(u32, u32); 17] = [
 ];
 
 impl SharedPrefix {
-    /// The published recipe; see the [module](self).
+    /// The published recipe, as the module describes it.
     pub fn optimized_baseline() -> Self {
         let stage = |(rate, seconds): (u32, u32)| Stage {
             rate: f64::from(rate),

@@ -17,20 +17,20 @@ parameters! {
 }
 
 /// One requirement of a label selector.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct LabelRequirement {
     /// The label.
     pub key: String,
     /// What is asked of it.
     pub operator: LabelOperator,
-    /// Values for `In` and `NotIn`.
+    /// Values for `In`, `NotIn` and `InOrDoesNotExist`.
     #[serde(default)]
     pub values: Vec<String>,
 }
 
 /// Operator of a [`LabelRequirement`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum LabelOperator {
     /// The label has one of the values.
     In,
@@ -40,6 +40,8 @@ pub enum LabelOperator {
     Exists,
     /// The label is absent.
     DoesNotExist,
+    /// Headroom's own: the label is absent or has one of the values.
+    InOrDoesNotExist,
 }
 
 parameters! {
@@ -74,7 +76,9 @@ impl PrefixCacheAffinityFilter {
 }
 
 /// Where `prefix-cache-affinity-filter` takes TTFT from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum TtftSource {
     /// In-flight tokens ÷ `peakPrefillThroughput`.
@@ -109,7 +113,9 @@ parameters! {
 }
 
 /// What becomes of an endpoint that lacks an attribute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub enum OnMissing {
     /// It is kept.
     #[default]
@@ -130,7 +136,7 @@ parameters! {
 }
 
 /// `value(endpoint) operator value`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Threshold {
     /// The comparison.
@@ -140,7 +146,7 @@ pub struct Threshold {
 }
 
 /// A comparison of numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Comparison {
     /// `<`
     LessThan,
@@ -189,7 +195,7 @@ impl UtilizationFilter {
 }
 
 /// One cap of a [`UtilizationFilter`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct UtilizationCap {
     /// What is capped.
@@ -199,7 +205,7 @@ pub struct UtilizationCap {
 }
 
 /// What a [`UtilizationCap`] is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UtilizationMetric {
     /// Requests dispatched and not ended.
@@ -227,7 +233,8 @@ parameters! {
 parameters! {
     /// `topology-extractor`: the labels that say where an endpoint is.
     TopologyExtractor {
-        /// Label with the host.
+        /// Label with the host; llm-d calls the parameter `hostnameLabel`.
+        #[serde(alias = "hostnameLabel")]
         hostname: String = names::label::HOST.to_owned(),
         /// Label with the rack.
         rack: String = names::label::RACK.to_owned(),
@@ -239,7 +246,19 @@ parameters! {
 }
 
 /// How near two endpoints are, nearest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum TopologyLevel {
     /// On one host.

@@ -43,7 +43,9 @@ parameters! {
 }
 
 /// What `concurrency-detector` counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ConcurrencyMode {
     /// Requests.
@@ -77,7 +79,9 @@ parameters! {
 }
 
 /// How `adaptive-concurrency-detector` moves a limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum LimitAlgorithm {
     /// In proportion to how far latency is from the unloaded endpoint's.
@@ -108,7 +112,9 @@ parameters! {
 }
 
 /// How `program-aware-fairness` compares flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum ProgramStrategy {
     /// By the service they attained.
@@ -143,7 +149,9 @@ parameters! {
 }
 
 /// The curve of `priority-holdback-policy`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum HoldbackShape {
     /// A straight line.
@@ -152,7 +160,9 @@ pub enum HoldbackShape {
 }
 
 /// What `priority-holdback-policy` places bands by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum HoldbackDomain {
     /// Their place in the order.

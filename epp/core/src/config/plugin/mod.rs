@@ -1,9 +1,12 @@
 //! Plugin types under llm-d's names, with typed parameters and llm-d's defaults.
 
+use schemars::{Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::catalogue::{self, Stage, Status, TypeEntry};
 use super::error::{ConfigError, from_yaml};
+use super::position::Outline;
 
 mod admit;
 mod data;
@@ -14,7 +17,10 @@ mod producer;
 mod schedule;
 
 pub use admit::{ProbabilisticAdmitter, SloAdmitter};
-pub use data::{CoreMetricsExtractor, FileDiscovery, MetricsDataSource};
+pub use data::{
+    CoreMetricsExtractor, CustomMetric, DcgmDataSource, EngineConfig, FileDiscovery,
+    MetricsDataSource, ModelsDataSource,
+};
 pub use filter::{
     AttributeGate, Comparison, EndpointAttributeFilter, LabelOperator, LabelRequirement,
     LabelSelectorFilter, OnMissing, PassiveHealth, PrefixCacheAffinityFilter,
@@ -39,31 +45,52 @@ pub use schedule::{
     TokenLoadScorer, TopologyAffinityScorer,
 };
 
-/// What a plugin can be referred to as.
+/// What a plugin is there for, and so what may refer to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
+    /// Where endpoints come from.
     Discovery,
+    /// Reads request bodies of one API.
     Parser,
+    /// Finds out something about a request and its candidates.
     Producer,
+    /// Drops candidates.
     Filter,
+    /// Rates candidates.
     Scorer,
+    /// Chooses among them.
     Picker,
+    /// Chooses the profiles that run.
     ProfileHandler,
+    /// Tells a profile handler whether a stage runs.
+    Decider,
+    /// Reads something from endpoints.
     Source,
+    /// Takes numbers out of what a source has read.
     Extractor,
+    /// Tells that the pool is full.
     Detector,
+    /// Chooses among the flows of a band.
     Fairness,
+    /// Orders the requests of a flow.
     Ordering,
+    /// How full the pool may be.
     UsageLimit,
-    Admitter,
+    /// Which running requests may be taken off their server.
     EvictionFilter,
+    /// Which of them goes first.
     EvictionOrdering,
+    /// Refuses requests.
+    Admitter,
+    /// Narrows down the candidates before anything is known of the request.
+    Screener,
+    /// Reads or writes headers and metadata on the way.
     Processor,
 }
 
 impl Role {
     /// As an error calls it.
-    pub(crate) fn noun(self) -> &'static str {
+    pub fn noun(self) -> &'static str {
         match self {
             Self::Discovery => "discovery plugin",
             Self::Parser => "parser",
@@ -72,45 +99,88 @@ impl Role {
             Self::Scorer => "scorer",
             Self::Picker => "picker",
             Self::ProfileHandler => "profile handler",
+            Self::Decider => "decider",
             Self::Source => "data source",
             Self::Extractor => "extractor",
             Self::Detector => "saturation detector",
             Self::Fairness => "fairness policy",
             Self::Ordering => "ordering policy",
             Self::UsageLimit => "usage limit policy",
-            Self::Admitter => "admitter",
             Self::EvictionFilter => "eviction filter",
             Self::EvictionOrdering => "eviction ordering",
+            Self::Admitter => "admitter",
+            Self::Screener => "screener",
             Self::Processor => "processor of requests or answers",
         }
     }
 }
 
-/// Declares [`Plugin`]: variant, parameter type, type name, role.
+/// The stage in `plugins!`: beta unless written.
+macro_rules! stage {
+    () => {
+        Stage::Beta
+    };
+    ($stage:ident) => {
+        Stage::$stage
+    };
+}
+
+/// Declares [`Plugin`]: variant, parameter type, type name, role, and the stage where it is not beta.
 macro_rules! plugins {
-    ($($variant:ident($parameters:ty) = $type_name:literal, $role:ident;)*) => {
+    ($($variant:ident($parameters:ty) = $type_name:literal, $role:ident $(, $stage:ident)?;)*) => {
         /// A plugin of a known type with its parameters.
         #[derive(Clone, Debug, PartialEq)]
-        pub(crate) enum Plugin { $($variant($parameters)),* }
+        pub(crate) enum Plugin {
+            $($variant($parameters),)*
+            /// Known and not built: it stands where it is referred to and does nothing.
+            StandIn(&'static TypeEntry),
+        }
 
         /// Every plugin type that is built.
         pub const PLUGIN_TYPES: &[&str] = &[$($type_name),*];
+
+        /// The same with role and stage.
+        pub(super) const BUILT: &[TypeEntry] = &[$(TypeEntry {
+            name: $type_name,
+            role: Role::$role,
+            stage: stage!($($stage)?),
+            status: Status::Built,
+        }),*];
+
+        /// The parameters that a plugin of a built type has where nobody says otherwise; `None` = not built.
+        pub fn default_parameters(type_name: &str) -> Option<Value> {
+            match type_name {
+                $($type_name => serde_json::to_value(<$parameters>::default()).ok(),)*
+                _ => None,
+            }
+        }
+
+        /// The JSON schema of the parameters of every built type, in the order of [`PLUGIN_TYPES`].
+        pub(super) fn parameter_schemas(generator: &mut SchemaGenerator) -> Vec<Schema> {
+            vec![$(generator.subschema_for::<$parameters>()),*]
+        }
 
         impl Plugin {
             /// Reads the parameters of a plugin of type `type_name`; `place` names it in errors.
             pub(crate) fn parse(type_name: &str, parameters: &Value, place: &str) -> Result<Self, ConfigError> {
                 match type_name {
                     $($type_name => Ok(Self::$variant(parameters_of(parameters, place)?)),)*
-                    _ => Err(ConfigError::unknown(place, "plugin type", type_name, PLUGIN_TYPES.iter().copied())),
+                    _ => Err(ConfigError::unknown(place, "plugin type", type_name, catalogue::names())),
                 }
             }
 
             pub(crate) fn role(&self) -> Role {
-                match self { $(Self::$variant(_) => Role::$role),* }
+                match self {
+                    $(Self::$variant(_) => Role::$role,)*
+                    Self::StandIn(entry) => entry.role,
+                }
             }
 
             pub(crate) fn type_name(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $type_name),* }
+                match self {
+                    $(Self::$variant(_) => $type_name,)*
+                    Self::StandIn(entry) => entry.name,
+                }
             }
         }
     };
@@ -133,29 +203,33 @@ plugins! {
     QueueScorer(NoParameters) = "queue-scorer", Scorer;
     KvScorer(NoParameters) = "kv-cache-utilization-scorer", Scorer;
     LatencyScorer(LatencyScorer) = "latency-scorer", Scorer;
-    PredictedTtftScorer(PredictedTtftScorer) = "predicted-ttft-scorer", Scorer;
+    PredictedTtftScorer(PredictedTtftScorer) = "predicted-ttft-scorer", Scorer, Own;
     MaxScore(PickerParameters) = "max-score-picker", Picker;
     Random(PickerParameters) = "random-picker", Picker;
     WeightedRandom(PickerParameters) = "weighted-random-picker", Picker;
-    RoundRobin(PickerParameters) = "round-robin-picker", Picker;
+    RoundRobin(PickerParameters) = "round-robin-picker", Picker, Own;
     SingleProfile(NoParameters) = "single-profile-handler", ProfileHandler;
     MetricsSource(MetricsDataSource) = "metrics-data-source", Source;
     CoreMetrics(CoreMetricsExtractor) = "core-metrics-extractor", Extractor;
+    ModelsSource(ModelsDataSource) = "models-data-source", Source;
+    ModelsExtractor(NoParameters) = "models-data-extractor", Extractor;
+    DcgmSource(DcgmDataSource) = "dcgm-data-source", Source, Alpha;
+    DcgmExtractor(NoParameters) = "dcgm-extractor", Extractor, Alpha;
     Concurrency(ConcurrencyDetector) = "concurrency-detector", Detector;
     Utilization(UtilizationDetector) = "utilization-detector", Detector;
     GlobalStrict(NoParameters) = "global-strict-fairness-policy", Fairness;
     Fcfs(NoParameters) = "fcfs-ordering-policy", Ordering;
     StaticUsageLimit(StaticUsageLimit) = "static-usage-limit-policy", UsageLimit;
-    Adaptive(AdaptiveConcurrency) = "adaptive-concurrency-detector", Detector;
+    Adaptive(AdaptiveConcurrency) = "adaptive-concurrency-detector", Detector, Own;
     RoundRobinFairness(NoParameters) = "round-robin-fairness-policy", Fairness;
     ProgramAware(ProgramAwareFairness) = "program-aware-fairness", Fairness;
-    VirtualTokens(VirtualTokenCounter) = "virtual-token-counter-fairness-policy", Fairness;
+    VirtualTokens(VirtualTokenCounter) = "virtual-token-counter-fairness-policy", Fairness, Own;
     Edf(NoParameters) = "edf-ordering-policy", Ordering;
     SloDeadline(NoParameters) = "slo-deadline-ordering-policy", Ordering;
-    PriorityHoldback(PriorityHoldback) = "priority-holdback-policy", UsageLimit;
-    SoftReflective(NoParameters) = "soft-reflective-ceiling-policy", UsageLimit;
-    SheddableEviction(NoParameters) = "sheddable-eviction-filter", EvictionFilter;
-    PriorityThenTime(NoParameters) = "eviction-priority-then-time-ordering", EvictionOrdering;
+    PriorityHoldback(PriorityHoldback) = "priority-holdback-policy", UsageLimit, Alpha;
+    SoftReflective(NoParameters) = "soft-reflective-ceiling-policy", UsageLimit, Alpha;
+    SheddableEviction(NoParameters) = "sheddable-eviction-filter", EvictionFilter, Alpha;
+    PriorityThenTime(NoParameters) = "eviction-priority-then-time-ordering", EvictionOrdering, Alpha;
     SloAdmitter(SloAdmitter) = "latency-slo-admitter", Admitter;
     // Filters.
     LabelSelector(LabelSelectorFilter) = "label-selector-filter", Filter;
@@ -163,11 +237,11 @@ plugins! {
     PrefillFilter(NoParameters) = "prefill-filter", Filter;
     DecodeFilter(NoParameters) = "decode-filter", Filter;
     TestHeader(NoParameters) = "header-based-testing-filter", Filter;
-    UtilizationFilter(UtilizationFilter) = "utilization-filter", Filter;
-    AttributeFilter(EndpointAttributeFilter) = "endpoint-attribute-filter", Filter;
-    PassiveHealth(PassiveHealth) = "passive-health", Filter;
-    SessionFilter(SessionAffinity) = "session-affinity-filter", Filter;
-    TopologyFilter(TopologyAffinityFilter) = "topology-affinity-filter", Filter;
+    UtilizationFilter(UtilizationFilter) = "utilization-filter", Filter, Alpha;
+    AttributeFilter(EndpointAttributeFilter) = "endpoint-attribute-filter", Filter, Alpha;
+    PassiveHealth(PassiveHealth) = "passive-health", Filter, Own;
+    SessionFilter(SessionAffinity) = "session-affinity-filter", Filter, Alpha;
+    TopologyFilter(TopologyAffinityFilter) = "topology-affinity-filter", Filter, Alpha;
     PrefixAffinity(PrefixCacheAffinityFilter) = "prefix-cache-affinity-filter", Filter;
     HeadroomTier(SloHeadroomTierFilter) = "slo-headroom-tier-filter", Filter;
     // Scorers.
@@ -177,16 +251,16 @@ plugins! {
     ActiveRequestScorer(ActiveRequestScorer) = "active-request-scorer", Scorer;
     NoHitLruScorer(NoHitLruScorer) = "no-hit-lru-scorer", Scorer;
     LoraAffinityScorer(NoParameters) = "lora-affinity-scorer", Scorer;
-    SessionScorer(SessionAffinity) = "session-affinity-scorer", Scorer;
-    HeaderLabelScorer(HeaderLabelAffinityScorer) = "header-label-affinity-scorer", Scorer;
+    SessionScorer(SessionAffinity) = "session-affinity-scorer", Scorer, Alpha;
+    HeaderLabelScorer(HeaderLabelAffinityScorer) = "header-label-affinity-scorer", Scorer, Alpha;
     ContextLength(ContextLengthAware) = "context-length-aware", Scorer;
-    AttributeScorer(EndpointAttributeScorer) = "endpoint-attribute-scorer", Scorer;
-    TopologyScorer(TopologyAffinityScorer) = "topology-affinity-scorer", Scorer;
+    AttributeScorer(EndpointAttributeScorer) = "endpoint-attribute-scorer", Scorer, Alpha;
+    TopologyScorer(TopologyAffinityScorer) = "topology-affinity-scorer", Scorer, Alpha;
     // Producers, admitters, processors.
-    TopologyExtractor(TopologyExtractor) = "topology-extractor", Extractor;
+    TopologyExtractor(TopologyExtractor) = "topology-extractor", Extractor, Alpha;
     SessionId(SessionSource) = "session-id-producer", Producer;
     ProbabilisticAdmitter(ProbabilisticAdmitter) = "probabilistic-admitter", Admitter;
-    AgentIdentity(AgentIdentity) = "agent-identity", Processor;
+    AgentIdentity(AgentIdentity) = "agent-identity", Processor, Alpha;
     AttributeReporter(RequestAttributeReporter) = "request-attribute-reporter", Processor;
     ServedVerifier(NoParameters) = "destination-endpoint-served-verifier", Processor;
 }
@@ -199,14 +273,24 @@ fn parameters_of<T: serde::de::DeserializeOwned + Default>(
     if value.is_null() {
         return Ok(T::default());
     }
-    from_yaml(&value.to_string(), &format!("{place} parameters"))
+    let (text, place) = (value.to_string(), format!("{place} parameters"));
+    from_yaml(&text, &place).map_err(|error| {
+        // The position is one in the JSON text; where that is in the document, its path tells.
+        let outline = Outline::read(&text);
+        let path = outline.and_then(|outline| outline.path_at(error.position?));
+        ConfigError {
+            place: place.clone() + &path.unwrap_or_default(),
+            position: None,
+            ..error
+        }
+    })
 }
 
 /// Declares a strict parameter type whose absent fields take the values given.
 macro_rules! parameters {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr,)* }) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
         pub struct $name { $($(#[$field_doc])* pub $field: $kind,)* }
 
@@ -229,7 +313,9 @@ parameters! {
 }
 
 /// A quantile of a prediction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Quantile {
     /// Median.

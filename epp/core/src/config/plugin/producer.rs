@@ -123,7 +123,7 @@ parameters! {
 }
 
 /// One number of a [`RequestAttributeReporter`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct ReportedAttribute {
     /// Where in the dynamic metadata.
@@ -136,7 +136,7 @@ pub struct ReportedAttribute {
 }
 
 /// A place in the dynamic metadata.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct AttributeKey {
     /// Namespace.

@@ -117,7 +117,9 @@ parameters! {
 }
 
 /// How a request tells its session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionStrategy {
     /// A header holds the endpoint's name in base64, as an earlier answer gave it.
@@ -128,7 +130,7 @@ pub enum SessionStrategy {
 }
 
 /// One place where a session id is read: a header's name, or an object naming a header or an attribute.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum SessionIdSource {
     /// A request header.
@@ -138,7 +140,7 @@ pub enum SessionIdSource {
 }
 
 /// A [`SessionIdSource`] spelt out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct SessionIdPlace {
     /// A request header.
@@ -274,7 +276,9 @@ parameters! {
 }
 
 /// Which end of a range scores 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// The low end.
@@ -295,7 +299,7 @@ parameters! {
 }
 
 /// A fixed range.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FixedRange {
     /// Its low end.
@@ -323,7 +327,9 @@ parameters! {
 }
 
 /// Which headroom `latency-scorer` prefers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// The endpoint nearest its SLO: bin packing.

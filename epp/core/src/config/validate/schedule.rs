@@ -8,6 +8,7 @@ use super::super::plugin::{
 };
 use super::super::units::span;
 use super::Check;
+use crate::expression::Expression;
 
 pub(super) fn plugin(check: &Check<'_>, plugin: &Plugin) -> Result<(), ConfigError> {
     match plugin {
@@ -40,7 +41,13 @@ pub(super) fn plugin(check: &Check<'_>, plugin: &Plugin) -> Result<(), ConfigErr
         Plugin::AttributeReporter(it) => it.attributes.iter().try_for_each(|attribute| {
             check.named("attributes key.namespace", &attribute.key.namespace)?;
             check.named("attributes key.name", &attribute.key.name)?;
-            check.named("attributes expression", &attribute.expression)
+            let texts = [Some(&attribute.expression), attribute.condition.as_ref()];
+            texts.into_iter().flatten().try_for_each(|text| {
+                let wrong = text.parse::<Expression>().err();
+                let wanted = wrong.as_ref().map(ToString::to_string).unwrap_or_default();
+                let field = "attributes expression, condition";
+                check.that(field, text, wrong.is_none(), &wanted)
+            })
         }),
         _ => Ok(()),
     }
@@ -51,13 +58,13 @@ fn labels(check: &Check<'_>, it: &LabelSelectorFilter) -> Result<(), ConfigError
         check.named("matchExpressions key", &requirement.key)?;
         let sets = matches!(
             requirement.operator,
-            LabelOperator::In | LabelOperator::NotIn
+            LabelOperator::In | LabelOperator::NotIn | LabelOperator::InOrDoesNotExist
         );
         check.that(
             "matchExpressions values",
             requirement.values.join(", "),
             sets != requirement.values.is_empty(),
-            "must hold at least one value for In and NotIn, none for Exists and DoesNotExist",
+            "must hold at least one value for In, NotIn and InOrDoesNotExist, none for Exists and DoesNotExist",
         )
     })
 }

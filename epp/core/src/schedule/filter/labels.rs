@@ -95,6 +95,7 @@ fn meets(requirement: &LabelRequirement, labels: &Labels) -> bool {
         LabelOperator::NotIn => !listed(),
         LabelOperator::Exists => value.is_some(),
         LabelOperator::DoesNotExist => value.is_none(),
+        LabelOperator::InOrDoesNotExist => value.is_none() || listed(),
     }
 }
 

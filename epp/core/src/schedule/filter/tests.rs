@@ -101,6 +101,7 @@ fn labels_select_as_kubernetes_does() {
     assert_eq!(one(LabelOperator::NotIn, &["h100"]), [1, 2, 3]);
     assert_eq!(one(LabelOperator::Exists, &[]), [0, 1]);
     assert_eq!(one(LabelOperator::DoesNotExist, &[]), [2, 3]);
+    assert_eq!(one(LabelOperator::InOrDoesNotExist, &["a100"]), [1, 2, 3]);
     assert_eq!(
         select(
             &[("tier", "gold")],

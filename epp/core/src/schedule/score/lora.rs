@@ -21,7 +21,8 @@ impl Score for LoraAffinity {
         for (candidate, score) in candidates.iter().zip(scores) {
             let endpoint = self.pool.endpoints.get(candidate.slot as usize);
             *score = endpoint.map_or(0.0, |endpoint| {
-                endpoint.read_lora(|lora| lora.map_or(0.0, |lora| rate(lora, &ask.request.model)))
+                endpoint
+                    .read_lora(|lora| lora.map_or(0.0, |lora| rate(lora, ask.request.sent_model())))
             });
         }
     }

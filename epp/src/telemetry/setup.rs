@@ -1,0 +1,130 @@
+//! Puts together what a picker tells: metrics, the ring of decisions, the file of records, the tracer.
+
+use super::decisions::Decisions;
+use super::recorder::{Recorder, Records};
+use super::{Configured, Telemetry};
+use crate::options::Options;
+use crate::spans::{self, CollectorError, SpanOptions, Spans, Tracer};
+use epp_core::Config;
+use epp_core::config::Fairness;
+use runtime::{Clock, Metrics, Shutdown, Tasks};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Hexadecimal digits of a configuration's version.
+const VERSION_DIGITS: usize = 12;
+
+/// What a picker tells with, and what is to run beside it.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) telemetry: Telemetry,
+    pub(crate) decisions: Decisions,
+    pub(crate) errands: Errands,
+}
+
+/// Work that goes on beside the requests.
+#[derive(Debug, Default)]
+pub(crate) struct Errands {
+    records: Option<Records>,
+    spans: Option<(SpanOptions, Spans)>,
+}
+
+/// Sets up what `options` ask for under `config`.
+pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, clock: Clock) -> Told {
+    let telling = &options.telling;
+    let (tracer, spans) = match &telling.tracing {
+        None => (None, None),
+        Some(tracing) => {
+            let (tracer, spans) = Tracer::new(tracing, clock);
+            (Some(tracer), Some((tracing.clone(), spans)))
+        }
+    };
+    let (recorder, records) = telling.records.clone().map(Recorder::new).unzip();
+    let configured = Configured {
+        version: version(config),
+        types: types(config),
+        scores: options.emit_endpoint_scores,
+        programs: programs(config),
+    };
+    let telemetry = metrics.register(|registry| {
+        if let Some(recorder) = &recorder {
+            Telemetry::count_records(registry, recorder.counters());
+        }
+        Telemetry::with(registry, &options.pool_name, telling, &configured, tracer)
+    });
+    Told {
+        telemetry,
+        decisions: Decisions::new(recorder),
+        errands: Errands { records, spans },
+    }
+}
+
+impl Errands {
+    /// Starts them as some of `tasks`.
+    ///
+    /// # Errors
+    /// [`CollectorError`]: spans cannot be sent as the environment says.
+    pub(crate) fn start(
+        self,
+        clock: Clock,
+        shutdown: &Shutdown,
+        tasks: &Tasks,
+    ) -> Result<(), CollectorError> {
+        if let Some((options, spans)) = self.spans {
+            tasks.spawn(spans::run(options, spans, clock, shutdown.clone())?);
+        }
+        if let Some(records) = self.records {
+            tasks.spawn(records.write(clock, shutdown.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// Whether fairness looks at programs in any band.
+fn programs(config: &Config) -> bool {
+    let Some(flow) = &config.flow else {
+        return false;
+    };
+    let bands = flow.bands.values();
+    let mut bands = bands.chain([&flow.default_band, &flow.negative_band]);
+    bands.any(|band| matches!(band.fairness, Fairness::ProgramAware(_)))
+}
+
+/// A hash of everything that a configuration says: two that behave alike have the same one, in one version of this
+/// program.
+fn version(config: &Config) -> String {
+    let digest = Sha256::digest(format!("{config:?}"));
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    hex[..VERSION_DIGITS].to_owned()
+}
+
+/// Plugins' types by their names, where they differ.
+fn types(config: &Config) -> BTreeMap<Arc<str>, Arc<str>> {
+    let named = config.types.iter();
+    let renamed = named.filter(|(name, kind)| ***name != ***kind);
+    renamed
+        .map(|(name, kind)| (Arc::clone(name), Arc::from(*kind)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_tells_configurations_apart() {
+        let (ours, theirs) = (Config::headroom_default(), Config::llmd_default());
+        assert_eq!(version(&ours), version(&Config::headroom_default()));
+        assert_ne!(version(&ours), version(&theirs));
+        assert_eq!(version(&ours).len(), VERSION_DIGITS);
+    }
+
+    #[test]
+    fn plugins_under_names_of_their_own_have_a_type() {
+        let yaml = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{name: mine, type: queue-scorer}, {type: kv-cache-utilization-scorer}]";
+        let types = types(&Config::from_yaml(yaml).unwrap());
+        let wanted = BTreeMap::from([(Arc::from("mine"), Arc::from("queue-scorer"))]);
+        assert_eq!(types, wanted);
+    }
+}
