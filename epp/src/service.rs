@@ -15,7 +15,7 @@ use crate::options::{Certificate, Options};
 use crate::peers::{self, PeersCollector, PeersError};
 use crate::spans::CollectorError;
 use crate::telemetry::Telemetry;
-use crate::telemetry::collector::{HubCollector, QueueView};
+use crate::telemetry::collector::HubCollector;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::setup::{Told, set_up};
 use crate::{discovery, health, scrape};
@@ -243,7 +243,7 @@ fn local(listener: &TcpListener, ip: std::net::IpAddr, port: u16) -> SocketAddr 
 fn hub(
     config: Config,
     options: &Options,
-    mut telemetry: Telemetry,
+    telemetry: Telemetry,
     decisions: Decisions,
     clock: Clock,
 ) -> Hub {
@@ -251,7 +251,6 @@ fn hub(
     let wanted = Arc::new(Wanted::of(&config));
     let mut director = Director::new(config, options.seed);
     director.lend(Stopwatch::new(move || clock.now()));
-    telemetry.queue = Some(QueueView::of(&director));
     let rules = Rules {
         objectives: Objectives::default(),
         default_slo: Slo::NONE,

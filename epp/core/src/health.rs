@@ -9,6 +9,7 @@
 //! State lives in the endpoint's [`Load`](crate::Load), so that it outlives pool updates. Sans-IO: every instant is
 //! passed in.
 
+mod watch;
 mod window;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -17,13 +18,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::config::HealthRules;
-use window::{Counts, Window};
+pub(crate) use watch::{Fate, Visit, Watch};
+use window::Window;
 
-/// A share is an endpoint's own if it is at least so many times that of the others.
-const ABOVE_OTHERS: f64 = 3.0;
-/// Doublings of an ejection at most; the configured limit comes first.
-const MOST_DOUBLINGS: u32 = 20;
 /// Share of the load with which an endpoint that is back begins.
 const FIRST_SHARE: f64 = 0.1;
 
@@ -130,40 +127,6 @@ struct State {
     ejections: [u64; 4],
 }
 
-/// A request's stay on an endpoint, as far as its health is concerned.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Visit {
-    epoch: u32,
-    /// Its fate decides whether the endpoint is let back in.
-    probe: bool,
-    /// Its chunks are told.
-    watched: bool,
-    settled: bool,
-}
-
-/// How a request fared.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Fate {
-    /// It was answered; anything but 5xx is well.
-    Answered(u16),
-    /// No connection was made: another endpoint served it.
-    Unreachable,
-    /// The answer broke off.
-    Cut,
-    /// The client left, or the picker took it away: nobody knows. Carries how many times its predicted p99 it
-    /// waited without a first token.
-    Left(Option<f64>),
-}
-
-/// The rules, and what all endpoints together do.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    pub(crate) rules: HealthRules,
-    pool: Mutex<Window>,
-    /// Counts changes of any endpoint's standing.
-    changes: AtomicU64,
-}
-
 impl Health {
     /// How the endpoint stands and how often it was ejected.
     pub fn view(&self, now: Duration) -> HealthView {
@@ -206,262 +169,6 @@ impl Health {
     }
 }
 
-impl Watch {
-    pub(crate) fn new(rules: HealthRules) -> Self {
-        Self {
-            rules,
-            pool: Mutex::default(),
-            changes: AtomicU64::new(1),
-        }
-    }
-
-    /// Counts changes of any endpoint's standing.
-    pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Relaxed)
-    }
-
-    /// A request is sent to the endpoint.
-    pub(crate) fn dispatched(&self, health: &Health, now: Duration) -> Visit {
-        let state = health.lock();
-        let mark = Mark::decode(health.mark.load(Relaxed));
-        let probe = matches!(mark, Mark::Ejected(until) if milliseconds(now) >= until);
-        if probe {
-            self.mark(health, Mark::Probing);
-        }
-        Visit {
-            epoch: state.epoch,
-            probe,
-            watched: false,
-            settled: false,
-        }
-    }
-
-    /// Its first token came after `times_p99` times the predicted p99 (`None` = no prediction is believed).
-    pub(crate) fn first_token(
-        &self,
-        health: &Health,
-        now: Duration,
-        visit: &mut Visit,
-        times_p99: Option<f64>,
-    ) {
-        let mut state = health.lock();
-        if self.stale(health, &state, visit) {
-            return;
-        }
-        let slow = times_p99.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
-        if times_p99.is_some() {
-            self.count(&mut state, now, |counts| {
-                counts.first_tokens += 1;
-                counts.slow += u32::from(slow);
-            });
-        }
-        if visit.probe {
-            visit.probe = false;
-            if slow {
-                self.eject(health, &mut state, now, Fault::SlowFirstToken);
-            } else {
-                self.let_back(health, &mut state, now);
-            }
-        } else if slow && self.stands_out(&state, now, Part::Lateness) {
-            self.eject(health, &mut state, now, Fault::SlowFirstToken);
-        }
-    }
-
-    /// One of its chunks came.
-    pub(crate) fn progress(&self, health: &Health, now: Duration, visit: &mut Visit) {
-        health.heard.fetch_max(milliseconds(now), Relaxed);
-        if !visit.watched {
-            let state = health.lock();
-            visit.watched = state.epoch == visit.epoch;
-            if visit.watched {
-                health.watched.fetch_add(1, Relaxed);
-            }
-        }
-    }
-
-    /// It ended, with `tpot_ms` per output token.
-    pub(crate) fn ended(
-        &self,
-        health: &Health,
-        now: Duration,
-        visit: &mut Visit,
-        fate: Fate,
-        tpot_ms: Option<f64>,
-    ) {
-        if std::mem::replace(&mut visit.settled, true) {
-            return;
-        }
-        let mut state = health.lock();
-        if visit.watched && state.epoch == visit.epoch {
-            health.watched.fetch_sub(1, Relaxed);
-        }
-        if let Some(tpot_ms) = tpot_ms {
-            health.paced(tpot_ms);
-        }
-        if self.stale(health, &state, visit) {
-            return;
-        }
-        match fate {
-            Fate::Answered(status) => self.answered(health, &mut state, now, visit, status),
-            Fate::Unreachable => self.answered(health, &mut state, now, visit, 503),
-            Fate::Cut => self.failed(health, &mut state, now, visit, Fault::Errors),
-            Fate::Left(waited) => self.left(health, &mut state, now, visit, waited),
-        }
-    }
-
-    /// Ejects the endpoint if its streams stand still; true = it does so now.
-    pub(crate) fn check_stall(&self, health: &Health, now: Duration) -> bool {
-        let Some(silence) = health.silence(now) else {
-            return false;
-        };
-        let interval = Duration::from_micros(u64::from(health.interval.load(Relaxed)));
-        let pause = interval.mul_f64(self.rules.parameters.stall_intervals.min(1e9));
-        if silence < pause.max(self.rules.min_stall) {
-            return false;
-        }
-        let mut state = health.lock();
-        let serves = matches!(
-            Mark::decode(health.mark.load(Relaxed)),
-            Mark::Serving | Mark::Ramping(_)
-        );
-        if serves {
-            self.eject(health, &mut state, now, Fault::Stalled);
-        }
-        serves
-    }
-
-    fn answered(
-        &self,
-        health: &Health,
-        state: &mut State,
-        now: Duration,
-        visit: &Visit,
-        status: u16,
-    ) {
-        if matches!(status, 502..=504) {
-            state.connect_failures += 1;
-            let most = self.rules.parameters.max_connect_failures;
-            if visit.probe || state.connect_failures >= most {
-                return self.eject(health, state, now, Fault::Connect);
-            }
-        }
-        if status >= 500 {
-            return self.failed(health, state, now, visit, Fault::Errors);
-        }
-        state.connect_failures = 0;
-        self.count(state, now, |counts| counts.ended += 1);
-        if visit.probe {
-            self.let_back(health, state, now);
-        }
-    }
-
-    fn failed(
-        &self,
-        health: &Health,
-        state: &mut State,
-        now: Duration,
-        visit: &Visit,
-        fault: Fault,
-    ) {
-        self.count(state, now, |counts| {
-            counts.ended += 1;
-            counts.failed += 1;
-        });
-        if visit.probe || self.stands_out(state, now, Part::Failures) {
-            self.eject(health, state, now, fault);
-        }
-    }
-
-    fn left(
-        &self,
-        health: &Health,
-        state: &mut State,
-        now: Duration,
-        visit: &Visit,
-        waited: Option<f64>,
-    ) {
-        let slow = waited.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
-        if slow {
-            self.count(state, now, |counts| {
-                counts.first_tokens += 1;
-                counts.slow += 1;
-            });
-        }
-        if slow && (visit.probe || self.stands_out(state, now, Part::Lateness)) {
-            self.eject(health, state, now, Fault::SlowFirstToken);
-        } else if visit.probe {
-            // It told nothing: the next request is the trial.
-            self.mark(health, Mark::Ejected(milliseconds(now)));
-        }
-    }
-
-    /// What was sent before the last ejection, or while the endpoint is left alone, changes nothing.
-    fn stale(&self, health: &Health, state: &State, visit: &Visit) -> bool {
-        let mark = Mark::decode(health.mark.load(Relaxed));
-        visit.epoch != state.epoch
-            || matches!(mark, Mark::Ejected(_))
-            || mark == Mark::Probing && !visit.probe
-    }
-
-    fn count(&self, state: &mut State, now: Duration, add: impl Fn(&mut Counts)) {
-        let window = self.rules.window;
-        add(state.recent.at(now, window));
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        add(pool.at(now, window));
-    }
-
-    /// Whether a part of what the endpoint does is above its limit and well above that of the others.
-    fn stands_out(&self, state: &State, now: Duration, part: Part) -> bool {
-        let (window, parameters) = (self.rules.window, &self.rules.parameters);
-        let own = state.recent.total(now, window);
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = pool.total(now, window).without(&own);
-        let share = |(part, whole): (u32, u32)| f64::from(part) / f64::from(whole.max(1));
-        let limit = match part {
-            Part::Failures => parameters.max_error_share,
-            Part::Lateness => parameters.max_ttft_outlier_share,
-        };
-        let own = part.of(&own);
-        own.1 >= parameters.min_requests
-            && share(own) >= limit
-            && share(own) >= ABOVE_OTHERS * share(part.of(&others))
-    }
-
-    fn eject(&self, health: &Health, state: &mut State, now: Duration, fault: Fault) {
-        let HealthRules {
-            window,
-            base_ejection,
-            max_ejection,
-            slow_start,
-            ..
-        } = self.rules;
-        let kept_well = |back: Duration| now.saturating_sub(back) > slow_start + window;
-        if state.returned.is_some_and(kept_well) {
-            state.times = 0;
-        }
-        let doubled = base_ejection.saturating_mul(1 << state.times.min(MOST_DOUBLINGS));
-        let until = now.saturating_add(doubled.min(max_ejection));
-        state.times = state.times.saturating_add(1);
-        state.epoch = state.epoch.wrapping_add(1);
-        state.recent = Window::default();
-        state.connect_failures = 0;
-        state.ejections[fault as usize] += 1;
-        health.watched.store(0, Relaxed);
-        self.mark(health, Mark::Ejected(milliseconds(until)));
-    }
-
-    fn let_back(&self, health: &Health, state: &mut State, now: Duration) {
-        state.returned = Some(now);
-        state.recent = Window::default();
-        self.mark(health, Mark::Ramping(milliseconds(now)));
-    }
-
-    fn mark(&self, health: &Health, mark: Mark) {
-        health.mark.store(mark.encode(), Relaxed);
-        self.changes.fetch_add(1, Relaxed);
-    }
-}
-
 impl Health {
     /// Takes a stream's time per output token into the mean.
     fn paced(&self, tpot_ms: f64) {
@@ -473,22 +180,6 @@ impl Health {
             known - known / 8 + told / 8
         };
         self.interval.store(mean, Relaxed);
-    }
-}
-
-/// What shares are taken of.
-#[derive(Clone, Copy, Debug)]
-enum Part {
-    Failures,
-    Lateness,
-}
-
-impl Part {
-    fn of(self, counts: &Counts) -> (u32, u32) {
-        match self {
-            Self::Failures => counts.failures(),
-            Self::Lateness => counts.lateness(),
-        }
     }
 }
 

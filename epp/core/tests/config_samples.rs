@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use epp_core::Config;
-use epp_core::config::{Detector, Filter, Level, PLUGIN_TYPES, Picker, ServingStage, lint};
+use epp_core::config::{
+    Detector, Fairness, Filter, Level, Parser, Picker, ServingStage, TtftSource, UsageLimit, lint,
+};
 
 /// The file of a configuration, and what is to be seen in it.
 macro_rules! sample {
@@ -25,18 +27,20 @@ impl Sample {
         Self { name, text, config }
     }
 
-    /// The scorers of the profile with their weights are these, but for those of types that are not built.
+    /// The scorers of the profile with their weights are these.
     fn scores(self, wanted: &[(&str, f64)]) -> Self {
         let scorers = self.config.profile.scorers.iter();
         let found: Vec<_> = scorers
             .map(|scorer| (&*scorer.name, scorer.weight))
             .collect();
-        let stand_ins: Vec<_> = self.stand_ins();
-        let built = wanted.iter().filter(|(name, _)| {
-            found.iter().any(|(other, _)| other == name) || !stand_ins.contains(name)
-        });
-        assert_eq!(found, built.copied().collect::<Vec<_>>(), "{}", self.name);
+        assert_eq!(found, wanted, "{}", self.name);
         self
+    }
+
+    /// The filters of the profile, in order.
+    fn filters(&self) -> Vec<&str> {
+        let filters = self.config.profile.filters.iter();
+        filters.map(|filter| &*filter.name).collect()
     }
 
     fn picks(self, picker: Picker) -> Self {
@@ -44,31 +48,12 @@ impl Sample {
         self
     }
 
-    /// What is not built, by what was asked for.
-    fn stand_ins(&self) -> Vec<&str> {
-        let stand_ins = self.config.stand_ins.iter();
-        stand_ins.map(|stand_in| &*stand_in.what).collect()
-    }
-
-    /// Types and parameters that wait for a feature are these; those that are being built do not count.
+    /// Types and parameters that wait for a feature are these.
     fn lacks(self, wanted: &[&str]) -> Self {
         let waiting = self.config.stand_ins.iter();
         let mut found: Vec<_> = waiting.map(|stand_in| &*stand_in.what).collect();
         found.dedup();
         assert_eq!(found, wanted, "{}", self.name);
-        self
-    }
-
-    /// Something that is being built is there once it is.
-    fn once_built(self, type_name: &str, check: impl Fn(&Config) -> bool) -> Self {
-        if PLUGIN_TYPES.contains(&type_name) {
-            assert!(
-                check(&self.config),
-                "{}: {type_name}: {:?}",
-                self.name,
-                self.config
-            );
-        }
         self
     }
 
@@ -283,6 +268,7 @@ fn flow_control_by_policy() {
         .scores(&[("queue-scorer", 1.0), ("prefix-cache-scorer", 2.0)])
         .lacks(&[])
         .lints(&[]);
+    assert_eq!(ceiling.config.usage_limit, UsageLimit::SoftReflective);
     let flow = ceiling.config.flow.unwrap();
     assert_eq!(
         (
@@ -301,11 +287,18 @@ fn flow_control_by_policy() {
         .scores(&[("active-request-scorer", 1.0), ("prefix-cache-scorer", 2.0)])
         .lacks(&[])
         .lints(&[]);
-    assert!(programs.config.flow_control());
-    sample!("probabilistic-admitter")
+    let flow = programs.config.flow.unwrap();
+    for priority in [0, 5, -5] {
+        let Fairness::ProgramAware(fairness) = &flow.band(priority).fairness else {
+            panic!("{:?}", flow.band(priority))
+        };
+        assert_eq!(fairness.las_half_life_seconds, 30.0);
+    }
+    let random = sample!("probabilistic-admitter")
         .scores(WEIGHTED)
         .lacks(&[])
         .lints(&[]);
+    assert_eq!(random.config.probabilistic_admitter.unwrap().k, 300.0);
 }
 
 #[test]
@@ -318,27 +311,45 @@ fn by_predicted_latency() {
     let producer = predictor.config.predicted_latency.as_ref().unwrap();
     assert!(producer.streaming_mode);
     assert!(predictor.config.slo_admitter.is_some());
-    predictor.once_built("prefix-cache-affinity-filter", |config| {
-        config.profile.filters.len() == 3
-    });
-    sample!("affinity-token-load")
+    assert_eq!(
+        predictor.filters(),
+        ["strict", "slo-headroom-tier-filter", "loose"]
+    );
+    let affinity =
+        |sample: &Sample, index: usize| match &sample.config.profile.filters[index].filter {
+            Filter::PrefixAffinity(it) => Some((
+                it.affinity_threshold,
+                it.max_ttft_penalty_ms,
+                it.ttft_source,
+            )),
+            _ => None,
+        };
+    let predicted = |threshold| Some((threshold, 5_000.0, TtftSource::LatencyPredictor));
+    assert_eq!(affinity(&predictor, 0), predicted(0.99));
+    assert_eq!(affinity(&predictor, 2), predicted(0.8));
+    let sticky = sample!("affinity-token-load")
         .scores(&[("token-load-scorer", 1.0)])
         .lacks(&[])
-        .lints(&[])
-        .once_built("prefix-cache-affinity-filter", |config| {
-            config.profile.filters.len() == 1
-        });
+        .lints(&[]);
+    assert_eq!(
+        affinity(&sticky, 0),
+        Some((0.8, 18_000.0, TtftSource::PrefillThroughput))
+    );
+    assert!(sticky.config.prefix.is_some() && sticky.config.predicted_latency.is_none());
 }
 
 #[test]
 fn other_apis_and_engines() {
-    sample!("payload-agnostic")
+    let blind = sample!("payload-agnostic")
         .scores(&[
             ("active-request-scorer", 1.0),
             ("session-affinity-scorer", 1.0),
         ])
-        .lacks(&[]);
-    sample!("vllm-grpc").scores(WEIGHTED).lacks(&[]).lints(&[]);
+        .lacks(&[])
+        .lints(&[]);
+    assert_eq!(blind.config.parsers, [Parser::Passthrough]);
+    let grpc = sample!("vllm-grpc").scores(WEIGHTED).lacks(&[]).lints(&[]);
+    assert_eq!(grpc.config.parsers, [Parser::VllmGrpc]);
     let engines = [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0)];
     let triton = sample!("triton").scores(&engines).lacks(&[]).lints(&[]);
     let engine = |config: &Config| {
@@ -346,15 +357,18 @@ fn other_apis_and_engines() {
         engines.of(&BTreeMap::new()).name.clone()
     };
     assert_eq!(engine(&triton.config), "triton-tensorrt-llm");
+    assert_eq!(triton.config.parsers, [Parser::Passthrough]);
     let sglang = sample!("default-engine")
         .scores(WEIGHTED)
         .lacks(&[])
         .lints(&[]);
     assert_eq!(engine(&sglang.config), "sglang");
-    sample!("gpu")
+    let gpu = sample!("gpu")
         .scores(&[("endpoint-attribute-scorer", 2.0), ("queue-scorer", 1.0)])
         .lacks(&[])
         .lints(&[]);
+    assert_eq!(gpu.filters(), ["endpoint-attribute-filter"]);
+    assert!(gpu.config.gpu.is_some() && gpu.config.metrics.is_some());
 }
 
 /// Every file is one of these tests'.

@@ -145,22 +145,13 @@ pub struct Telemetry {
     extract_errors: Family<ExtractorLabels, Counter>,
     outcomes: Family<OutcomeLabels, Counter>,
     unlearned: Family<ReasonLabel, Counter>,
-    /// The queue, readable without the director; `None` = nobody put it there.
-    pub(crate) queue: Option<collector::QueueView>,
     /// How long requests waited, by program; only where fairness looks at programs.
     pub(crate) waits: Mutex<BTreeMap<Arc<str>, collector::Wait>>,
     /// Draws which requests are traced; `None` = none is.
     pub tracer: Option<Tracer>,
-    /// Version of the configuration in force.
-    pub(crate) config: Arc<str>,
-    /// Fairness looks at programs.
-    programs: bool,
-    /// The proxy is told every candidate's score: what led to each pick is needed.
-    pub(crate) scores: bool,
+    pub(crate) configured: Configured,
     /// Keyed per process, so that what is disguised cannot be guessed back.
     disguises: RandomState,
-    /// Plugin types by plugin name, where they differ.
-    types: BTreeMap<Arc<str>, Arc<str>>,
     pool: Arc<str>,
     /// Families are written under their older names too.
     pub(crate) twins: bool,
@@ -170,13 +161,17 @@ pub struct Telemetry {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Configured {
     /// Its version: a hash of what it says.
-    pub(crate) version: String,
+    pub(crate) version: Arc<str>,
     /// Plugins' types by their names, where they differ.
     pub(crate) types: BTreeMap<Arc<str>, Arc<str>>,
     /// The proxy is told every candidate's score.
     pub(crate) scores: bool,
     /// Fairness looks at programs.
     pub(crate) programs: bool,
+    /// Type of the saturation detector.
+    pub(crate) detector: &'static str,
+    /// Running requests may be taken off their endpoints.
+    pub(crate) evicts: bool,
 }
 
 /// How a stream ended, seen from gRPC.
@@ -199,7 +194,7 @@ impl Telemetry {
             registry,
             pool,
             &Telling::default(),
-            &Configured::default(),
+            Configured::default(),
             None,
         )
     }
@@ -209,7 +204,7 @@ impl Telemetry {
         registry: &mut Registry,
         pool: &str,
         telling: &Telling,
-        config: &Configured,
+        configured: Configured,
         tracer: Option<Tracer>,
     ) -> Self {
         let mut to = Registrar::new(registry, telling.deprecated_names);
@@ -239,14 +234,10 @@ impl Telemetry {
             extract_errors: Family::default(),
             outcomes: Family::default(),
             unlearned: Family::default(),
-            queue: None,
             waits: Mutex::default(),
             tracer,
-            config: config.version.as_str().into(),
-            programs: config.programs,
-            scores: config.scores,
+            configured,
             disguises: RandomState::new(),
-            types: config.types.clone(),
             pool: pool.into(),
             twins: telling.deprecated_names,
         };
@@ -318,7 +309,7 @@ impl Telemetry {
 
     /// A request of `program` waited so long for its decision.
     pub fn program_waited(&self, program: &Arc<str>, seconds: f64) {
-        if self.programs {
+        if self.configured.programs {
             self.waits
                 .lock()
                 .entry(Arc::clone(program))
@@ -343,7 +334,7 @@ impl Telemetry {
 
     /// The type of the plugin called `name`.
     pub fn plugin_type(&self, name: &Arc<str>) -> Arc<str> {
-        Arc::clone(self.types.get(name).unwrap_or(name))
+        Arc::clone(self.configured.types.get(name).unwrap_or(name))
     }
 
     /// How long a plugin took.

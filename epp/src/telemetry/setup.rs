@@ -42,16 +42,24 @@ pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, cloc
     };
     let (recorder, records) = telling.records.clone().map(Recorder::new).unzip();
     let configured = Configured {
-        version: version(config),
+        version: version(config).into(),
         types: types(config),
         scores: options.emit_endpoint_scores,
         programs: programs(config),
+        detector: config.detector.type_name(),
+        evicts: config.flow.as_ref().is_some_and(|flow| flow.eviction),
     };
     let telemetry = metrics.register(|registry| {
         if let Some(recorder) = &recorder {
             Telemetry::count_records(registry, recorder.counters());
         }
-        Telemetry::with(registry, &options.pool_name, telling, &configured, tracer)
+        Telemetry::with(
+            registry,
+            &options.pool_name,
+            telling,
+            configured.clone(),
+            tracer,
+        )
     });
     Told {
         telemetry,

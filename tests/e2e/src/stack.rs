@@ -108,6 +108,13 @@ pools:
     /// # Panics
     /// When a request is lost.
     pub async fn learn(&self) {
+        // A proxy is Ready before it has found the pickers' names.
+        let models = format!("http://{}/v1/models", self.proxy().await);
+        until("an answer through the proxy", async || {
+            let answer = reqwest::get(&models).await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
         let mut load = self.load(400, 60).await;
         // Up to what one server can just hold: what was never seen would be extrapolated.
         for rate in [6.0, 12.0, 18.0, 24.0] {

@@ -37,7 +37,9 @@ async fn held_requests_wake_the_pool_and_are_all_served() {
                 let none = empty
                     .pointer("/status/replicas")
                     .and_then(serde_json::Value::as_i64);
-                (none.unwrap_or(0) == 0 && stack.replicas(POOL).await == 0).then_some(())
+                let gone = none.unwrap_or(0) == 0 && stack.replicas(POOL).await == 0;
+                // A picker may hear of it a moment later than the Deployment's status says it.
+                (gone && pickers_know_none(&stack).await?).then_some(())
             },
         )
         .await;
@@ -75,4 +77,19 @@ async fn held_requests_wake_the_pool_and_are_all_served() {
         waits[RUNS / 2]
     );
     assert!(p90 <= bound, "{p90:?} > {bound:?}");
+}
+
+/// Whether every picker sees an empty pool; `None` = one does not say.
+async fn pickers_know_none(stack: &Stack) -> Option<bool> {
+    let series = format!("{}{{", names::metric::epp::READY_ENDPOINTS.canonical);
+    for (_, address) in stack.component("epp").await {
+        let page = reqwest::get(format!("http://{address}:9090/metrics")).await;
+        let page = page.ok()?.text().await.ok()?;
+        let known = page.lines().find(|line| line.starts_with(&series))?;
+        let (_, count) = known.rsplit_once(' ')?;
+        if count.parse() != Ok(0.0) {
+            return Some(false);
+        }
+    }
+    Some(true)
 }

@@ -1,6 +1,7 @@
 //! One endpoint among others, on a virtual clock.
 
 use super::*;
+use crate::config::HealthRules;
 
 const BASE: f64 = 10.0;
 

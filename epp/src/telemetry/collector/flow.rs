@@ -2,10 +2,8 @@
 
 use super::{Page, Row};
 use crate::extproc::hub::Hub;
-use epp_core::config::Detector;
 use epp_core::director::CONFIRMATION_BOUNDS;
-use epp_core::flow::{CapacityUse, QueueGauges};
-use epp_core::{Director, Revocations, StageSaturation};
+use epp_core::{CapacityUse, QueueGauges, Revocations, StageSaturation};
 use names::metric::picker;
 use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
@@ -14,42 +12,13 @@ use std::fmt::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What can be read of the director without waiting for it.
-#[derive(Clone, Debug)]
-pub(crate) struct QueueView {
-    pub(crate) gauges: QueueGauges,
-    revocations: Revocations,
-    detector: Detector,
-    evicts: bool,
-}
-
-impl QueueView {
-    /// That of `director`.
-    pub(crate) fn of(director: &Director) -> Self {
-        let config = director.config();
-        Self {
-            gauges: director.queue_gauges().clone(),
-            revocations: director.revocations().clone(),
-            detector: config.detector.clone(),
-            evicts: config.flow.as_ref().is_some_and(|flow| flow.eviction),
-        }
-    }
-
-    /// How full the pool is.
-    pub(crate) fn saturation(&self, hub: &Hub) -> StageSaturation {
-        StageSaturation::of(&self.detector, &hub.pool(), hub.clock.now())
-    }
-}
-
 impl Page<'_, '_> {
     pub(super) fn queue(&mut self, hub: &Hub) -> Result<(), Error> {
-        let Some(view) = &hub.telemetry.queue else {
-            return Ok(());
-        };
-        self.saturation(view.saturation(hub), view.detector.type_name())?;
-        self.capacity(&view.gauges)?;
-        if view.evicts {
-            self.revocations(&view.revocations)?;
+        let configured = &hub.telemetry.configured;
+        self.saturation(hub.stages(), configured.detector)?;
+        self.capacity(hub.queue())?;
+        if configured.evicts {
+            self.revocations(hub.revocations())?;
         }
         self.programs(hub)
     }
@@ -143,6 +112,9 @@ impl Page<'_, '_> {
 
     /// How programs are served, where fairness looks at them.
     fn programs(&mut self, hub: &Hub) -> Result<(), Error> {
+        if !hub.telemetry.configured.programs {
+            return Ok(());
+        }
         let mut service = Vec::new();
         hub.with_director(|director, now: Duration| service = director.attained_service(now));
         if service.is_empty() {

@@ -6,7 +6,7 @@ mod health;
 mod pool;
 mod predictor;
 
-pub(crate) use flow::{QueueView, Wait};
+pub(crate) use flow::Wait;
 
 use super::registrar::all;
 use crate::admin_port::debug::COMMIT;
@@ -179,7 +179,7 @@ impl Page<'_, '_> {
             ("build_ref", env!("CARGO_PKG_VERSION").into()),
         ];
         self.gauges(picker::INFO, "What was built", one(build))?;
-        let version = hub.telemetry.config.to_string();
+        let version = hub.telemetry.configured.version.to_string();
         let labels = vec![("version", version.into())];
         self.own_gauges(
             "config_info",
