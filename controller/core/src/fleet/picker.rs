@@ -20,10 +20,8 @@ pub(super) struct Picker {
 
 impl Picker {
     pub(super) fn new(config: Config, learner: Option<LearnerConfig>, seed: u64) -> Self {
-        let mut director = Director::new(config, seed);
-        director.record_every(0);
         Self {
-            director,
+            director: Director::new(config, seed),
             waiting: FxHashMap::default(),
             learner: learner.map(Learner::new),
             candidate: None,
