@@ -118,7 +118,6 @@ pub struct PredictionRecord {
     pub tpot_trusted: bool,
 }
 
-
 fn is_none_of(value: &u32) -> bool {
     *value == 0
 }

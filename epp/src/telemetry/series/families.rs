@@ -26,7 +26,7 @@ pub struct RequestLabels {
 
 /// [`RequestLabels`] and what went wrong.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ErrorLabels {
+pub(super) struct ErrorLabels {
     #[prometheus(flatten)]
     pub(super) request: RequestLabels,
     pub(super) error_code: &'static str,
@@ -34,7 +34,7 @@ pub struct ErrorLabels {
 
 /// [`RequestLabels`] and which target was missed.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ViolationLabels {
+pub(super) struct ViolationLabels {
     #[prometheus(flatten)]
     pub(super) request: RequestLabels,
     pub(super) r#type: &'static str,
@@ -42,7 +42,7 @@ pub struct ViolationLabels {
 
 /// [`RequestLabels`] and whether the answer was streamed.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct StreamingLabels {
+pub(super) struct StreamingLabels {
     #[prometheus(flatten)]
     pub(super) request: RequestLabels,
     pub(super) streaming: &'static str,
@@ -50,7 +50,7 @@ pub struct StreamingLabels {
 
 /// [`RequestLabels`] in one pool.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct QueueLabels {
+pub(super) struct QueueLabels {
     #[prometheus(flatten)]
     pub(super) request: RequestLabels,
     pub(super) inference_pool: Arc<str>,
@@ -58,7 +58,7 @@ pub struct QueueLabels {
 
 /// [`QueueLabels`] and how the wait ended.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct WaitLabels {
+pub(super) struct WaitLabels {
     #[prometheus(flatten)]
     pub(super) queue: QueueLabels,
     pub(super) outcome: &'static str,
@@ -66,7 +66,7 @@ pub struct WaitLabels {
 
 /// Labels of the time that taking a request in takes.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct EnqueueLabels {
+pub(super) struct EnqueueLabels {
     pub(super) fairness_id: Arc<str>,
     pub(super) priority: i32,
     pub(super) outcome: &'static str,
@@ -74,14 +74,14 @@ pub struct EnqueueLabels {
 
 /// Labels of predictions.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct PredictionLabels {
+pub(super) struct PredictionLabels {
     pub(super) plugin: &'static str,
     pub(super) model: Arc<str>,
 }
 
 /// Labels of the last latency seen.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct LastLabels {
+pub(super) struct LastLabels {
     #[prometheus(flatten)]
     pub(super) prediction: PredictionLabels,
     pub(super) r#type: &'static str,

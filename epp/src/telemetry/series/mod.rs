@@ -5,8 +5,8 @@ mod families;
 use super::capped::Capped;
 use super::registrar::Registrar;
 use families::{
-    EnqueueLabels, ErrorLabels, Families, HISTOGRAMS, LastLabels, PREDICTOR, PredictionLabels, QueueLabels,
-    StreamingLabels, ViolationLabels, WaitLabels,
+    EnqueueLabels, ErrorLabels, Families, HISTOGRAMS, LastLabels, PREDICTOR, PredictionLabels,
+    QueueLabels, StreamingLabels, ViolationLabels, WaitLabels,
 };
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
