@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::service::ext_proc::v3::processing_response::Response
 use envoy_types::pb::envoy::service::ext_proc::v3::{HttpHeaders, ImmediateResponse};
 use epp::usage::sse::{Strip, Tap};
 use epp::usage::tokens::Tokens;
-use epp_core::config::{BandConfig, ConcurrencyDetector, Detector, Ordering};
+use epp_core::config::{BandConfig, Detector, Ordering};
 use epp_core::{
     Config, Director, Dispatch, End, EndpointSpec, Objectives, Outcome, Pool, Request, Scraped,
     Slo, Verdict,
@@ -111,7 +111,10 @@ async fn pitfall_02_headers_are_not_answered_before_the_body_is_read() {
     drop(other);
     idle(&picker).await;
     let early = tokio::time::timeout(Duration::ZERO, stream.replies.message()).await;
-    assert!(early.is_err(), "answered before the body was there: {early:?}");
+    assert!(
+        early.is_err(),
+        "answered before the body was there: {early:?}"
+    );
     stream.say(request_body(&BODY[12..], true)).await;
     assert_eq!(kind(stream.next().await), "request headers");
     assert_eq!(kind(stream.next().await), "request body");
@@ -163,7 +166,11 @@ fn pitfall_04_a_stream_gives_back_what_it_took_where_it_took_it() {
     let new = dispatched(&mut director);
     old.in_flight.first_token(3 * SECOND);
     old.in_flight.finish(4 * SECOND, COMPLETE);
-    assert_eq!(now().in_flight, 1, "the old stream took nothing from the new life");
+    assert_eq!(
+        now().in_flight,
+        1,
+        "the old stream took nothing from the new life"
+    );
     new.in_flight.finish(5 * SECOND, COMPLETE);
     assert_eq!(now().in_flight, 0);
 }
@@ -477,8 +484,12 @@ fn pitfall_17_prefill_elsewhere_is_not_left_out_in_silence() {
     // The decode profile runs, and never picks a server that only prefills.
     let mut director = Director::new(Config::from_yaml(document).unwrap(), 1);
     let mut all = specs(&[1, 2, 3]);
-    all[0].labels.insert("llm-d.ai/role".into(), "prefill".into());
-    all[1].labels.insert("llm-d.ai/role".into(), "decode".into());
+    all[0]
+        .labels
+        .insert("llm-d.ai/role".into(), "prefill".into());
+    all[1]
+        .labels
+        .insert("llm-d.ai/role".into(), "decode".into());
     director.set_pool(Duration::ZERO, Arc::new(Pool::default().updated(all)));
     for _ in 0..20 {
         director.submit(Duration::ZERO, request(0));
@@ -486,7 +497,9 @@ fn pitfall_17_prefill_elsewhere_is_not_left_out_in_silence() {
     }
     // With nobody left to decode, the answer says so instead of taking a server that cannot.
     let mut only = specs(&[1]);
-    only[0].labels.insert("llm-d.ai/role".into(), "prefill".into());
+    only[0]
+        .labels
+        .insert("llm-d.ai/role".into(), "prefill".into());
     director.set_pool(SECOND, Arc::new(Pool::default().updated(only)));
     director.submit(SECOND, request(0));
     assert!(refused_status(&mut director) >= 429);
@@ -549,8 +562,14 @@ async fn pitfall_20_every_refusal_says_why() {
         ..headers(&[(":method", "GET"), (":path", "/v1/models")], true)
     });
     let broken: [(&epp::Handle, Vec<Incoming>); 4] = [
-        (&served, vec![request_headers(&[]), request_body(b"{", true)]),
-        (&served, vec![request_headers(&[]), request_body(b"{}", true)]),
+        (
+            &served,
+            vec![request_headers(&[]), request_body(b"{", true)],
+        ),
+        (
+            &served,
+            vec![request_headers(&[]), request_body(b"{}", true)],
+        ),
         (&empty, vec![request_headers(&[]), request_body(BODY, true)]),
         (&empty, vec![nowhere]),
     ];

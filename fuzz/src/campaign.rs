@@ -59,7 +59,11 @@ impl Campaign {
         let number = self.tried as usize;
         self.tried += 1;
         self.input.clear();
-        if let Some(whole) = self.inputs.get(number).filter(|_| self.shapes.len() <= number) {
+        if let Some(whole) = self
+            .inputs
+            .get(number)
+            .filter(|_| self.shapes.len() <= number)
+        {
             self.input.extend_from_slice(whole);
             return &self.input;
         }

@@ -17,13 +17,13 @@ use fuzz::target::{TARGETS, Target, named};
 use supervise::Errand;
 
 const USAGE: &str = "\
-fuzz run TARGET|all [--seconds N] [--seed N]   tries inputs made from fuzz/corpus and what was learned
-fuzz replay TARGET FILE…                       tries inputs from files
-fuzz list                                      names the targets
+fuzz run TARGET|all [--time 10m] [--seed N]   tries inputs made from fuzz/corpus and what was learned
+fuzz replay TARGET FILE…                      tries inputs from files
+fuzz list                                     names the targets
 ";
 
-/// Seconds per target, when nobody says.
-const SECONDS: u64 = 60;
+/// Per target, when nobody says.
+const TIME: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -50,28 +50,18 @@ fn wrong(what: &str) -> ExitCode {
 }
 
 fn run(name: &str, flags: &[&str]) -> ExitCode {
-    let mut errand = Errand {
-        seed: 1,
-        time: Duration::from_secs(SECONDS),
-        findings: PathBuf::from("out/fuzz"),
+    let errand = match errand(flags) {
+        Ok(errand) => errand,
+        Err(says) => return wrong(&says),
     };
-    for pair in flags.chunks(2) {
-        let &[flag, value] = pair else {
-            return wrong(&format!("{} needs a value", pair.join(" ")));
-        };
-        let Ok(number) = value.parse() else {
-            return wrong(&format!("{flag} is {value:?}, it must be a whole number"));
-        };
-        match flag {
-            "--seconds" => errand.time = Duration::from_secs(number),
-            "--seed" => errand.seed = number,
-            _ => return wrong(&format!("there is no flag {flag}")),
-        }
-    }
     let targets: Vec<&Target> = match (name, named(name)) {
         ("all", _) => TARGETS.to_vec(),
         (_, Some(target)) => vec![target],
-        (_, None) => return wrong(&format!("there is no target {name:?}; `fuzz list` names them")),
+        (_, None) => {
+            return wrong(&format!(
+                "there is no target {name:?}; `fuzz list` names them"
+            ));
+        }
     };
     let mut clean = true;
     for target in targets {
@@ -80,9 +70,45 @@ fn run(name: &str, flags: &[&str]) -> ExitCode {
     ExitCode::from(u8::from(!clean))
 }
 
+fn errand(flags: &[&str]) -> Result<Errand, String> {
+    let mut errand = Errand {
+        seed: 1,
+        time: TIME,
+        findings: PathBuf::from("out/fuzz"),
+    };
+    for pair in flags.chunks(2) {
+        let &[flag, value] = pair else {
+            return Err(format!("{} needs a value", pair.join(" ")));
+        };
+        match flag {
+            "--time" => errand.time = time(value)?,
+            "--seed" => {
+                let no_number = |_| format!("--seed is {value:?}, it must be a whole number");
+                errand.seed = value.parse().map_err(no_number)?;
+            }
+            _ => return Err(format!("there is no flag {flag}")),
+        }
+    }
+    Ok(errand)
+}
+
+/// Hours, minutes or seconds, as in `10m`.
+fn time(value: &str) -> Result<Duration, String> {
+    let units = [("h", 3_600), ("m", 60), ("s", 1)];
+    units
+        .into_iter()
+        .find_map(|(unit, seconds)| {
+            let number: u64 = value.strip_suffix(unit)?.parse().ok()?;
+            number.checked_mul(seconds).map(Duration::from_secs)
+        })
+        .ok_or_else(|| format!("--time is {value:?}, it must be like 30s, 10m or 1h"))
+}
+
 fn replay(name: &str, files: &[&str]) -> ExitCode {
     let Some(target) = named(name) else {
-        return wrong(&format!("there is no target {name:?}; `fuzz list` names them"));
+        return wrong(&format!(
+            "there is no target {name:?}; `fuzz list` names them"
+        ));
     };
     let mut clean = true;
     for file in files {
@@ -99,4 +125,27 @@ fn replay(name: &str, files: &[&str]) -> ExitCode {
         }
     }
     ExitCode::from(u8::from(!clean))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_say_how_long_and_from_which_seed() {
+        let asked = errand(&["--time", "10m", "--seed", "7"]).unwrap();
+        assert_eq!((asked.time, asked.seed), (Duration::from_secs(600), 7));
+        assert_eq!(errand(&[]).unwrap().time, TIME);
+        assert_eq!(time("1h"), Ok(Duration::from_secs(3_600)));
+        for (flags, says) in [
+            (&["--time", "10"][..], "30s, 10m or 1h"),
+            (&["--time", "18446744073709551615h"], "--time"),
+            (&["--seed", "x"], "whole number"),
+            (&["--seed"], "needs a value"),
+            (&["--seconds", "9"], "no flag --seconds"),
+        ] {
+            let error = errand(flags).err().unwrap();
+            assert!(error.contains(says), "{flags:?}: {error}");
+        }
+    }
 }

@@ -40,12 +40,19 @@ pub(crate) fn run(target: &Target, errand: &Errand) -> bool {
     if let Some(code @ 0..=2) = code {
         return code == 0;
     }
-    println!("{}: the process died; once more, input by input", target.name);
+    println!(
+        "{}: the process died; once more, input by input",
+        target.name
+    );
     start(target, errand, true);
     let last = current(&errand.findings, target);
     match fs::read(&last) {
         Ok(input) => keep(target, &errand.findings, &input, "the process died"),
-        Err(error) => println!("{}: {} cannot be read: {error}", target.name, last.display()),
+        Err(error) => println!(
+            "{}: {} cannot be read: {error}",
+            target.name,
+            last.display()
+        ),
     }
     false
 }
@@ -157,7 +164,10 @@ fn keep(target: &Target, findings: &Path, input: &[u8], says: &str) {
             path.display(),
             target.name
         ),
-        Err(error) => println!("{}: {says}, by {input:?}, which cannot be kept: {error}", target.name),
+        Err(error) => println!(
+            "{}: {says}, by {input:?}, which cannot be kept: {error}",
+            target.name
+        ),
     }
 }
 

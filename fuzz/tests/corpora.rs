@@ -32,6 +32,9 @@ fn a_short_campaign_finds_nothing() {
                 panic!("{target:?} breaks: {}, by {text:?}", finding.says);
             }
         }
-        assert!(campaign.behaviours() > 10, "{target:?} always does the same");
+        assert!(
+            campaign.behaviours() > 10,
+            "{target:?} always does the same"
+        );
     }
 }

@@ -49,9 +49,7 @@ fn run(input: &[u8]) -> Shape {
     });
     [None, Some(&b"gzip"[..])]
         .into_iter()
-        .fold(shape, |shape, encoding| {
-            shape.with(only(stream, encoding))
-        })
+        .fold(shape, |shape, encoding| shape.with(only(stream, encoding)))
 }
 
 /// Kind and bytes of each message; the bytes that pass are joined, since where they are cut depends on the pieces.
@@ -87,8 +85,9 @@ fn only(body: &[u8], encoding: Option<&[u8]>) -> Shape {
         Api::VertexChat,
         Api::VertexRaw,
     ];
-    apis.iter()
-        .fold(shape, |shape, api| shape.with(request(*api, &body, encoding)))
+    apis.iter().fold(shape, |shape, api| {
+        shape.with(request(*api, &body, encoding))
+    })
 }
 
 /// A request that is sent on under another name can still be read, with the same prompt.

@@ -39,7 +39,9 @@ fn run(page: &[u8]) -> Shape {
     engines
         .all()
         .iter()
-        .fold(Shape::default(), |shape, engine| shape.with(one(engine, page)))
+        .fold(Shape::default(), |shape, engine| {
+            shape.with(one(engine, page))
+        })
 }
 
 fn one(engine: &Engine, page: &[u8]) -> Option<Shape> {

@@ -28,11 +28,7 @@ pub(super) static TARGET: Target = Target {
     run,
 };
 
-const STRIPS: [Strip; 3] = [
-    Strip::Nothing,
-    Strip::UsageEvent,
-    Strip::UsageEventAndNulls,
-];
+const STRIPS: [Strip; 3] = [Strip::Nothing, Strip::UsageEvent, Strip::UsageEventAndNulls];
 
 fn run(input: &[u8]) -> Shape {
     let (stream, width) = cut(input);

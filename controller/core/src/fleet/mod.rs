@@ -12,6 +12,8 @@ mod deltas;
 mod deltas_tests;
 mod event;
 mod exchange;
+#[cfg(test)]
+mod late_binding_tests;
 mod launch;
 mod picker;
 mod replay;

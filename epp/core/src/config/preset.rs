@@ -8,8 +8,8 @@ use super::plugin::{
     UtilizationDetector,
 };
 use super::{
-    Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, NoHitLruScorer, Picker, Profile, Scorer,
-    Scrape, UsageLimit, WeightedScorer,
+    Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, NoHitLruScorer, Picker,
+    Profile, Scorer, Scrape, UsageLimit, WeightedScorer,
 };
 
 /// llm-d's default for the flag `--metrics-staleness-threshold`.
