@@ -12,6 +12,7 @@ mod exposition;
 mod plan;
 pub mod schedule;
 
+pub use engine::read_page;
 pub(crate) use plan::Plan;
 
 use crate::extproc::hub::Hub;

@@ -39,7 +39,7 @@ pub struct Ask<'r> {
     pub now: Duration,
     /// Time already spent queued, in milliseconds.
     pub waited_ms: f64,
-    /// State of the candidates' latency models for TTFT, the prior if any is at it; `None` = no predictions are made.
+    /// State of the candidates' latency models for TTFT, of the one that knows least; `None` = no predictions are made.
     pub ttft_state: Option<State>,
 }
 
