@@ -1,14 +1,14 @@
 //! gRPC's length-prefixed messages: streams of them cut anywhere, single ones perhaps compressed, and what is inside.
 
 use bytes::Bytes;
-use epp::api::body::{Intake, read};
-use epp::api::edit::apply;
+use epp::api::body::Intake;
 use epp::api::frame::Message;
 use epp::api::paths::Api;
 use epp::api::vertex::HttpBody;
 use epp::usage::frames::{Frames, Part, VllmAnswer};
 use epp_core::PrefixHashing;
 
+use super::body::{edited, read};
 use super::{Shape, Target, cut};
 
 pub(super) static TARGET: Target = Target {
@@ -30,6 +30,8 @@ pub(super) static TARGET: Target = Target {
     run,
 };
 
+/// Bytes of a piece.
+const WIDTH: usize = 7;
 /// Bytes that a compressed message may grow to.
 const LIMIT: usize = 1 << 16;
 
@@ -105,12 +107,12 @@ fn request(api: Api, body: &Bytes, encoding: Option<&[u8]>) -> Shape {
         encoding,
         most_bytes: LIMIT,
     };
-    let first = match read(api, body, &intake(&rename)) {
+    let first = match read(api, body, WIDTH, &intake(&rename)) {
         Ok(first) => first,
         Err(error) => return Shape::default().with_error(&format!("{error:?}")),
     };
-    let sent = apply(body.clone(), first.rename.clone());
-    let second = read(api, &sent, &intake(&keep)).expect("what is sent on can be read");
+    let sent = edited(body, WIDTH, first.rename.clone());
+    let second = read(api, &sent, WIDTH, &intake(&keep)).expect("what is sent on can be read");
     assert_eq!(first.prompt_tokens, second.prompt_tokens);
     assert_eq!(first.prefix, second.prefix, "the prompt was changed");
     Shape::default()

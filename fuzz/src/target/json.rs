@@ -1,14 +1,14 @@
 //! Bodies of requests: read as every API reads them, renamed, asked for usage, and read again.
 
 use bytes::Bytes;
-use epp::api::body::{Body, Intake, read};
-use epp::api::edit::apply;
+use epp::api::body::{Body, Intake};
 use epp::api::include_usage::Usage;
 use epp::api::json::Reader;
 use epp::api::paths::Api;
 use epp_core::PrefixHashing;
 use serde_json::Value;
 
+use super::body::{edited, read};
 use super::{Shape, Target};
 
 pub(super) static TARGET: Target = Target {
@@ -63,8 +63,11 @@ const TARGET_MODEL: &str = "the \"other\" model\n";
 
 fn run(input: &[u8]) -> Shape {
     let body = Bytes::copy_from_slice(input);
-    APIS.iter()
-        .fold(scan(input), |shape, api| shape.with(one(*api, &body)))
+    // Short pieces, so that everything is cut somewhere; which length, the input says.
+    let width = 1 + input.len() % 13;
+    APIS.iter().fold(scan(input), |shape, api| {
+        shape.with(one(*api, &body, width))
+    })
 }
 
 /// The reader alone, against one that builds a tree: what that one accepts, ours does.
@@ -103,9 +106,9 @@ fn intake(rewrite: &dyn Fn(Option<&str>) -> Option<String>) -> Intake<'_> {
 }
 
 /// What is sent on must be what was meant: the model renamed, the prompt untouched, usage asked for.
-fn one(api: Api, body: &Bytes) -> Shape {
+fn one(api: Api, body: &Bytes, width: usize) -> Shape {
     let rename = |_: Option<&str>| Some(TARGET_MODEL.to_owned());
-    let first = match read(api, body, &intake(&rename)) {
+    let first = match read(api, body, width, &intake(&rename)) {
         Ok(first) => first,
         Err(error) => return Shape::default().with_error(&format!("{error:?}")),
     };
@@ -118,10 +121,10 @@ fn one(api: Api, body: &Bytes) -> Shape {
         _ => false,
     };
     let changed = !edits.is_empty();
-    let sent = apply(body.clone(), edits);
+    let sent = edited(body, width, edits);
     assert!(changed || sent == *body, "changed without an edit");
     let keep = |_: Option<&str>| None;
-    let second = read(api, &sent, &intake(&keep)).expect("what is sent on can be read");
+    let second = read(api, &sent, width, &intake(&keep)).expect("what is sent on can be read");
     if first.target.is_some() {
         assert_eq!(second.model, TARGET_MODEL);
     }

@@ -1,5 +1,6 @@
 //! The parsers under fire, each with what must hold of it.
 
+mod body;
 mod config;
 mod grpc;
 mod json;
