@@ -184,10 +184,10 @@ impl Meter {
         self.rule.clone()
     }
 
-    /// Another detector is in force.
-    pub(crate) fn set_detector(&mut self, detector: &Detector) {
+    /// Another configuration is in force.
+    pub(crate) fn set_config(&mut self, config: &Config) {
         let stages = std::mem::take(&mut self.stages);
-        *self = Self::new(detector);
+        *self = Self::of(config);
         self.stages = stages;
     }
 

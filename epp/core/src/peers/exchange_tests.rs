@@ -143,7 +143,10 @@ fn absurd_numbers_of_a_peer_are_not_believed() {
     b.dispatch();
     b.exchange.apply(ms(100), &delta).unwrap();
     let load = b.pool.endpoints[0].load.snapshot();
-    assert_eq!((load.in_flight, load.running), ((1 << 20) + 1, (1 << 20) - 1));
+    assert_eq!(
+        (load.in_flight, load.running),
+        ((1 << 20) + 1, (1 << 20) - 1)
+    );
     assert_eq!(load.estimated_tokens, 1 << 40);
 }
 
