@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -135,9 +134,15 @@ impl Endpoint {
         self.models.load_full()
     }
 
-    /// Stores what the endpoint's metrics said at `scraped.at`.
+    /// Stores what the endpoint's metrics said at `scraped.at`, when it had every request that was dispatched.
     pub fn set_scraped(&self, scraped: Scraped) {
-        self.load.since_scrape.store(0, Relaxed);
+        self.set_scraped_as_of(self.load.dispatches(), scraped);
+    }
+
+    /// Stores what the endpoint's metrics said, asked for when so many requests had been dispatched
+    /// ([`Load::dispatches`]): those since then count beside what is told.
+    pub fn set_scraped_as_of(&self, dispatches: u32, scraped: Scraped) {
+        self.load.scraped(dispatches);
         self.scraped.store(&scraped);
     }
 
@@ -260,6 +265,8 @@ mod tests {
             block_tokens: Some(16),
             kv_blocks: Some(10),
         };
+        endpoint.set_scraped_as_of(0, scraped);
+        assert_eq!(endpoint.load.snapshot().since_scrape, 1);
         endpoint.set_scraped(scraped);
         assert_eq!(endpoint.load.snapshot().since_scrape, 0);
         assert_eq!(scraped.kv_tokens(), Some(160));

@@ -118,6 +118,7 @@ impl Gathering {
             slo: head.slo()?,
             flow: flow(head.fairness_id(), taken.flow),
             max_output_tokens: read.max_output_tokens,
+            streams: read.stream,
             bytes: body.len() as u64,
             ttl: head.ttl()?,
             subset,

@@ -383,30 +383,6 @@ fn what_is_computed_of_usage_rides_on_the_last_message() {
 }
 
 #[test]
-fn clients_are_told_of_the_queue_where_the_configuration_says_so() {
-    let head =
-        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nfeatureGates: [flowControl]\n";
-    for advised in [true, false] {
-        let text = format!("{head}flowControl: {{advisoryHeaders: {advised}}}\n");
-        let mut bench = Bench::with(epp_core::Config::from_yaml(&text).unwrap(), 1, rules());
-        bench.request(BODY);
-        bench.on(response_headers("200", JSON, true));
-        let Some(Reply::ResponseHeaders(change)) = bench.replies.last() else {
-            panic!("{:?}", bench.replies)
-        };
-        let told = |name: &str| {
-            let mut set = change.set.iter().filter(|(known, _)| *known == name);
-            set.next().map(|(_, value)| value.clone())
-        };
-        let queued = advised.then(|| Bytes::from_static(b"0"));
-        assert_eq!(told(header::QUEUE_MS), queued);
-        let room = told(header::BAND_ROOM)
-            .map(|room| String::from_utf8_lossy(&room).parse::<u64>().unwrap());
-        assert_eq!(room, advised.then_some(5000), "the band is empty");
-    }
-}
-
-#[test]
 fn an_answer_that_passes_unread_counts_by_its_pieces() {
     let wanted = Wanted::of(&epp_core::Config {
         read_answers: 0.0,

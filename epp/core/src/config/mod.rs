@@ -255,6 +255,17 @@ impl FlowConfig {
     pub fn shares(&self, priority: i32) -> bool {
         self.negative_shares && priority < 0 && !self.bands.contains_key(&priority)
     }
+
+    /// The flows that have a weight of their own in some band.
+    pub fn weighted_flows(&self) -> impl Iterator<Item = Arc<str>> {
+        let templates = [&self.default_band, &self.negative_band];
+        let bands = templates.into_iter().chain(self.bands.values());
+        let weights = bands.filter_map(|band| match &band.fairness {
+            Fairness::VirtualTokens(counter) => Some(&counter.weights),
+            _ => None,
+        });
+        weights.flat_map(|weights| weights.keys().map(|flow| flow.as_str().into()))
+    }
 }
 
 impl BandConfig {
