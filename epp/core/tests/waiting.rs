@@ -191,9 +191,9 @@ fn a_sheddable_request_waits_for_the_endpoint_that_meets_its_target() {
     let mut director = director(config, &pool);
     director.set_model(trained_model());
     let hashing = director.prefix_hashing();
-    let mut hasher = hashing.hasher("m", "");
+    let mut hasher = hashing.hasher();
     hasher.update("x".repeat(4 * 1_600).as_bytes());
-    let (prompt_tokens, prefix) = hasher.finish();
+    let (prompt_tokens, prefix) = hasher.finish("m", "");
     let long = |base: Request| Request {
         prompt_tokens,
         prefix: Arc::clone(&prefix),
