@@ -135,13 +135,15 @@ fn connections_that_fail_everywhere_are_nobodys_fault() {
 
 #[test]
 fn a_trial_that_fails_as_the_others_do_decides_nothing() {
-    let (watch, one, other) = (watch(), Health::default(), Health::default());
+    let (watch, one) = (watch(), Health::default());
+    let others = [Health::default(), Health::default()];
     (0..3).for_each(|_| answer(&watch, &one, 1.0, 503));
     assert_eq!(standing(&one, 1.0), ejected(1.0 + BASE));
     // Meanwhile the rest has too much to do.
-    for _ in 0..10 {
-        answer(&watch, &other, 5.0, 503);
-        answer(&watch, &other, 5.0, 200);
+    for status in [503, 200].repeat(10) {
+        for other in &others {
+            answer(&watch, other, 5.0, status);
+        }
     }
     answer(&watch, &one, 11.0, 503);
     assert_eq!(standing(&one, 11.0), Standing::HalfOpen, "not for longer");
