@@ -19,9 +19,9 @@ const CROWDED: u32 = 4;
 
 /// The trace records arrivals in batches of three seconds. Nobody can tell another of a request that comes at the very
 /// same instant, so they are spread again.
-fn five_minutes(seed: u64) -> Vec<Offer> {
+fn quarter_of_an_hour(seed: u64) -> Vec<Offer> {
     let trace =
-        generate(&WorkloadSpec::mooncake_conversation(), seed).slice(Duration::from_secs(300));
+        generate(&WorkloadSpec::mooncake_conversation(), seed).slice(Duration::from_secs(900));
     let mut offers = offers(&trace, KindMix::default(), seed);
     for offer in &mut offers {
         offer.at += Duration::from_millis(super::client::mix64(offer.row ^ seed) % 3_000);
@@ -59,7 +59,7 @@ fn run(pickers: Pickers, replicas: u32, seed: u64) -> FleetReport {
         sample_interval: Duration::from_secs(10),
         seed,
     };
-    replay(&spec, &five_minutes(seed))
+    replay(&spec, &quarter_of_an_hour(seed))
 }
 
 /// TTFT p90 (milliseconds) over all kinds by what was served, and the share of prompt tokens found cached; means over
@@ -122,7 +122,7 @@ fn a_picker_that_is_cut_off_and_comes_back_loses_nothing() {
     let fates: u64 = kinds
         .map(|kind| kind.served + kind.expired + kind.refused.values().sum::<u64>())
         .sum();
-    assert_eq!(fates, five_minutes(3).len() as u64);
+    assert_eq!(fates, quarter_of_an_hour(3).len() as u64);
     // Each is beyond the limit by what the other has at most, and only while they are apart.
     println!("cut off for a minute: {:?}", report.crowding);
     assert!(report.crowding.longest <= partition.until - partition.from + Duration::from_secs(30));
