@@ -125,8 +125,12 @@ pub enum End {
     },
     /// The client left.
     ClientGone,
-    /// The server's stream broke off.
+    /// The server broke its answer off, and said so.
     UpstreamCut,
+    /// The answer broke off; nobody says whether the client left or the server ended it. Where passive health sees
+    /// that far more answers of this endpoint break off than of others it counts as [`Self::UpstreamCut`], else as
+    /// [`Self::ClientGone`].
+    BrokenOff,
     /// The request was taken off the server to make room.
     Evicted,
 }
@@ -311,14 +315,14 @@ impl InFlight {
 
     /// The stream ended: records the outcome, gives the load back and returns what is now known.
     pub fn finish(mut self, now: Duration, end: End) -> Completion {
-        let outcome = outcome(end);
         let (prompt_tokens, cached_tokens, output_tokens) = self.tokens(end);
         let tpot_ms = self.tpot_ms(now, output_tokens);
         self.teach_limit(now, end, tpot_ms);
         if let Some(evictable) = self.evictable.as_mut().filter(|_| end == End::Evicted) {
             evictable.taken();
         }
-        self.tell_health(now, self.fate(now, end), tpot_ms);
+        let blamed = self.tell_health(now, self.fate(now, end), tpot_ms);
+        let outcome = outcome(end, blamed);
         let learned = self.lesson(end, tpot_ms, now);
         let ttft_ms = self
             .first_token_at
@@ -387,7 +391,7 @@ impl InFlight {
                     output_tokens,
                 )
             }
-            End::ClientGone | End::UpstreamCut | End::Evicted => {
+            End::ClientGone | End::UpstreamCut | End::BrokenOff | End::Evicted => {
                 (expected_prompt, expected_cached, None)
             }
         }
@@ -477,21 +481,25 @@ impl InFlight {
 
     /// What `end` says of the endpoint.
     fn fate(&self, now: Duration, end: End) -> Fate {
+        let waited = || {
+            let waited = now.saturating_sub(self.booking.dispatched_at);
+            let waiting = self.first_token_at.is_none();
+            waiting.then(|| self.booking.times_p99(waited)).flatten()
+        };
         match end {
             End::Complete { status, .. } => Fate::Answered(status),
             End::UpstreamCut => Fate::Cut,
-            End::ClientGone | End::Evicted if self.first_token_at.is_none() => {
-                let waited = now.saturating_sub(self.booking.dispatched_at);
-                Fate::Left(self.booking.times_p99(waited))
-            }
-            End::ClientGone | End::Evicted => Fate::Left(None),
+            End::BrokenOff => Fate::Broken(waited()),
+            End::ClientGone | End::Evicted => Fate::Left(waited()),
         }
     }
 
-    fn tell_health(&mut self, now: Duration, fate: Fate, tpot_ms: Option<f64>) {
-        if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
-            watch.ended(&self.endpoint.load.health, now, visit, fate, tpot_ms);
-        }
+    /// True = the answer broke off, and its endpoint is to blame.
+    fn tell_health(&mut self, now: Duration, fate: Fate, tpot_ms: Option<f64>) -> bool {
+        let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) else {
+            return false;
+        };
+        watch.ended(&self.endpoint.load.health, now, visit, fate, tpot_ms)
     }
 
     /// Gives the load back.
@@ -539,7 +547,8 @@ impl Drop for InFlight {
     }
 }
 
-fn outcome(end: End) -> Outcome {
+/// What `end` counts as; `blamed` = an answer that broke off is held against its endpoint.
+fn outcome(end: End, blamed: bool) -> Outcome {
     match end {
         End::Complete {
             status: 200..=299, ..
@@ -547,6 +556,8 @@ fn outcome(end: End) -> Outcome {
         End::Complete { .. } => Outcome::Failed,
         End::ClientGone => Outcome::ClientGone,
         End::UpstreamCut => Outcome::UpstreamCut,
+        End::BrokenOff if blamed => Outcome::UpstreamCut,
+        End::BrokenOff => Outcome::ClientGone,
         End::Evicted => Outcome::Evicted,
     }
 }

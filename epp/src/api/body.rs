@@ -1,7 +1,8 @@
 //! Hot path: what the picker takes from a request's body, without building a tree of it.
 
 use super::edit::Edit;
-use super::error::{RequestError, missing, wrong};
+use super::error::{RequestError, missing, too_long, wrong};
+use super::head::LONGEST_NAME;
 use super::include_usage::{self, Usage};
 use super::json::{JsonError, Kind, Reader, Text};
 use super::media::Placed;
@@ -125,6 +126,9 @@ struct Model {
 fn model(shape: &Shape, members: &Members<'_>, intake: &Intake<'_>) -> Result<Model, RequestError> {
     if let Some((name, span)) = members.model.clone() {
         let name = name.decode()?.into_owned();
+        if name.len() > LONGEST_NAME {
+            return Err(too_long("model"));
+        }
         let target = (intake.rewrite)(Some(&name)).filter(|target| *target != name);
         let rename = target
             .as_ref()
@@ -141,12 +145,20 @@ fn model(shape: &Shape, members: &Members<'_>, intake: &Intake<'_>) -> Result<Mo
     };
     match given {
         Some(name) => {
-            let comma = if members.empty { "" } else { "," };
-            let text = format!(r#""model":{}{comma}"#, json_string(&name));
+            let text = json_string(&name);
+            let rename = match members.null_model.clone() {
+                // A second member would be the first, and servers heed the last.
+                Some(span) => Edit::new(span, text),
+                None => {
+                    let comma = if members.empty { "" } else { "," };
+                    let member = format!(r#""model":{text}{comma}"#);
+                    Edit::new(members.begin..members.begin, member)
+                }
+            };
             Ok(Model {
                 name,
                 target: None,
-                rename: Some(Edit::new(members.begin..members.begin, text)),
+                rename: Some(rename),
             })
         }
         None if shape.model == Named::Needed => {
@@ -165,6 +177,8 @@ fn json_string(text: &str) -> String {
 struct Members<'a> {
     /// The model and where it stands, quotes included.
     model: Option<(Text<'a>, Range<usize>)>,
+    /// Where a null stands in its place.
+    null_model: Option<Range<usize>>,
     parts: [Option<Range<usize>>; MOST_PARTS],
     limits: [Option<u32>; MOST_LIMITS],
     sampling: Option<Range<usize>>,
@@ -216,8 +230,12 @@ impl<'a> Members<'a> {
                     let start = reader.position();
                     let text = reader.string()?;
                     self.model = Some((text, start..reader.position()));
+                    self.null_model = None;
                 }
-                Kind::Null if shape.model != Named::Needed => reader.skip()?,
+                Kind::Null if shape.model != Named::Needed => {
+                    self.model = None;
+                    self.null_model = Some(reader.span()?);
+                }
                 other => return Err(wrong("model", other, "give the model's name as a string")),
             },
             b"stream" => match reader.kind()? {

@@ -73,13 +73,22 @@ pub(super) fn feed_content(
     reader: &mut Reader<'_>,
     hasher: &mut PrefixHasher,
 ) -> Result<(), JsonError> {
+    feed_value(reader, hasher, 0)
+}
+
+/// As [`feed_content`], inside so many members called `source`.
+fn feed_value(
+    reader: &mut Reader<'_>,
+    hasher: &mut PrefixHasher,
+    sources: u8,
+) -> Result<(), JsonError> {
     match reader.kind()? {
         Kind::Object => {
             hasher.update(b"{");
             reader.object(|reader, key| {
                 key.feed(&mut |run| hasher.update(run))?;
                 hasher.update(b":");
-                feed_member(key.raw, reader, hasher)?;
+                feed_member(key.raw, reader, hasher, sources)?;
                 hasher.update(b",");
                 Ok::<_, JsonError>(())
             })?;
@@ -88,7 +97,7 @@ pub(super) fn feed_content(
         Kind::Array => {
             hasher.update(b"[");
             reader.array(|reader| {
-                feed_content(reader, hasher)?;
+                feed_value(reader, hasher, sources)?;
                 hasher.update(b",");
                 Ok::<_, JsonError>(())
             })?;
@@ -103,19 +112,25 @@ pub(super) fn feed_content(
     Ok(())
 }
 
+/// Sources inside each other that are looked into: a document's, and those of the images in it.
+const MOST_SOURCES: u8 = 2;
+
 fn feed_member(
     key: &[u8],
     reader: &mut Reader<'_>,
     hasher: &mut PrefixHasher,
+    sources: u8,
 ) -> Result<(), JsonError> {
+    // Each look ahead reads the source once more: without a bound on them, as often as it is deep.
+    let source = key == b"source" && sources < MOST_SOURCES;
     let media = match key {
         b"image_url" | b"input_audio" | b"audio_url" | b"video_url" | b"file_data" => true,
         // Anthropic's images and documents; of the latter some are text.
-        b"source" => holds_no_text(reader.clone())?,
+        b"source" => source && holds_no_text(reader.clone())?,
         _ => false,
     };
     if !media {
-        return feed_content(reader, hasher);
+        return feed_value(reader, hasher, sources + u8::from(source));
     }
     let span = reader.span()?;
     hasher.update(&content_digest(reader.slice(span)).to_le_bytes());
@@ -176,6 +191,20 @@ mod tests {
             let other = format!("{data}B");
             assert_ne!(one.1, fed(&block.replace("DATA", &other)).1, "{block}");
         }
+    }
+
+    /// Each source that is looked into is read once more: only the outer ones are.
+    #[test]
+    fn sources_inside_sources_are_not_looked_into_for_ever() {
+        let data = "A".repeat(10_000);
+        let image = format!(r#"{{"type":"base64","data":"{data}"}}"#);
+        let within = |depth: usize| {
+            let (open, close) = (r#"{"source":"#.repeat(depth), "}".repeat(depth));
+            fed(&format!("{open}{image}{close}")).0
+        };
+        assert!(within(1) < 40 && within(2) < 40, "a document's images");
+        assert!(within(3) > 2_000, "it is text like any other");
+        assert!(within(120) > 2_000);
     }
 
     #[test]

@@ -395,8 +395,10 @@ fn clients_are_told_of_the_queue_where_the_configuration_says_so() {
             panic!("{:?}", bench.replies)
         };
         let told = |name: &str| {
-            let mut set = change.set.iter().filter(|(known, _)| *known == name);
-            set.next().map(|(_, value)| value.clone())
+            let set = change.set.iter().filter(|(known, _)| *known == name);
+            let values: Vec<_> = set.map(|(_, value)| value.clone()).collect();
+            assert!(values.len() <= 1, "{name} is set twice");
+            values.into_iter().next()
         };
         let queued = advised.then(|| Bytes::from_static(b"0"));
         assert_eq!(told(header::QUEUE_MS), queued);

@@ -2,7 +2,7 @@
 
 use super::decisions::Decisions;
 use super::recorder::{Recorder, Records};
-use super::{Configured, Telemetry};
+use super::{Configured, Producers, Telemetry};
 use crate::options::Options;
 use crate::spans::{self, CollectorError, SpanOptions, Spans, Tracer};
 use epp_core::Config;
@@ -48,6 +48,7 @@ pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, cloc
         programs: programs(config),
         detector: config.detector.type_name(),
         evicts: config.flow.as_ref().is_some_and(|flow| flow.eviction),
+        producers: producers(config),
     };
     let telemetry = metrics.register(|registry| {
         if let Some(recorder) = &recorder {
@@ -99,12 +100,39 @@ fn programs(config: &Config) -> bool {
     bands.any(|band| matches!(band.fairness, Fairness::ProgramAware(_)))
 }
 
-/// A hash of everything that a configuration says: two that behave alike have the same one, in one version of this
-/// program.
+/// A hash of everything that a configuration does: two that behave alike have the same one, in one version of this
+/// program, whatever there is to say about how they are written.
 fn version(config: &Config) -> String {
-    let digest = Sha256::digest(format!("{config:?}"));
+    let behaviour = Config {
+        warnings: Vec::new(),
+        stand_ins: Vec::new(),
+        ..config.clone()
+    };
+    let digest = Sha256::digest(format!("{behaviour:?}"));
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     hex[..VERSION_DIGITS].to_owned()
+}
+
+/// The names of the plugins behind metrics.
+fn producers(config: &Config) -> Producers {
+    let listed = |of: &str| {
+        let mut types = config.types.iter();
+        types.find(|(_, kind)| **kind == of).map(|(name, _)| name)
+    };
+    let named = |of: &Arc<str>| Arc::clone(listed(of).unwrap_or(of));
+    let Producers {
+        prefix,
+        load,
+        predictor,
+    } = Producers::default();
+    Producers {
+        prefix: prefix
+            .filter(|_| config.prefix.is_some())
+            .as_ref()
+            .map(named),
+        load: named(&load),
+        predictor: named(&predictor),
+    }
 }
 
 /// Plugins' types by their names, where they differ.
@@ -126,6 +154,30 @@ mod tests {
         assert_eq!(version(&ours), version(&Config::headroom_default()));
         assert_ne!(version(&ours), version(&theirs));
         assert_eq!(version(&ours).len(), VERSION_DIGITS);
+    }
+
+    #[test]
+    fn the_version_is_not_that_of_the_text() {
+        let text = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig";
+        let one = Config::from_yaml(text).unwrap();
+        let moved = Config::from_yaml(&format!("# A comment.\n{text}")).unwrap();
+        assert_ne!(one.warnings, moved.warnings, "they say where");
+        assert_eq!(version(&one), version(&moved));
+    }
+
+    #[test]
+    fn producers_have_the_names_that_they_are_given() {
+        let named = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{name: prefix-a, type: approx-prefix-cache-producer}, {name: load-a, type: inflight-load-producer}, {name: latency-a, type: predicted-latency-producer}]";
+        let producers = |text| super::producers(&Config::from_yaml(text).unwrap());
+        let found = producers(named);
+        let found = (found.prefix.as_deref(), &*found.load, &*found.predictor);
+        assert_eq!(found, (Some("prefix-a"), "load-a", "latency-a"));
+        let bare = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]";
+        let found = producers(bare);
+        assert_eq!(
+            (found.prefix, &*found.load),
+            (None, "inflight-load-producer")
+        );
     }
 
     #[test]

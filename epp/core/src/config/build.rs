@@ -266,6 +266,20 @@ fn producer_names(registry: &mut Registry) -> Result<(), ConfigError> {
     for (place, producer) in named {
         registry.find(&place, &producer, Role::Producer)?;
     }
+    let attributes: Vec<_> = registry
+        .plugins()
+        .filter_map(|(name, plugin)| {
+            let producer = match plugin {
+                Plugin::AttributeFilter(it) => it.producer.clone()?,
+                Plugin::AttributeScorer(it) => it.producer.clone()?,
+                _ => return None,
+            };
+            Some((format!("plugin `{name}` producer"), producer))
+        })
+        .collect();
+    for (place, producer) in attributes {
+        registry.named(&place, &producer, Role::Extractor)?;
+    }
     Ok(())
 }
 

@@ -30,8 +30,10 @@ pub(crate) enum Fate {
     Answered(u16),
     /// No connection was made: another endpoint served it.
     Unreachable,
-    /// The answer broke off.
+    /// The server broke its answer off, and said so.
     Cut,
+    /// The answer broke off, nobody knows at which end. Carries what `Left` does.
+    Broken(Option<f64>),
     /// The client left, or the picker took it away: nobody knows. Carries how many times its predicted p99 it
     /// waited without a first token.
     Left(Option<f64>),
@@ -50,6 +52,7 @@ pub(crate) struct Watch {
 #[derive(Clone, Copy, Debug)]
 enum Part {
     Failures,
+    Breaks,
     Lateness,
 }
 
@@ -57,6 +60,7 @@ impl Part {
     fn of(self, counts: &Counts) -> (u32, u32) {
         match self {
             Self::Failures => counts.failures(),
+            Self::Breaks => counts.breaks(),
             Self::Lateness => counts.lateness(),
         }
     }
@@ -104,7 +108,7 @@ impl Watch {
         if self.stale(health, &state, visit) {
             return;
         }
-        let slow = times_p99.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
+        let slow = self.slow(times_p99);
         if times_p99.is_some() {
             self.count(&mut state, now, |counts| {
                 counts.first_tokens += 1;
@@ -135,7 +139,8 @@ impl Watch {
         }
     }
 
-    /// It ended, with `tpot_ms` per output token.
+    /// It ended, with `tpot_ms` per output token. True = its answer broke off, and all speaks for the endpoint
+    /// having done it.
     pub(crate) fn ended(
         &self,
         health: &Health,
@@ -143,9 +148,9 @@ impl Watch {
         visit: &mut Visit,
         fate: Fate,
         tpot_ms: Option<f64>,
-    ) {
+    ) -> bool {
         if std::mem::replace(&mut visit.settled, true) {
-            return;
+            return false;
         }
         let mut state = health.lock();
         if visit.watched && state.epoch == visit.epoch {
@@ -155,14 +160,21 @@ impl Watch {
             health.paced(tpot_ms);
         }
         if self.stale(health, &state, visit) {
-            return;
+            let broke = matches!(fate, Fate::Cut | Fate::Broken(_));
+            return broke && visit.epoch != state.epoch && state.breaks_answers();
         }
         match fate {
             Fate::Answered(status) => self.answered(health, &mut state, now, visit, status),
             Fate::Unreachable => self.answered(health, &mut state, now, visit, 503),
             Fate::Cut => self.failed(health, &mut state, now, visit, Fault::Errors),
-            Fate::Left(waited) => self.left(health, &mut state, now, visit, waited),
+            Fate::Broken(waited) if !self.slow(waited) => {
+                return self.broken(health, &mut state, now, visit);
+            }
+            Fate::Left(waited) | Fate::Broken(waited) => {
+                self.left(health, &mut state, now, visit, waited);
+            }
         }
+        false
     }
 
     /// Ejects the endpoint if its streams stand still; true = it does so now.
@@ -228,6 +240,25 @@ impl Watch {
         }
     }
 
+    /// Clients leave all endpoints alike: an answer counts against its endpoint where far more of its own break off
+    /// than of the others'. With too little to compare with nothing is held against it.
+    fn broken(&self, health: &Health, state: &mut State, now: Duration, visit: &Visit) -> bool {
+        if visit.probe {
+            self.left(health, state, now, visit, None);
+            return false;
+        }
+        self.count(state, now, |counts| counts.broken += 1);
+        let its_own = self.stands_out(state, now, Part::Breaks);
+        if its_own {
+            self.eject(health, state, now, Fault::Errors);
+        }
+        its_own
+    }
+
+    fn slow(&self, times_p99: Option<f64>) -> bool {
+        times_p99.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor)
+    }
+
     fn left(
         &self,
         health: &Health,
@@ -236,7 +267,7 @@ impl Watch {
         visit: &Visit,
         waited: Option<f64>,
     ) {
-        let slow = waited.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
+        let slow = self.slow(waited);
         if slow {
             self.count(state, now, |counts| {
                 counts.first_tokens += 1;
@@ -274,13 +305,18 @@ impl Watch {
         let others = pool.total(now, window).without(&own);
         let share = |(part, whole): (u32, u32)| f64::from(part) / f64::from(whole.max(1));
         let limit = match part {
-            Part::Failures => parameters.max_error_share,
+            Part::Failures | Part::Breaks => parameters.max_error_share,
             Part::Lateness => parameters.max_ttft_outlier_share,
         };
-        let own = part.of(&own);
-        own.1 >= parameters.min_requests
+        let (own, others) = (part.of(&own), part.of(&others));
+        let comparable = match part {
+            Part::Breaks => others.1 >= parameters.min_requests,
+            Part::Failures | Part::Lateness => true,
+        };
+        comparable
+            && own.1 >= parameters.min_requests
             && share(own) >= limit
-            && share(own) >= ABOVE_OTHERS * share(part.of(&others))
+            && share(own) >= ABOVE_OTHERS * share(others)
     }
 
     fn eject(&self, health: &Health, state: &mut State, now: Duration, fault: Fault) {
@@ -302,6 +338,7 @@ impl Watch {
         state.recent = Window::default();
         state.connect_failures = 0;
         state.ejections[fault as usize] += 1;
+        state.fault = Some(fault);
         health.watched.store(0, Relaxed);
         self.mark(health, Mark::Ejected(milliseconds(until)));
     }

@@ -9,6 +9,8 @@ pub(super) struct Counts {
     pub(super) ended: u32,
     /// Of those, 5xx or cut.
     pub(super) failed: u32,
+    /// Answers that broke off, nobody knows at which end; not among those that ended.
+    pub(super) broken: u32,
     /// First tokens whose prediction was believed.
     pub(super) first_tokens: u32,
     /// Of those, far too late.
@@ -21,6 +23,11 @@ impl Counts {
         (self.failed, self.ended)
     }
 
+    /// Answers that broke off and all.
+    pub(super) fn breaks(&self) -> (u32, u32) {
+        (self.broken, self.ended.saturating_add(self.broken))
+    }
+
     /// Late first tokens and all.
     pub(super) fn lateness(&self) -> (u32, u32) {
         (self.slow, self.first_tokens)
@@ -31,6 +38,7 @@ impl Counts {
         Self {
             ended: self.ended.saturating_sub(part.ended),
             failed: self.failed.saturating_sub(part.failed),
+            broken: self.broken.saturating_sub(part.broken),
             first_tokens: self.first_tokens.saturating_sub(part.first_tokens),
             slow: self.slow.saturating_sub(part.slow),
         }
@@ -40,6 +48,7 @@ impl Counts {
         Self {
             ended: self.ended.saturating_add(other.ended),
             failed: self.failed.saturating_add(other.failed),
+            broken: self.broken.saturating_add(other.broken),
             first_tokens: self.first_tokens.saturating_add(other.first_tokens),
             slow: self.slow.saturating_add(other.slow),
         }
