@@ -19,6 +19,7 @@ use epp::Options;
 use epp::admin_port::{AdminPortOptions, Delegated, Gate, Open, TokenFile};
 use epp::kubernetes::{Cluster, Source};
 use epp::options::{Certificate, Tls};
+use epp::reload::{Flags, Origin, hash};
 use epp::spans::SpanOptions;
 use epp::telemetry::{RecordOptions, Telling};
 use epp_core::Config;
@@ -57,9 +58,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     for warning in args.llmd.warnings() {
         tracing::warn!("without effect: {warning}");
     }
-    let mut config = config(&args)?;
+    let (config, mut origin) = config(&args)?;
     let discovery = discovery(&args, &config)?;
-    hold(&mut config, &args, &discovery);
+    origin.flags = flags(&args, &discovery);
+    let config = origin.flags.over(config);
     let threads = match args.behaviour.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
@@ -69,10 +71,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    runtime.block_on(serve(config, args, discovery))
+    runtime.block_on(serve(config, origin, args, discovery))
 }
 
-async fn serve(config: Config, args: Args, discovery: Discovery) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    origin: Origin,
+    args: Args,
+    discovery: Discovery,
+) -> anyhow::Result<()> {
     let (shutdown, clock) = (Shutdown::new(), Clock::start());
     // The picker ends its drain itself; this one is only there should it not.
     shutdown
@@ -82,7 +89,10 @@ async fn serve(config: Config, args: Args, discovery: Discovery) -> anyhow::Resu
         Discovery::File => None,
         Discovery::Cluster(source) => Some(cluster(&args, source).await?),
     };
-    let options = options(args, cluster, clock)?;
+    let options = Options {
+        origin,
+        ..options(args, cluster, clock)?
+    };
     let picker = epp::start(config, options, clock, shutdown.clone()).await?;
     tracing::info!(ext_proc = %picker.grpc, health = %picker.grpc_health, admin = %picker.admin, admin_port = ?picker.admin_port, "endpoint picker serves");
     picker.join().await;
@@ -140,12 +150,12 @@ fn discovery(args: &Args, config: &Config) -> Result<Discovery, Trouble> {
     Ok(discovery)
 }
 
-/// Sets how long requests wait for a first endpoint.
-fn hold(config: &mut Config, args: &Args, discovery: &Discovery) {
-    let unsaid = config.empty_pool_ttl.is_none() && *discovery != Discovery::File;
-    let default = unsaid.then_some(EMPTY_POOL_TTL);
-    if let Some(ttl) = args.endpoints.empty_pool_ttl.or(default) {
-        config.hold_while_empty(ttl);
+/// What flags say over the configuration, now and whenever it changes.
+fn flags(args: &Args, discovery: &Discovery) -> Flags {
+    Flags {
+        metrics_staleness: Some(args.limits.metrics_staleness_threshold),
+        empty_pool_ttl: args.endpoints.empty_pool_ttl,
+        empty_pool_default: (*discovery != Discovery::File).then_some(EMPTY_POOL_TTL),
     }
 }
 
@@ -169,22 +179,21 @@ async fn cluster(args: &Args, source: Source) -> Result<Cluster, Trouble> {
     })
 }
 
-fn config(args: &Args) -> Result<Config, Trouble> {
+/// The configuration as it is written, and where it is from.
+fn config(args: &Args) -> Result<(Config, Origin), Trouble> {
     let (text, name) = match (&args.config_file, &args.config_text) {
         (Some(path), _) => (read(path)?, format!("--config-file {}", path.display())),
         (None, Some(text)) => (text.clone(), "--config-text".to_owned()),
-        (None, None) => return Ok(with_staleness(Config::default(), args)),
+        (None, None) => return Ok((Config::default(), Origin::default())),
     };
     let config = Config::from_yaml(&text)
         .map_err(|error| Trouble::usage(format!("{name} cannot be used")).because(error))?;
-    Ok(with_staleness(config, args))
-}
-
-fn with_staleness(config: Config, args: &Args) -> Config {
-    Config {
-        metrics_staleness: args.limits.metrics_staleness_threshold,
-        ..config
-    }
+    let origin = Origin {
+        hash: hash(&text),
+        file: args.config_file.clone(),
+        ..Origin::default()
+    };
+    Ok((config, origin))
 }
 
 fn read(path: &Path) -> Result<String, Trouble> {

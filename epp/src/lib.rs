@@ -19,11 +19,13 @@ pub mod kubernetes;
 pub mod model_dir;
 pub mod options;
 pub mod peers;
+pub mod reload;
 pub mod scrape;
 pub mod service;
 pub mod spans;
 pub mod telemetry;
 pub mod usage;
+mod watched_file;
 
 pub use options::Options;
 pub use service::{Handle, StartError, start};

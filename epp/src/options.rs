@@ -4,6 +4,7 @@ use crate::admin_port::{AdminPortOptions, Gate};
 use crate::grpc::MinimumTls;
 use crate::kubernetes::Cluster;
 use crate::peers::PeerOptions;
+use crate::reload::Origin;
 use crate::telemetry::Telling;
 use predictor::LearnerConfig;
 use std::net::{IpAddr, Ipv4Addr};
@@ -71,6 +72,8 @@ pub struct Options {
     pub admin_routes: axum::Router,
     /// What is told beyond the metrics, and under which names.
     pub telling: Telling,
+    /// Where the configuration came from.
+    pub origin: Origin,
 }
 
 /// How ext_proc is served with TLS.
@@ -127,6 +130,7 @@ impl Default for Options {
             seed: 1,
             admin_routes: axum::Router::new(),
             telling: Telling::default(),
+            origin: Origin::default(),
         }
     }
 }

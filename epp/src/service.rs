@@ -18,7 +18,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::collector::HubCollector;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::setup::{Told, set_up};
-use crate::{discovery, health, scrape};
+use crate::{discovery, health, reload, scrape};
 use axum::middleware::from_fn_with_state;
 use epp_core::report::PoolName;
 use epp_core::{
@@ -124,7 +124,7 @@ pub async fn start(
         decisions,
         errands,
     } = set_up(&config, &options, &metrics, clock);
-    let about = debug::About::of(&config, &options, &telemetry);
+    let about = debug::About::of(&options);
     errands.start(clock, &shutdown, &tasks)?;
     let hub = Arc::new(hub(config, &options, telemetry, decisions, clock));
     let pool_name = &options.pool_name;
@@ -202,8 +202,7 @@ async fn exchange(
     };
     hub.with_director(|director, _| director.share_prefixes());
     let (desk, pool) = (Arc::clone(hub), hub.watch_pool());
-    let listening =
-        peers::start(others, &options.name, desk, pool, clock, shutdown, tasks).await?;
+    let listening = peers::start(others, &options.name, desk, pool, clock, shutdown, tasks).await?;
     let collector = PeersCollector {
         peers: Arc::clone(&listening.peers),
         pool: options.pool_name.clone(),
@@ -338,6 +337,11 @@ impl Handle {
                 self.ready.clone(),
                 shutdown(),
             ));
+        }
+        if let Some(path) = options.origin.file.clone() {
+            let origin = options.origin.clone();
+            self.tasks
+                .spawn(reload::follow(path, origin, hub(), shutdown()));
         }
         if let Some(path) = &options.model_dir {
             let (dir, trainer) = (ModelDir::new(path.clone()), Arc::clone(&self.hub.trainer));

@@ -18,14 +18,14 @@ fn refused(flags: &[&str]) -> String {
         Ok(args) => args,
         Err(error) => return error.to_string(),
     };
-    let found = config(&args).and_then(|config| discovery(&args, &config));
+    let found = config(&args).and_then(|(config, _)| discovery(&args, &config));
     let secured = |_| tls(&args.security, false).map(|_| ());
     found.and_then(secured).unwrap_err().to_string()
 }
 
 fn found(flags: &[&str]) -> Discovery {
     let args = parse(flags).unwrap();
-    discovery(&args, &config(&args).unwrap()).unwrap()
+    discovery(&args, &config(&args).unwrap().0).unwrap()
 }
 
 const FILE: [&str; 2] = ["--endpoints-file", "endpoints.yaml"];
@@ -33,7 +33,9 @@ const FILE: [&str; 2] = ["--endpoints-file", "endpoints.yaml"];
 #[test]
 fn llmds_defaults_hold() {
     let args = parse(&FILE).unwrap();
-    assert_eq!(config(&args).unwrap(), Config::default());
+    let (config, origin) = config(&args).unwrap();
+    assert_eq!(flags(&args, &Discovery::File).over(config), Config::default());
+    assert_eq!(origin.file, None, "nothing to watch");
     assert_eq!(args.logs.filter(None), "info");
     let options = options(args, None, Clock::start()).unwrap();
     let ports = (
@@ -121,11 +123,11 @@ fn endpoints_come_from_one_place() {
 
 #[test]
 fn requests_wait_for_a_first_endpoint_where_there_may_soon_be_one() {
-    let held = |flags: &[&str]| {
-        let args = parse(flags).unwrap();
-        let mut config = config(&args).unwrap();
+    let held = |given: &[&str]| {
+        let args = parse(given).unwrap();
+        let (config, _) = config(&args).unwrap();
         let discovery = discovery(&args, &config).unwrap();
-        hold(&mut config, &args, &discovery);
+        let config = flags(&args, &discovery).over(config);
         config.empty_pool_ttl.map(|ttl| ttl.as_secs())
     };
     assert_eq!(held(&FILE), None);

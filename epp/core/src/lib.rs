@@ -51,7 +51,7 @@ pub use in_flight::{Completion, End, InFlight, Unlearned};
 pub use objectives::{Objective, Objectives};
 pub use outcome::{Outcome, Refusal};
 pub use pool::{EndpointSpec, Pool};
-pub use prefix::{PrefixHasher, PrefixHashing, content_digest};
+pub use prefix::{ContentDigest, HashMark, PrefixHasher, PrefixHashing, content_digest};
 pub use report::DemandReport;
 pub use request::Request;
 pub use slo::Slo;

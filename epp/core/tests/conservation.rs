@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epp_core::config::{
-    AdaptiveConcurrency, BandConfig, Detector, Fairness, Ordering, PriorityHoldback, UsageLimit,
-    VirtualTokenCounter,
+    AdaptiveConcurrency, BandConfig, Detector, Fairness, Ordering, PriorityHoldback,
+    ProgramAwareFairness, UsageLimit, VirtualTokenCounter,
 };
 use epp_core::{Config, Director, Dispatch, End, Endpoint, Pool, Request, Ticket, Verdict};
 use proptest::prelude::*;
@@ -34,6 +34,11 @@ enum Step {
     Drop(usize),
     Pool(u8),
     Wait(u16),
+    /// Another configuration, by its number.
+    Reload(u16),
+    /// Readings are on their way, for so many milliseconds at most.
+    Awaited(u8),
+    Readings,
     Drain,
 }
 
@@ -63,6 +68,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0_usize..20).prop_map(Step::Drop),
         2 => (0_u8..16).prop_map(Step::Pool),
         3 => (0_u16..5_000).prop_map(Step::Wait),
+        2 => any::<u16>().prop_map(Step::Reload),
+        1 => (0_u8..200).prop_map(Step::Awaited),
+        1 => Just(Step::Readings),
         1 => Just(Step::Drain),
     ];
     prop::collection::vec(step, 1..80)
@@ -81,21 +89,8 @@ struct World {
 }
 
 impl World {
-    fn new(mut config: Config) -> Self {
-        if let Some(flow) = &mut config.flow {
-            flow.max_requests = Some(MOST_QUEUED);
-            flow.negative_band = BandConfig {
-                max_requests: 3,
-                max_bytes: 1_000,
-                ..BandConfig::default()
-            };
-            flow.request_ttl = Some(Duration::from_secs(3));
-            flow.no_endpoint_ttl = Some(Duration::from_secs(4));
-        }
-        if !matches!(config.detector, Detector::Adaptive { .. }) {
-            config = config.with_max_concurrency(CONCURRENCY);
-        }
-        let director = Director::new(config, 7);
+    fn new(config: Config) -> Self {
+        let director = Director::new(bounded(config), 7);
         Self {
             director,
             now: Duration::ZERO,
@@ -163,6 +158,12 @@ impl World {
                 self.now += Duration::from_millis(u64::from(millis));
                 self.director.advance(self.now);
             }
+            Step::Reload(number) => self.director.set_config(self.now, numbered(number)),
+            Step::Awaited(millis) => {
+                let until = self.now + Duration::from_millis(u64::from(millis));
+                self.director.await_readings(self.now, until);
+            }
+            Step::Readings => self.director.readings_came(self.now),
             Step::Drain => self.director.drain(self.now),
         }
     }
@@ -220,14 +221,11 @@ impl World {
         );
         assert!(self.verdicts.values().all(|&count| count == 1));
         let undecided = (self.tickets.len() - self.verdicts.len()) as u64;
-        assert_eq!(
-            undecided,
-            queued.total().requests,
-            "what has no verdict is queued"
-        );
+        let waiting = queued.total().requests + self.director.held() as u64;
+        assert_eq!(undecided, waiting, "what has no verdict is queued or held");
         let totals = self.director.demand().totals();
         assert_eq!(totals.offered().requests, self.tickets.len() as u64);
-        let alive = queued.total().requests + self.streams.len() as u64;
+        let alive = waiting + self.streams.len() as u64;
         assert_eq!(totals.offered().requests, totals.ended().requests + alive);
         for endpoint in &self.endpoints {
             let load = endpoint.load.snapshot();
@@ -257,6 +255,70 @@ impl World {
             self.collect();
         }
     }
+}
+
+/// The same with the limits that hold at every instant.
+fn bounded(mut config: Config) -> Config {
+    if let Some(flow) = &mut config.flow {
+        flow.max_requests = Some(MOST_QUEUED);
+        flow.negative_band = BandConfig {
+            max_requests: 3,
+            max_bytes: 1_000,
+            ..flow.negative_band.clone()
+        };
+        flow.request_ttl = Some(Duration::from_secs(3));
+        flow.no_endpoint_ttl = Some(Duration::from_secs(4));
+    }
+    if matches!(config.detector, Detector::Adaptive { .. }) {
+        config
+    } else {
+        config.with_max_concurrency(CONCURRENCY)
+    }
+}
+
+const PRESETS: [fn() -> Config; 5] = [
+    Config::headroom_default,
+    Config::llmd_default,
+    Config::round_robin,
+    fair,
+    evicting,
+];
+
+/// A configuration made from the bits of a number: presets, bands with entries of their own, policies.
+fn numbered(number: u16) -> Config {
+    let bit = |at: u16| number >> at & 1 == 1;
+    let mut config = PRESETS[usize::from(number) % PRESETS.len()]();
+    if let Some(flow) = &mut config.flow {
+        let fairness = match number >> 3 & 3 {
+            0 => Fairness::GlobalStrict,
+            1 => Fairness::RoundRobin,
+            2 => Fairness::VirtualTokens(VirtualTokenCounter::default()),
+            _ => Fairness::ProgramAware(ProgramAwareFairness::default()),
+        };
+        let ordering = if bit(5) {
+            Ordering::Edf
+        } else {
+            Ordering::Fcfs
+        };
+        flow.default_band = BandConfig {
+            fairness,
+            ordering,
+            max_requests: u64::from(number >> 6 & 3) + 1,
+            ..BandConfig::default()
+        };
+        flow.negative_band = flow.default_band.clone();
+        flow.negative_shares = bit(8);
+        for priority in (-2..3).filter(|priority| bit(9 + (priority + 2).unsigned_abs() as u16)) {
+            let band = BandConfig {
+                max_requests: 2,
+                max_bytes: 900,
+                ..BandConfig::default()
+            };
+            flow.bands.insert(priority, band);
+        }
+        flow.eviction = bit(14);
+    }
+    bounded(config)
 }
 
 /// Virtual token counters in every band, and one budget for negative ones.
@@ -296,8 +358,7 @@ fn evicting() -> Config {
 proptest! {
     #[test]
     fn every_request_ends_once_and_counters_return_to_zero(steps in steps(), preset in 0_usize..5) {
-        let presets = [Config::headroom_default, Config::llmd_default, Config::round_robin, fair, evicting];
-        let mut world = World::new(presets[preset]());
+        let mut world = World::new(PRESETS[preset]());
         for step in &steps {
             world.apply(step);
             world.collect();

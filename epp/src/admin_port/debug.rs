@@ -5,6 +5,7 @@ use crate::extproc::hub::Hub;
 use crate::options::Options;
 use crate::peers::Peers;
 use crate::telemetry::Telemetry;
+use crate::telemetry::reloads::LastReload;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -40,7 +41,6 @@ pub(crate) struct About {
     build: Build,
     picker: String,
     pool: String,
-    config: Configuration,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -54,6 +54,8 @@ struct Build {
 #[serde(rename_all = "camelCase")]
 struct Configuration {
     version: Arc<str>,
+    /// What became of the last change of its file; `null` = there was none.
+    last_reload: Option<LastReload>,
     flow_control: bool,
     limits: Option<Limits>,
     detector: &'static str,
@@ -114,7 +116,20 @@ struct Part {
 }
 
 impl About {
-    pub(crate) fn of(config: &Config, options: &Options, telemetry: &Telemetry) -> Self {
+    pub(crate) fn of(options: &Options) -> Self {
+        Self {
+            build: Build {
+                version: env!("CARGO_PKG_VERSION"),
+                commit: COMMIT,
+            },
+            picker: options.name.clone(),
+            pool: options.pool_name.clone(),
+        }
+    }
+}
+
+impl Configuration {
+    fn of(config: &Config, telemetry: &Telemetry) -> Self {
         let part = |name: &Arc<str>, weight| Part {
             name: Arc::clone(name),
             kind: telemetry.plugin_type(name),
@@ -125,23 +140,16 @@ impl About {
         let scorers = profile.scorers.iter();
         let scorers = scorers.map(|scorer| part(&scorer.name, Some(scorer.weight)));
         Self {
-            build: Build {
-                version: env!("CARGO_PKG_VERSION"),
-                commit: COMMIT,
-            },
-            picker: options.name.clone(),
-            pool: options.pool_name.clone(),
-            config: Configuration {
-                version: Arc::clone(&telemetry.configured.version),
-                flow_control: config.flow_control(),
-                limits: config.flow.as_ref().map(Limits::of),
-                detector: config.detector.type_name(),
-                predicts: config.predicted_latency.is_some(),
-                filters: filters.collect(),
-                scorers: scorers.collect(),
-                picker: profile.picker.type_name(),
-                warnings: config.warnings.iter().take(WARNINGS).cloned().collect(),
-            },
+            version: Arc::clone(&telemetry.configured().version),
+            last_reload: telemetry.reloads.last(),
+            flow_control: config.flow_control(),
+            limits: config.flow.as_ref().map(Limits::of),
+            detector: config.detector.type_name(),
+            predicts: config.predicted_latency.is_some(),
+            filters: filters.collect(),
+            scorers: scorers.collect(),
+            picker: profile.picker.type_name(),
+            warnings: config.warnings.iter().take(WARNINGS).cloned().collect(),
         }
     }
 }
@@ -159,6 +167,7 @@ struct Snapshot<'a> {
     schema: u32,
     #[serde(flatten)]
     about: &'a About,
+    config: Configuration,
     at_ms: u64,
     uptime_ms: u64,
     saturation: Saturation,
@@ -391,6 +400,7 @@ fn snapshot(pages: &Sources) -> Snapshot<'_> {
     Snapshot {
         schema: SCHEMA,
         about,
+        config: Configuration::of(&hub.config(), &hub.telemetry),
         at_ms: hub.clock.unix_ms(),
         uptime_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         saturation: hub.stages().into(),
@@ -419,21 +429,23 @@ mod tests {
     use tower::ServiceExt as _;
 
     fn hub(endpoints: usize) -> (Arc<Hub>, About) {
-        let config = Config::headroom_default();
-        let hub = hub_of(config.clone());
+        let hub = hub_of(Config::headroom_default());
         let spec = |number: usize| EndpointSpec {
             name: format!("e{number}"),
             address: format!("10.0.{}.{}:80", number / 250, number % 250),
             labels: Default::default(),
         };
         hub.set_endpoints((0..endpoints).map(spec).collect(), Objectives::default());
-        let about = About::of(&config, &Options::default(), &hub.telemetry);
+        let about = About::of(&Options::default());
         (Arc::new(hub), about)
     }
 
     async fn page(hub: &Arc<Hub>, about: &About, path: &str) -> serde_json::Value {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let answer = routes(hub, about.clone(), None).oneshot(request).await.unwrap();
+        let answer = routes(hub, about.clone(), None)
+            .oneshot(request)
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()[CONTENT_TYPE], "application/json");
         let body = to_bytes(answer.into_body(), 1 << 24).await.unwrap();

@@ -1,18 +1,16 @@
 //! Hot path: what the picker takes from a request's body, without building a tree of it.
 
 use super::edit::Edit;
-use super::error::{RequestError, missing, too_long, wrong};
-use super::head::LONGEST_NAME;
+use super::error::{RequestError, missing};
 use super::include_usage::{self, Usage};
-use super::json::{JsonError, Kind, Reader, Text};
-use super::media::Placed;
+use super::members::Members;
 use super::paths::Api;
-use super::shape::{self, Form, MOST_LIMITS, MOST_PARTS, Named, Part, Shape};
-use super::{content, vertex, vllm_grpc};
+use super::rope::Rope;
+use super::scan::Scanner;
+use super::shape::{self, Named, Shape};
+use super::{vertex, vllm_grpc};
 use bytes::Bytes;
 use epp_core::{PrefixHasher, PrefixHashing};
-use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// What reading a body needs besides the body.
@@ -65,7 +63,7 @@ impl Body {
 
     /// Of a body without a model, with its prompt.
     pub(super) fn of_prompt(hasher: PrefixHasher) -> Self {
-        let (prompt_tokens, prefix) = hasher.finish();
+        let (prompt_tokens, prefix) = hasher.finish("", "");
         Self {
             prompt_tokens,
             prefix,
@@ -74,45 +72,104 @@ impl Body {
     }
 }
 
-/// Reads `body` as `api` has it. The model that is sent on also salts the prefix.
-///
-/// # Errors
-/// [`RequestError`] when the body is not what the API takes, naming the field and what would be right.
-pub fn read(api: Api, body: &Bytes, intake: &Intake<'_>) -> Result<Body, RequestError> {
-    match api {
-        Api::VllmGrpcGenerate => vllm_grpc::generate(body, intake),
-        Api::VllmGrpcEmbed => vllm_grpc::embed(body, intake),
-        Api::VertexChat | Api::VertexRaw => vertex::read(api, body, intake),
-        _ => json(api, body, intake),
+/// A body that is being read, as it comes where it is JSON.
+#[derive(Debug)]
+pub struct Reading {
+    api: Api,
+    json: Option<Box<Json>>,
+}
+
+impl Reading {
+    /// Of a body of which nothing has come.
+    pub fn new(api: Api, hashing: PrefixHashing) -> Self {
+        let shape = shape::of(api).filter(|_| !api.grpc());
+        Self {
+            api,
+            json: shape.map(|shape| Box::new(Json::new(shape, hashing))),
+        }
+    }
+
+    /// Takes the next piece.
+    pub fn push(&mut self, piece: &[u8]) {
+        if let Some(json) = &mut self.json {
+            json.push(piece);
+        }
+    }
+
+    /// The body is complete, and this is it. The model that is sent on also salts the prefix.
+    ///
+    /// # Errors
+    /// [`RequestError`] when it is not what the API takes, naming the field and what would be right.
+    pub fn finish(self, body: &Rope, intake: &Intake<'_>) -> Result<Body, RequestError> {
+        match (self.api, self.json) {
+            (_, Some(json)) => json.finish(body, intake),
+            (Api::VllmGrpcGenerate, _) => vllm_grpc::generate(&body.whole(), intake),
+            (Api::VllmGrpcEmbed, _) => vllm_grpc::embed(&body.whole(), intake),
+            (Api::VertexChat | Api::VertexRaw, _) => vertex::read(self.api, &body.whole(), intake),
+            _ => Ok(Body::unread()),
+        }
     }
 }
 
-/// Reads a JSON body.
-pub(super) fn json(api: Api, body: &[u8], intake: &Intake<'_>) -> Result<Body, RequestError> {
+/// Reads the JSON inside another body.
+pub(super) fn inner(api: Api, body: Bytes, intake: &Intake<'_>) -> Result<Body, RequestError> {
     let Some(shape) = shape::of(api) else {
         return Ok(Body::unread());
     };
-    let members = Members::of(shape, body)?;
-    let model = model(shape, &members, intake)?;
-    let sent = model.target.as_deref().unwrap_or(&model.name);
-    let mut hasher = intake.hashing.hasher(sent, &members.salt(shape, body)?);
-    members.feed(shape, body, &mut hasher)?;
-    let (prompt_tokens, prefix) = hasher.finish();
-    let usage = if shape.include_usage && members.stream {
-        include_usage::usage(body, members.options.clone(), members.end)?
-    } else {
-        Usage::NoQuestion
-    };
-    Ok(Body {
-        max_output_tokens: members.limit(shape, body)?,
-        model: model.name,
-        target: model.target,
-        rename: model.rename.into_iter().collect(),
-        stream: members.stream,
-        prompt_tokens,
-        prefix,
-        usage,
-    })
+    let mut json = Json::new(shape, intake.hashing);
+    json.push(&body);
+    json.finish(&Rope::from(body), intake)
+}
+
+/// A JSON body that is being read.
+#[derive(Debug)]
+struct Json {
+    scanner: Scanner,
+    members: Members,
+    problem: Option<RequestError>,
+}
+
+impl Json {
+    fn new(shape: &'static Shape, hashing: PrefixHashing) -> Self {
+        Self {
+            scanner: Scanner::default(),
+            members: Members::new(shape, hashing),
+            problem: None,
+        }
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        if self.problem.is_none() {
+            self.problem = self.scanner.push(piece, &mut self.members).err();
+        }
+    }
+
+    fn finish(mut self, body: &Rope, intake: &Intake<'_>) -> Result<Body, RequestError> {
+        if let Some(problem) = self.problem {
+            return Err(problem);
+        }
+        self.scanner.finish(&mut self.members)?;
+        let mut members = self.members;
+        let model = model(&mut members, intake)?;
+        let sent = model.target.as_deref().unwrap_or(&model.name);
+        let hasher = members.prompt(body)?;
+        let (prompt_tokens, prefix) = hasher.finish(sent, &members.salt(body));
+        let usage = if members.shape.include_usage && members.stream {
+            include_usage::usage(body, members.options.clone(), members.end)?
+        } else {
+            Usage::NoQuestion
+        };
+        Ok(Body {
+            max_output_tokens: members.limit(body)?,
+            model: model.name,
+            target: model.target,
+            rename: model.rename.into_iter().collect(),
+            stream: members.stream,
+            prompt_tokens,
+            prefix,
+            usage,
+        })
+    }
 }
 
 /// A body's model and what becomes of it.
@@ -123,12 +180,9 @@ struct Model {
     rename: Option<Edit>,
 }
 
-fn model(shape: &Shape, members: &Members<'_>, intake: &Intake<'_>) -> Result<Model, RequestError> {
-    if let Some((name, span)) = members.model.clone() {
-        let name = name.decode()?.into_owned();
-        if name.len() > LONGEST_NAME {
-            return Err(too_long("model"));
-        }
+fn model(members: &mut Members, intake: &Intake<'_>) -> Result<Model, RequestError> {
+    let shape = members.shape;
+    if let Some((name, span)) = members.model.take() {
         let target = (intake.rewrite)(Some(&name)).filter(|target| *target != name);
         let rename = target
             .as_ref()
@@ -170,211 +224,6 @@ fn model(shape: &Shape, members: &Members<'_>, intake: &Intake<'_>) -> Result<Mo
 
 fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// Where the members of interest stand.
-#[derive(Default)]
-struct Members<'a> {
-    /// The model and where it stands, quotes included.
-    model: Option<(Text<'a>, Range<usize>)>,
-    /// Where a null stands in its place.
-    null_model: Option<Range<usize>>,
-    parts: [Option<Range<usize>>; MOST_PARTS],
-    limits: [Option<u32>; MOST_LIMITS],
-    sampling: Option<Range<usize>>,
-    features: Option<Range<usize>>,
-    salt: Option<Text<'a>>,
-    stream: bool,
-    options: Option<Range<usize>>,
-    /// There is no member at all.
-    empty: bool,
-    /// Offset behind the opening brace.
-    begin: usize,
-    /// Offset of the closing brace.
-    end: usize,
-}
-
-impl<'a> Members<'a> {
-    fn of(shape: &Shape, body: &'a [u8]) -> Result<Self, RequestError> {
-        let mut members = Self {
-            empty: true,
-            ..Self::default()
-        };
-        let mut reader = Reader::new(body);
-        reader.kind()?;
-        members.begin = reader.position() + 1;
-        reader.object(|reader, key| {
-            members.empty = false;
-            // Keys are matched as written; an escaped key is decoded first, since it means the same.
-            let key = if key.escaped {
-                key.bytes()?
-            } else {
-                Cow::Borrowed(key.raw)
-            };
-            members.member(shape, &key, reader)
-        })?;
-        members.end = reader.position() - 1;
-        reader.end()?;
-        Ok(members)
-    }
-
-    fn member(
-        &mut self,
-        shape: &Shape,
-        key: &[u8],
-        reader: &mut Reader<'a>,
-    ) -> Result<(), RequestError> {
-        match key {
-            b"model" if shape.model != Named::Ignored => match reader.kind()? {
-                Kind::String => {
-                    let start = reader.position();
-                    let text = reader.string()?;
-                    self.model = Some((text, start..reader.position()));
-                    self.null_model = None;
-                }
-                Kind::Null if shape.model != Named::Needed => {
-                    self.model = None;
-                    self.null_model = Some(reader.span()?);
-                }
-                other => return Err(wrong("model", other, "give the model's name as a string")),
-            },
-            b"stream" => match reader.kind()? {
-                Kind::Bool => self.stream = reader.bool()?,
-                Kind::Null => reader.skip()?,
-                other => return Err(wrong("stream", other, "give true or false")),
-            },
-            b"stream_options" if shape.include_usage => self.options = Some(reader.span()?),
-            b"sampling_params" if shape.sampled_limit.is_some() => {
-                self.sampling = Some(reader.span()?);
-            }
-            b"features" if shape.prompt.iter().any(|part| part.form == Form::Ids) => {
-                self.features = Some(reader.span()?);
-            }
-            key if key == shape.salt.as_bytes() && reader.kind()? == Kind::String => {
-                self.salt = Some(reader.string()?);
-            }
-            key => return self.part_or_limit(shape, key, reader),
-        }
-        Ok(())
-    }
-
-    fn part_or_limit(
-        &mut self,
-        shape: &Shape,
-        key: &[u8],
-        reader: &mut Reader<'a>,
-    ) -> Result<(), RequestError> {
-        let named = |name: &str| name.as_bytes() == key;
-        if let Some(index) = shape.prompt.iter().position(|part| named(part.name)) {
-            self.parts[index] = Some(reader.span()?);
-        } else if let Some(index) = shape.limits.iter().position(|limit| named(limit)) {
-            self.limits[index] = token_limit(shape.limits[index], reader)?;
-        } else {
-            reader.skip()?;
-        }
-        Ok(())
-    }
-
-    fn salt(&self, shape: &Shape, body: &[u8]) -> Result<Cow<'a, str>, JsonError> {
-        let mut salt = self
-            .salt
-            .map(|salt| salt.decode())
-            .transpose()?
-            .unwrap_or_default();
-        for (part, span) in shape.prompt.iter().zip(&self.parts) {
-            if let (Form::Setting, Some(span)) = (part.form, span) {
-                let salt = salt.to_mut();
-                salt.push('\0');
-                salt.push_str(&String::from_utf8_lossy(&body[span.clone()]));
-            }
-        }
-        Ok(salt)
-    }
-
-    /// Feeds the prompt.
-    fn feed(
-        &self,
-        shape: &Shape,
-        body: &[u8],
-        hasher: &mut PrefixHasher,
-    ) -> Result<(), RequestError> {
-        let given = || shape.prompt.iter().zip(&self.parts);
-        if let Some(named) = shape.prompt.iter().rfind(|part| part.main)
-            && !given().any(|(part, span)| part.main && span.is_some())
-        {
-            return Err(missing(named.name, "give what the model is to answer"));
-        }
-        for (part, span) in given() {
-            if let Some(span) = span {
-                self.feed_part(part, &body[span.clone()], body, hasher)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn feed_part(
-        &self,
-        part: &Part,
-        value: &[u8],
-        body: &[u8],
-        hasher: &mut PrefixHasher,
-    ) -> Result<(), RequestError> {
-        let mut reader = Reader::new(value);
-        match (part.form, reader.kind()?) {
-            (Form::Setting, _) => return Ok(()),
-            (_, Kind::Null) if !part.main => return Ok(()),
-            (Form::Texts, _) => return content::feed_texts(part.name, value, hasher),
-            (Form::Ids, _) => {
-                let features = self.features.clone();
-                let placed = features.map(|span| Placed::from_features(&body[span]));
-                let placed = placed.transpose()?.unwrap_or_default();
-                return content::feed_ids(part.name, value, &placed, hasher);
-            }
-            (Form::List, Kind::Array)
-            | (Form::Content, Kind::Array | Kind::String)
-            | (Form::Any, _) => {}
-            (Form::List, other) => return Err(wrong(part.name, other, "give an array")),
-            (Form::Content, other) => {
-                return Err(wrong(part.name, other, "give a text or an array"));
-            }
-        }
-        Ok(content::feed_content(&mut reader, hasher)?)
-    }
-
-    fn limit(&self, shape: &Shape, body: &[u8]) -> Result<Option<u32>, RequestError> {
-        let given = self.limits.iter().copied().find_map(|limit| limit);
-        let (Some(name), Some(span)) = (shape.sampled_limit, self.sampling.clone()) else {
-            return Ok(given);
-        };
-        let mut reader = Reader::new(&body[span]);
-        let mut limit = given;
-        // Several requests in one have several sets of parameters, none of which speaks for all.
-        if reader.kind()? == Kind::Object {
-            reader.object(|reader, key| {
-                if key.raw == name.as_bytes() {
-                    limit = token_limit(name, reader)?;
-                } else {
-                    reader.skip()?;
-                }
-                Ok::<_, RequestError>(())
-            })?;
-        }
-        Ok(limit)
-    }
-}
-
-fn token_limit(field: &'static str, reader: &mut Reader<'_>) -> Result<Option<u32>, RequestError> {
-    match reader.kind()? {
-        Kind::Null => reader.skip().map(|()| None).map_err(Into::into),
-        Kind::Number => match reader.unsigned()? {
-            Some(limit) => Ok(Some(u32::try_from(limit).unwrap_or(u32::MAX))),
-            None => Err(RequestError::Field {
-                field,
-                problem: "is no whole number of tokens".into(),
-            }),
-        },
-        other => Err(wrong(field, other, "give a whole number of tokens")),
-    }
 }
 
 #[cfg(test)]

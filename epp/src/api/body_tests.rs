@@ -32,7 +32,26 @@ pub(in super::super) fn read(
     body: impl AsRef<[u8]>,
     intake: &Intake<'_>,
 ) -> Result<Body, RequestError> {
-    super::read(api, &Bytes::copy_from_slice(body.as_ref()), intake)
+    in_pieces(api, [body.as_ref()], intake)
+}
+
+/// The same of a body that comes in `pieces`.
+fn in_pieces<'p>(
+    api: Api,
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+    intake: &Intake<'_>,
+) -> Result<Body, RequestError> {
+    let (mut reading, mut rope) = (Reading::new(api, intake.hashing), Rope::default());
+    for piece in pieces {
+        reading.push(piece);
+        rope.push(Bytes::copy_from_slice(piece));
+    }
+    reading.finish(&rope, intake)
+}
+
+/// What is read of the JSON inside another body.
+pub(in super::super) fn inner(api: Api, body: &str) -> Body {
+    super::inner(api, Bytes::copy_from_slice(body.as_bytes()), &intake()).unwrap()
 }
 
 pub(in super::super) fn plainly(api: Api, body: &str) -> Body {
@@ -183,7 +202,7 @@ fn conversations_share_the_prefix_of_what_comes_first() {
         let prefix = |after: &str| plainly(api, &format!("{before}{after}")).prefix;
         let (one, two) = (prefix(one), prefix(two));
         assert_eq!(one[..2], two[..2], "{before}");
-        assert_ne!(one[2], two[2], "{before}");
+        assert_ne!(one.last(), two.last(), "{before}");
     }
 }
 
@@ -398,51 +417,93 @@ fn a_missing_model_is_right_where_a_rule_for_all_names_one() {
         );
         assert_eq!(read.model.is_empty(), expected == body);
     }
-    let empty = Members::of(shape::of(Api::CountTokens).unwrap(), b" { }").unwrap();
-    assert!(empty.empty && empty.begin == 2);
+    let read = read(Api::VllmGenerate, " { }", &rewriting(&canary));
+    assert!(read.is_err(), "nothing is to be answered");
 }
 
-/// What pydantic writes for a model that nobody named; servers heed the last of two members.
 #[test]
-fn a_null_in_the_models_place_gives_way_to_the_rule() {
-    let rewrite = |model: Option<&str>| model.is_none().then(|| "m-v2".to_owned());
-    let intake = rewriting(&rewrite);
-    for (body, expected) in [
+fn every_cut_of_every_body_reads_the_same() {
+    let golden = include_str!("../../tests/golden/requests.tsv");
+    let parsers = parsers();
+    let more = [
         (
-            r#"{"token_ids":[1],"model":null}"#,
-            r#"{"token_ids":[1],"model":"m-v2"}"#,
+            "/v1/chat/completions",
+            r#"{"messages":[{"role":"us\u0065r","content":"h\ud83d\ude00 é"}],"mod\u0065l":"m","tools":[{"x":1.50}],"stream":true,"stream_options":{"include_usage":null},"chat_template":"t"}"#,
         ),
         (
-            r#"{"model":"x","token_ids":[1],"model": null}"#,
-            r#"{"model":"x","token_ids":[1],"model": "m-v2"}"#,
+            "/v1/messages",
+            r#"{"model":"m","messages":[{"content":[{"type":"image","source":{"data":"AAAA","type":"base64"}},{"type":"document","source":{"type":"text","data":"t"}}]}]}"#,
         ),
         (
-            r#"{"model":null,"token_ids":[1],"model":"x"}"#,
-            r#"{"model":null,"token_ids":[1],"model":"x"}"#,
+            "/inference/v1/generate",
+            r#"{"token_ids":[1,2,300],"features":{"mm_hashes":{"i":["h"]},"mm_placeholders":{"i":[{"offset":1,"length":1}]}},"sampling_params":{"max_tokens":12},"cache_salt":"\n"}"#,
         ),
-    ] {
-        let read = read(Api::VllmGenerate, body, &intake).unwrap();
-        assert_eq!(sent(body.as_bytes(), &read), expected.as_bytes());
+        ("/v1/completions", r#"{"model":"m","prompt":[1,-2]}"#),
+        ("/v1/completions", r#"{"model":"m","prompt":"x","n":1.2.3}"#),
+        ("/v1/completions", r#"{"model":"m","prompt":"x"}}"#),
+    ];
+    let lines = golden.lines().filter(|line| !line.starts_with('#'));
+    let given = lines.filter_map(|line| {
+        let mut fields = line.split('\t');
+        Some((fields.next()?, fields.next()?))
+    });
+    for (path, body) in given.chain(more) {
+        let api = parsers.of(path).unwrap();
+        let whole = in_pieces(api, [body.as_bytes()], &rewriting(&canary));
+        for cut in 0..=body.len() {
+            let (first, second) = body.as_bytes().split_at(cut);
+            let cut = in_pieces(api, [first, second], &rewriting(&canary));
+            assert_eq!(cut, whole, "{path} {body}");
+        }
+        let single = in_pieces(api, body.as_bytes().chunks(1), &rewriting(&canary));
+        assert_eq!(single, whole, "{path} {body}");
     }
 }
 
 #[test]
-fn a_models_name_has_a_longest_length() {
-    let body =
-        |length: usize| format!(r#"{{"model":"{}","prompt":"x"}}"#, "\\u0041".repeat(length));
-    assert_eq!(
-        plainly(Api::Completions, &body(LONGEST_NAME)).model.len(),
-        LONGEST_NAME
+fn members_in_any_order_are_the_same_prompt() {
+    let (tools, documents) = (
+        r#""tools":[{"name":"LONG"}]"#,
+        r#""documents":[{"text":"d"}]"#,
     );
-    let error = read(Api::Completions, body(LONGEST_NAME + 1), &intake()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "field `model` is too long: give a name of at most 256 bytes"
-    );
-    assert_eq!(error.status(), 400);
+    let messages = r#""messages":[{"role":"user","content":"hi"}]"#;
+    let prefix = |members: [&str; 4]| {
+        let body = format!("{{{}}}", members.join(",")).replace("LONG", &"l".repeat(700));
+        plainly(Api::ChatCompletions, &body).prefix
+    };
+    let model = r#""model":"m""#;
+    let first = prefix([model, tools, documents, messages]);
+    assert_eq!(first, prefix([messages, documents, tools, model]));
+    assert_eq!(first.len(), 5, "each begins a block");
 }
 
 proptest! {
+    #[test]
+    fn prompts_read_the_same_however_they_come(
+        prompt in any::<String>(),
+        ascii in any::<bool>(),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let mut body = serde_json::json!({"prompt": prompt.repeat(20), "model": "m", "stream": true}).to_string();
+        if ascii {
+            let mut units = [0; 2];
+            body = body.chars().map(|each| match each {
+                ' '..='~' => each.to_string(),
+                other => other.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+            }).collect();
+        }
+        let body = body.as_bytes();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+        cuts.extend([0, body.len()]);
+        cuts.sort_unstable();
+        let pieces = cuts.windows(2).map(|pair| &body[pair[0]..pair[1]]);
+        let read = in_pieces(Api::Completions, pieces, &intake()).unwrap();
+        let mut hasher = HASHING.hasher();
+        hasher.update(prompt.repeat(20).as_bytes());
+        prop_assert_eq!((read.prompt_tokens, read.prefix), hasher.finish("m", ""));
+        prop_assert!(matches!(read.usage, Usage::NotAsked(_)));
+    }
+
     #[test]
     fn never_panics_on_any_bytes(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         for api in [Api::Completions, Api::ChatCompletions, Api::Embeddings, Api::VllmGenerate, Api::SglangGenerate, Api::VertexRaw, Api::VllmGrpcGenerate, Api::VllmGrpcEmbed, Api::Messages] {

@@ -1,221 +1,251 @@
-//! Hot path: what of a request makes up its prompt, fed to the hasher.
+//! Hot path: what of a request makes up its prompt, fed to the hasher as it arrives.
 
 use super::error::{RequestError, wrong};
-use super::json::{JsonError, Kind, Reader};
+use super::json::{Kind, Reader};
 use super::media::{Ids, Placed};
-use epp_core::{PrefixHasher, content_digest};
+use super::scan::Look;
+use super::shape::{Form, Part};
+use epp_core::{ContentDigest, HashMark, PrefixHasher};
 
-/// Feeds text, an array of texts, token ids, or an array of those, which is the value of `field`.
-pub(super) fn feed_texts(
-    field: &'static str,
-    value: &[u8],
-    hasher: &mut PrefixHasher,
-) -> Result<(), RequestError> {
-    feed_text(field, &mut Reader::new(value), hasher, 0)
+/// One member of a body that is part of the prompt.
+///
+/// Text, arrays of texts, and token ids are fed as they are. Everything else is fed in canonical form: strings decoded,
+/// no insignificant white space, everything else as written. Equal content gives equal bytes however it was spelt. The
+/// names of the members stand in for the template's own tokens around each message. Of images, recordings and files only
+/// the digest is fed: they are no text.
+#[derive(Debug)]
+pub(super) struct Content {
+    part: &'static Part,
+    hasher: PrefixHasher,
+    /// The key of the value that comes next or is at hand.
+    key: Key,
+    /// What may turn out to be no text, outermost first.
+    asides: Vec<Aside>,
+    /// The value at hand is a token id.
+    id: bool,
 }
 
-fn feed_text(
-    field: &'static str,
-    reader: &mut Reader<'_>,
-    hasher: &mut PrefixHasher,
-    depth: u8,
-) -> Result<(), RequestError> {
-    const RIGHT: &str = "give a text, an array of texts, or an array of token ids";
-    match reader.kind()? {
-        Kind::String => Ok(reader
-            .string()?
-            .feed(&mut |run: &[u8]| hasher.update(run))?),
-        Kind::Array if depth < 2 => {
-            reader.array(|reader| feed_text(field, reader, hasher, depth + 1))
-        }
-        Kind::Number if depth > 0 => {
-            hasher.update(&token_id(field, reader)?.to_le_bytes());
-            Ok(())
-        }
-        other => Err(wrong(field, other, RIGHT)),
-    }
+/// What a member's name means in a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Key {
+    Plain,
+    /// An image, a recording, a file.
+    Media,
+    /// Anthropic's images and documents; of the latter some are text.
+    Source,
+    /// What a source is.
+    Type,
 }
 
-/// Feeds an array of token ids, which is the value of `field`.
-pub(super) fn feed_ids(
-    field: &'static str,
-    value: &[u8],
-    placed: &Placed,
-    hasher: &mut PrefixHasher,
-) -> Result<(), RequestError> {
-    const RIGHT: &str = "give an array of token ids";
-    let mut ids = Ids::new(placed);
-    let mut reader = Reader::new(value);
-    match reader.kind()? {
-        Kind::Array => reader.array(|reader| match reader.kind()? {
-            Kind::Number => {
-                ids.feed(token_id(field, reader)?, hasher);
-                Ok(())
+impl Key {
+    fn of(key: &[u8]) -> Self {
+        match key {
+            b"image_url" | b"input_audio" | b"audio_url" | b"video_url" | b"file_data" => {
+                Self::Media
             }
-            other => Err(wrong(field, other, RIGHT)),
-        }),
-        other => Err(wrong(field, other, RIGHT)),
+            b"source" => Self::Source,
+            b"type" => Self::Type,
+            _ => Self::Plain,
+        }
     }
 }
 
-fn token_id(field: &'static str, reader: &mut Reader<'_>) -> Result<u32, RequestError> {
-    let id = reader.unsigned()?.and_then(|id| u32::try_from(id).ok());
+/// A value of which perhaps only the digest counts.
+#[derive(Debug)]
+struct Aside {
+    depth: usize,
+    /// Where the prompt goes on if it is no text.
+    mark: HashMark,
+    digest: ContentDigest,
+    text: bool,
+    /// The value of its member `type` as it comes; enough of it to know those that matter.
+    kind: Option<Vec<u8>>,
+}
+
+/// Asides inside each other: a document's source, those of its images, and some. Each byte is fed to all of them.
+const MOST_ASIDES: usize = 4;
+
+/// Longest value of `type` that means something.
+const LONGEST_TYPE: usize = 6;
+
+impl Content {
+    /// The value of `part`, of `kind`, begins; `None` = there is nothing in it.
+    ///
+    /// # Errors
+    /// [`RequestError`] when the part is of another kind than its form asks for.
+    pub(super) fn new(
+        part: &'static Part,
+        kind: Kind,
+        hasher: PrefixHasher,
+    ) -> Result<Option<Self>, RequestError> {
+        let right = match (part.form, kind) {
+            (Form::Setting, _) => return Ok(None),
+            (_, Kind::Null) if !part.main => return Ok(None),
+            (Form::Texts, Kind::String | Kind::Array)
+            | (Form::Ids | Form::List, Kind::Array)
+            | (Form::Content, Kind::Array | Kind::String)
+            | (Form::Any, _) => {
+                return Ok(Some(Self {
+                    part,
+                    hasher,
+                    key: Key::Plain,
+                    asides: Vec::new(),
+                    id: false,
+                }));
+            }
+            (Form::Texts, _) => TEXTS,
+            (Form::Ids, _) => IDS,
+            (Form::List, _) => "give an array",
+            (Form::Content, _) => "give a text or an array",
+        };
+        Err(wrong(part.name, kind, right))
+    }
+
+    /// What was fed.
+    pub(super) fn fed(self) -> PrefixHasher {
+        self.hasher
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        for aside in &mut self.asides {
+            aside.digest.update(bytes);
+        }
+        if self.asides.iter().all(|aside| aside.text) {
+            self.hasher.update(bytes);
+        }
+    }
+
+    fn canonical(&self) -> bool {
+        matches!(self.part.form, Form::List | Form::Content | Form::Any)
+    }
+
+    /// A member's key.
+    pub(super) fn key(&mut self, key: &[u8]) {
+        self.feed(key);
+        self.feed(b":");
+        self.key = Key::of(key);
+    }
+
+    /// A value begins; that of the part has depth 0.
+    pub(super) fn begin(&mut self, kind: Kind, depth: usize) -> Result<Look, RequestError> {
+        if !self.canonical() {
+            self.id = match (self.part.form, kind) {
+                (Form::Texts, Kind::String) => false,
+                (Form::Texts, Kind::Array) if depth < 2 => false,
+                (Form::Texts | Form::Ids, Kind::Number) if depth > 0 => true,
+                (Form::Ids, Kind::Array) if depth == 0 => false,
+                (Form::Ids, _) => return Err(wrong(self.part.name, kind, IDS)),
+                _ => return Err(wrong(self.part.name, kind, TEXTS)),
+            };
+            return Ok(Look::Into);
+        }
+        let key = std::mem::replace(&mut self.key, Key::Plain);
+        let media = key == Key::Media;
+        let aside = media || key == Key::Source && kind == Kind::Object;
+        if aside && self.asides.len() < MOST_ASIDES {
+            self.asides.push(Aside {
+                depth,
+                mark: self.hasher.mark(),
+                digest: ContentDigest::default(),
+                text: !media,
+                kind: None,
+            });
+        } else if let Some(aside) = self.asides.last_mut()
+            && key == Key::Type
+            && kind == Kind::String
+            && depth == aside.depth + 1
+        {
+            aside.kind = Some(Vec::new());
+        }
+        match kind {
+            Kind::Object => self.feed(b"{"),
+            Kind::Array => self.feed(b"["),
+            _ => {}
+        }
+        Ok(Look::Into)
+    }
+
+    /// Text of the value at hand.
+    pub(super) fn text(&mut self, run: &[u8]) -> Result<(), RequestError> {
+        if self.id {
+            let id = token_id(self.part.name, run)?;
+            self.hasher.update(&id.to_le_bytes());
+            return Ok(());
+        }
+        if let Some(kind) = self.asides.last_mut().and_then(|aside| aside.kind.as_mut())
+            && kind.len() <= LONGEST_TYPE
+        {
+            kind.extend(run.iter().take(LONGEST_TYPE + 1));
+        }
+        self.feed(run);
+        Ok(())
+    }
+
+    /// A value ended.
+    pub(super) fn end(&mut self, kind: Kind, depth: usize) {
+        self.id = false;
+        if !self.canonical() {
+            return;
+        }
+        match kind {
+            Kind::Object => self.feed(b"}"),
+            Kind::Array => self.feed(b"]"),
+            _ => {}
+        }
+        if let Some(aside) = self.asides.last_mut() {
+            if let Some(kind) = aside.kind.take() {
+                aside.text = !matches!(&kind[..], b"base64" | b"url" | b"file");
+            }
+            if aside.depth == depth {
+                self.put_aside();
+            }
+        }
+        if depth > 0 {
+            self.feed(b",");
+        }
+    }
+
+    /// The innermost aside ended: if it is no text its digest takes its place.
+    fn put_aside(&mut self) {
+        let Some(aside) = self.asides.pop().filter(|aside| !aside.text) else {
+            return;
+        };
+        self.hasher.rewind(aside.mark);
+        self.feed(&aside.digest.finish().to_le_bytes());
+    }
+}
+
+const TEXTS: &str = "give a text, an array of texts, or an array of token ids";
+const IDS: &str = "give an array of token ids";
+
+fn token_id(field: &'static str, number: &[u8]) -> Result<u32, RequestError> {
+    let add = |value: u32, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u32::from(digit - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    };
+    let id = number.iter().try_fold(0, add);
     id.ok_or_else(|| RequestError::Field {
         field,
         problem: "holds a number that is no token id".into(),
     })
 }
 
-/// Feeds the value in canonical form: strings decoded, no insignificant white space, everything else as written.
-/// Equal content gives equal bytes however it was spelt. The names of the members stand in for the template's own
-/// tokens around each message. Of images, recordings and files only the digest is fed: they are no text.
-pub(super) fn feed_content(
-    reader: &mut Reader<'_>,
+/// Feeds an array of token ids, which is the value of `field`, with what is `placed` among them.
+pub(super) fn feed_ids(
+    field: &'static str,
+    value: &[u8],
+    placed: &Placed,
     hasher: &mut PrefixHasher,
-) -> Result<(), JsonError> {
-    feed_value(reader, hasher, 0)
-}
-
-/// As [`feed_content`], inside so many members called `source`.
-fn feed_value(
-    reader: &mut Reader<'_>,
-    hasher: &mut PrefixHasher,
-    sources: u8,
-) -> Result<(), JsonError> {
-    match reader.kind()? {
-        Kind::Object => {
-            hasher.update(b"{");
-            reader.object(|reader, key| {
-                key.feed(&mut |run| hasher.update(run))?;
-                hasher.update(b":");
-                feed_member(key.raw, reader, hasher, sources)?;
-                hasher.update(b",");
-                Ok::<_, JsonError>(())
-            })?;
-            hasher.update(b"}");
-        }
-        Kind::Array => {
-            hasher.update(b"[");
-            reader.array(|reader| {
-                feed_value(reader, hasher, sources)?;
-                hasher.update(b",");
-                Ok::<_, JsonError>(())
-            })?;
-            hasher.update(b"]");
-        }
-        Kind::String => reader.string()?.feed(&mut |run| hasher.update(run))?,
-        Kind::Number | Kind::Bool | Kind::Null => {
-            let span = reader.span()?;
-            hasher.update(reader.slice(span));
-        }
-    }
-    Ok(())
-}
-
-/// Sources inside each other that are looked into: a document's, and those of the images in it.
-const MOST_SOURCES: u8 = 2;
-
-fn feed_member(
-    key: &[u8],
-    reader: &mut Reader<'_>,
-    hasher: &mut PrefixHasher,
-    sources: u8,
-) -> Result<(), JsonError> {
-    // Each look ahead reads the source once more: without a bound on them, as often as it is deep.
-    let source = key == b"source" && sources < MOST_SOURCES;
-    let media = match key {
-        b"image_url" | b"input_audio" | b"audio_url" | b"video_url" | b"file_data" => true,
-        // Anthropic's images and documents; of the latter some are text.
-        b"source" => source && holds_no_text(reader.clone())?,
-        _ => false,
-    };
-    if !media {
-        return feed_value(reader, hasher, sources + u8::from(source));
-    }
-    let span = reader.span()?;
-    hasher.update(&content_digest(reader.slice(span)).to_le_bytes());
-    Ok(())
-}
-
-fn holds_no_text(mut reader: Reader<'_>) -> Result<bool, JsonError> {
-    let mut found = false;
-    if reader.kind()? == Kind::Object {
-        reader.object(|reader, key| {
-            if key.raw == b"type" && reader.kind()? == Kind::String {
-                found = matches!(reader.string()?.raw, b"base64" | b"url" | b"file");
-                return Ok(());
-            }
-            reader.skip()
-        })?;
-    }
-    Ok(found)
+) -> Result<(), RequestError> {
+    let mut ids = Ids::new(placed);
+    let mut reader = Reader::new(value);
+    reader.array(|reader| {
+        let id = token_id(field, reader.number()?.as_bytes())?;
+        ids.feed(id, hasher);
+        Ok(())
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-
-    fn fed(value: &str) -> (u32, Arc<[u64]>) {
-        let mut hasher = PrefixHasher::new("m", "", 64);
-        feed_content(&mut Reader::new(value.as_bytes()), &mut hasher).unwrap();
-        hasher.finish()
-    }
-
-    #[test]
-    fn spelling_does_not_count_and_content_does() {
-        let plain = fed(r#"[{"role":"user","content":"h\u00e9/"}]"#);
-        assert_eq!(
-            plain,
-            fed("[ {\"role\" : \"user\" , \"content\":\"h\u{e9}\\/\"} ]")
-        );
-        assert_ne!(plain, fed(r#"[{"role":"user","content":"he/"}]"#));
-        assert_ne!(fed("[1,true,null]"), fed("[1,false,null]"));
-    }
-
-    #[test]
-    fn images_and_recordings_are_told_apart_but_their_length_is_not_text() {
-        let data = "A".repeat(100_000);
-        for block in [
-            r#"{"type":"image_url","image_url":{"url":"data:image/png;base64,DATA"}}"#,
-            r#"{"type":"input_image","image_url":"data:image/png;base64,DATA"}"#,
-            r#"{"type":"input_audio","input_audio":{"data":"DATA","format":"wav"}}"#,
-            r#"{"type":"audio_url","audio_url":{"url":"DATA"}}"#,
-            r#"{"type":"video_url","video_url":{"url":"DATA"}}"#,
-            r#"{"type":"file","file":{"file_data":"DATA","filename":"x.pdf"}}"#,
-            r#"{"type":"image","source":{"data":"DATA","type":"base64","media_type":"image/png"}}"#,
-            r#"{"type":"document","source":{"type":"url","url":"DATA"}}"#,
-        ] {
-            let one = fed(&block.replace("DATA", &data));
-            assert!(one.0 < 40, "{block}: {} tokens", one.0);
-            let other = format!("{data}B");
-            assert_ne!(one.1, fed(&block.replace("DATA", &other)).1, "{block}");
-        }
-    }
-
-    /// Each source that is looked into is read once more: only the outer ones are.
-    #[test]
-    fn sources_inside_sources_are_not_looked_into_for_ever() {
-        let data = "A".repeat(10_000);
-        let image = format!(r#"{{"type":"base64","data":"{data}"}}"#);
-        let within = |depth: usize| {
-            let (open, close) = (r#"{"source":"#.repeat(depth), "}".repeat(depth));
-            fed(&format!("{open}{image}{close}")).0
-        };
-        assert!(within(1) < 40 && within(2) < 40, "a document's images");
-        assert!(within(3) > 2_000, "it is text like any other");
-        assert!(within(120) > 2_000);
-    }
-
-    #[test]
-    fn text_under_the_name_of_a_source_is_text() {
-        let text = "word ".repeat(1000);
-        for block in [
-            r#"{"type":"document","source":{"type":"text","media_type":"text/plain","data":"TEXT"}}"#,
-            r#"{"type":"tool_use","input":{"source":"TEXT"}}"#,
-            r#"{"type":"text","text":"TEXT"}"#,
-        ] {
-            assert!(fed(&block.replace("TEXT", &text)).0 > 1200, "{block}");
-        }
-    }
-}
+#[path = "content_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 use super::edit::Edit;
 use super::json::{JsonError, Kind, Reader};
+use super::rope::Rope;
 use std::ops::Range;
 
 /// What the client's `stream_options` say about usage.
@@ -19,7 +20,7 @@ pub enum Usage {
 
 /// Reads the `stream_options` at `options` of a streamed request, whose closing brace is at `end`.
 pub(super) fn usage(
-    body: &[u8],
+    body: &Rope,
     options: Option<Range<usize>>,
     end: usize,
 ) -> Result<Usage, JsonError> {
@@ -29,7 +30,8 @@ pub(super) fn usage(
             r#","stream_options":{"include_usage":true}"#,
         )));
     };
-    let mut reader = Reader::new(&body[options.clone()]);
+    let text = body.slice(options.clone());
+    let mut reader = Reader::new(&text);
     match reader.kind()? {
         Kind::Null => {
             return Ok(Usage::NotAsked(Edit::fixed(

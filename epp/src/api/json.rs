@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 /// Deepest nesting that is read.
-const MAX_DEPTH: u32 = 128;
+pub(super) const MAX_DEPTH: usize = 128;
 
 /// Where the text stopped being JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,22 +125,26 @@ impl<'a> Text<'a> {
 
 /// Decodes what follows a backslash: its bytes and how much of the text it took.
 fn unescape<'b>(after: &[u8], utf8: &'b mut [u8; 4]) -> Option<(&'b [u8], usize)> {
-    let simple = match after.first()? {
-        b'"' => '"',
-        b'\\' => '\\',
-        b'/' => '/',
-        b'b' => '\u{8}',
-        b'f' => '\u{c}',
-        b'n' => '\n',
-        b'r' => '\r',
-        b't' => '\t',
-        b'u' => {
-            let (decoded, used) = unescape_unicode(&after[1..])?;
-            return Some((decoded.encode_utf8(utf8).as_bytes(), used + 1));
-        }
+    let first = *after.first()?;
+    if first == b'u' {
+        let (decoded, used) = unescape_unicode(&after[1..])?;
+        return Some((decoded.encode_utf8(utf8).as_bytes(), used + 1));
+    }
+    utf8[0] = unescape_simple(first)?;
+    Some((&utf8[..1], 1))
+}
+
+/// What `letter` means behind a backslash; `None` = nothing by itself.
+pub(super) fn unescape_simple(letter: u8) -> Option<u8> {
+    Some(match letter {
+        b'"' | b'\\' | b'/' => letter,
+        b'b' => 8,
+        b'f' => 12,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
         _ => return None,
-    };
-    Some((simple.encode_utf8(utf8).as_bytes(), 1))
+    })
 }
 
 /// Decodes `XXXX`, or a surrogate pair `XXXX\uXXXX`; a lone surrogate is the replacement character.
@@ -170,7 +174,7 @@ fn hex4(text: &[u8]) -> Option<u32> {
 pub struct Reader<'a> {
     text: &'a [u8],
     at: usize,
-    depth: u32,
+    depth: usize,
 }
 
 impl<'a> Reader<'a> {

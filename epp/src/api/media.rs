@@ -60,6 +60,11 @@ impl Placed {
         Ok(Self::sorted(offsets.into_iter().zip(hashes)))
     }
 
+    /// Whether nothing is placed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn sorted(items: impl Iterator<Item = (u64, u64)>) -> Self {
         let mut items: Vec<_> = items.collect();
         items.sort_unstable();
@@ -177,10 +182,10 @@ mod tests {
     use super::*;
 
     fn hashed(placed: &Placed) -> (u32, std::sync::Arc<[u64]>) {
-        let mut hasher = PrefixHasher::new("m", "", 1);
+        let mut hasher = PrefixHasher::new(1);
         let mut ids = Ids::new(placed);
         (0..6).for_each(|id| ids.feed(id, &mut hasher));
-        hasher.finish()
+        hasher.finish("m", "")
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(super) fn read(api: Api, body: &Bytes, intake: &Intake<'_>) -> Result<Body, 
         return Err(missing("http_body.data", "give the request's JSON in it"));
     };
     let data = data.shifted(outer.content.start);
-    let mut read = body::json(api, &message.bytes[data.content.clone()], intake)?;
+    let mut read = body::inner(api, message.bytes.slice(data.content.clone()), intake)?;
     if !read.rename.is_empty() {
         let inner = std::mem::take(&mut read.rename);
         read.rename = wrapped(&message, &outer, &data, inner, body.len());

@@ -26,7 +26,7 @@ pub(super) fn generate(body: &Bytes, intake: &Intake<'_>) -> Result<Body, Reques
             _ => {}
         }
     }
-    let mut hasher = intake.hashing.hasher("", "");
+    let mut hasher = intake.hashing.hasher();
     match (tokenized, text) {
         (Some(input), _) => feed_tokenized(input, &placed, &mut hasher)?,
         (None, Some(text)) => hasher.update(text),
@@ -57,7 +57,7 @@ pub(super) fn embed(body: &Bytes, intake: &Intake<'_>) -> Result<Body, RequestEr
     let Some(input) = tokenized else {
         return Err(super::error::missing("tokenized", "give tokenized input"));
     };
-    let mut hasher = intake.hashing.hasher("", "");
+    let mut hasher = intake.hashing.hasher();
     feed_tokenized(input, &Placed::default(), &mut hasher)?;
     Ok(Body::of_prompt(hasher))
 }

@@ -2,12 +2,15 @@
 
 use super::budget::Budget;
 use super::evictions::Evictions;
+use super::idle::Idleness;
 use super::protocol::Rules;
 use crate::api::paths::Parsers;
 use crate::api::rewrite::Rewrites;
-use crate::telemetry::Telemetry;
+use crate::api::wanted::Wanted;
 use crate::telemetry::decisions::Decisions;
+use crate::telemetry::{Configured, Telemetry};
 use arc_swap::ArcSwap;
+use epp_core::Config;
 use epp_core::config::Detector;
 use epp_core::{
     DemandLedger, Director, Endpoint, EndpointSpec, Objectives, Pool, QueueDepth, QueueGauges,
@@ -41,13 +44,14 @@ pub struct Hub {
     demand: DemandLedger,
     queue: QueueGauges,
     revocations: Revocations,
-    detector: Detector,
+    config: ArcSwap<Config>,
     /// When a scrape was last told to the director, milliseconds on the picker's clock.
     scraped_ms: AtomicU64,
     timer: Timer,
     serial: AtomicU64,
     next_any: AtomicUsize,
-    traffic: Traffic,
+    /// Whether requests come, and who rests while none do.
+    pub(super) idleness: Idleness,
 }
 
 #[derive(Debug)]
@@ -64,32 +68,6 @@ struct Timer {
     /// Nanoseconds on the picker's clock; `u64::MAX` = never.
     due: AtomicU64,
     earlier: Notify,
-}
-
-/// Without a request for this long the picker is idle, and what it does for requests can slow down.
-pub const IDLE: Duration = Duration::from_secs(5);
-
-/// When the last request came.
-#[derive(Debug, Default)]
-struct Traffic {
-    /// Milliseconds on the picker's clock.
-    last_ms: AtomicU64,
-    resumed: Notify,
-}
-
-impl Traffic {
-    fn idle(&self, now: Duration) -> bool {
-        now > Duration::from_millis(self.last_ms.load(Ordering::Relaxed)) + IDLE
-    }
-
-    fn request(&self, now: Duration) {
-        let resumed = self.idle(now);
-        self.last_ms
-            .store(now.as_millis() as u64, Ordering::Relaxed);
-        if resumed {
-            self.resumed.notify_waiters();
-        }
-    }
 }
 
 /// What became of a submission at once.
@@ -117,7 +95,7 @@ impl Hub {
             director.queue_gauges().clone(),
             director.revocations().clone(),
         );
-        let detector = director.config().detector.clone();
+        let config = ArcSwap::from_pointee(director.config().clone());
         let state = State {
             director,
             models: Arc::new(Models::one(LatencyModel::prior())),
@@ -135,7 +113,7 @@ impl Hub {
             demand,
             queue,
             revocations,
-            detector,
+            config,
             scraped_ms: AtomicU64::new(0),
             timer: Timer {
                 due: AtomicU64::new(u64::MAX),
@@ -143,7 +121,7 @@ impl Hub {
             },
             serial: AtomicU64::new(first_serial),
             next_any: AtomicUsize::new(0),
-            traffic: Traffic::default(),
+            idleness: Idleness::default(),
         }
     }
 
@@ -163,6 +141,31 @@ impl Hub {
     /// Which APIs are read.
     pub fn parsers(&self) -> Arc<Parsers> {
         Arc::clone(&self.rules.load().parsers)
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Puts another configuration in force, whose text has that `hash`: for streams that begin from now on, and for what
+    /// waits to be dispatched. What [`Config::reloadable`] says needs a restart must be the same as before.
+    pub(crate) fn set_config(&self, config: Config, hash: Arc<str>) {
+        let parsers = Arc::new(Parsers::new(&config.parsers));
+        let wanted = Arc::new(Wanted::of(&config));
+        // First, so that requests bring what filters and scorers will look for.
+        self.rules.rcu(|rules| Rules {
+            parsers: Arc::clone(&parsers),
+            wanted: Arc::clone(&wanted),
+            ..Rules::clone(rules)
+        });
+        let scores = self.telemetry.configured().scores;
+        let configured = Configured::of(&config, hash, scores);
+        let config = Arc::new(config);
+        self.with_director(|director, now| director.set_config(now, Config::clone(&config)));
+        self.config.store(config);
+        self.telemetry.set_configured(configured);
+        self.refresh_hashing();
     }
 
     /// The endpoints known now.
@@ -206,7 +209,7 @@ impl Hub {
 
     /// Share of the pool's room that is taken, stage by stage, as the configured detector sees it.
     pub fn stages(&self) -> StageSaturation {
-        StageSaturation::of(&self.detector, &self.pool(), self.clock.now())
+        StageSaturation::of(&self.config().detector, &self.pool(), self.clock.now())
     }
 
     /// Share of the pool's room that is taken; `None` = empty or unknown.
@@ -255,7 +258,8 @@ impl Hub {
     /// An endpoint's metrics were read: where room shows in them and somebody waits, dispatches what there is room
     /// for. Many reads in one millisecond cost one look.
     pub fn scraped(&self) {
-        let reads = matches!(self.detector, Detector::Utilization { .. });
+        let config = self.config.load();
+        let reads = matches!(config.detector, Detector::Utilization { .. });
         if !reads || self.queue.is_empty() {
             return;
         }
@@ -301,21 +305,16 @@ impl Hub {
         }
     }
 
-    /// Resolves when a request comes after [`IDLE`] without any.
-    pub async fn woken(&self) {
-        self.traffic.resumed.notified().await;
-    }
-
-    /// Whether no request came for [`IDLE`].
-    pub fn idle(&self, now: Duration) -> bool {
-        self.traffic.idle(now)
-    }
-
     /// Hands a request to the director.
     pub fn submit(&self, now: Duration, request: Request) -> Submitted {
-        self.traffic.request(now);
+        let resumed = self.idleness.request(now);
         let mut state = self.state.lock();
         self.refresh_models(&mut state);
+        if resumed && self.idleness.wake() {
+            let hold = self.config.load().metrics.as_ref().map(|it| it.hold);
+            let until = now.saturating_add(hold.unwrap_or_default());
+            state.director.await_readings(now, until);
+        }
         let ticket = state.director.submit(now, request);
         let own = state.deliver(Some(ticket));
         let submitted = match own {

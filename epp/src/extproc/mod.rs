@@ -7,6 +7,7 @@
 pub mod budget;
 mod evictions;
 pub mod hub;
+pub(crate) mod idle;
 mod incoming;
 pub mod protocol;
 pub mod reply;

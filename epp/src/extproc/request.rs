@@ -2,59 +2,50 @@
 
 use super::budget::Share;
 use super::protocol::{Action, Actions, Rules, Submission};
-use super::reply::{Destination, HeaderChange, Reply, pieces};
+use super::reply::{Destination, HeaderChange, Piece, Reply, pieces};
 use super::response::{Asking, Relayed};
-use crate::api::body::{self, Intake};
-use crate::api::edit::{self, Edit};
+use crate::api::body::{Intake, Reading};
+use crate::api::edit::Edit;
 use crate::api::error::{ErrorShape, RequestError};
 use crate::api::head::{Header, LONGEST_NAME, RequestHead};
 use crate::api::include_usage::Usage;
 use crate::api::paths::Api;
 use crate::api::rename::Rename;
+use crate::api::rope::Rope;
 use crate::api::wanted::Taken;
 use crate::telemetry::capped::OTHER;
 use crate::usage::dialect::Plan;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use epp_core::{Dispatch, Request};
 use names::header;
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
-/// Bytes set aside at once because a client announced them.
-const MOST_RESERVED: usize = 2 << 20;
-
 /// A flow for requests whose client names none.
 const DEFAULT_FLOW: &str = "default-flow";
 
-/// Headers, and as much of the body as has come.
+/// Headers, and as much of the body as has come, read as far as it has.
 #[derive(Debug)]
 pub(super) struct Gathering {
     head: RequestHead,
-    api: Result<Api, RequestError>,
+    api: Result<(Api, Reading), RequestError>,
     taken: Taken,
     subset: Option<Vec<String>>,
-    body: Body,
+    body: Rope,
     share: Share,
-}
-
-/// A body that is mostly one piece, and is then never copied.
-#[derive(Debug)]
-enum Body {
-    Empty,
-    Whole(Bytes),
-    Joined(BytesMut),
 }
 
 impl Gathering {
     pub(super) fn new(headers: &[Header], subset: Option<Vec<String>>, rules: &Rules) -> Self {
         let head = RequestHead::read(headers);
+        let api = rules.parsers.of(head.path());
         Self {
-            api: rules.parsers.of(head.path()),
+            api: api.map(|api| (api, Reading::new(api, rules.hashing))),
             taken: rules.wanted.take(headers),
             head,
             subset,
-            body: Body::Empty,
+            body: Rope::default(),
             share: Share::new(Arc::clone(&rules.bodies)),
         }
     }
@@ -63,44 +54,21 @@ impl Gathering {
     pub(super) fn errors(&self) -> ErrorShape {
         self.api
             .as_ref()
-            .map_or_else(|_| ErrorShape::default(), |api| api.errors())
+            .map_or_else(|_| ErrorShape::default(), |(api, _)| api.errors())
     }
 
     /// Adds a piece of the body; more than `limit` bytes are refused.
     pub(super) fn push(&mut self, piece: Bytes, limit: usize) -> Result<(), RequestError> {
-        let so_far = match &self.body {
-            Body::Empty => 0,
-            Body::Whole(bytes) => bytes.len(),
-            Body::Joined(bytes) => bytes.len(),
-        };
-        if so_far + piece.len() > limit {
+        if self.body.len() + piece.len() > limit {
             return Err(RequestError::TooLarge { limit });
         }
         if !self.share.take(piece.len() as u64) {
             return Err(RequestError::Crowded);
         }
-        self.body = match std::mem::replace(&mut self.body, Body::Empty) {
-            Body::Empty => Body::Whole(piece),
-            Body::Whole(first) if piece.is_empty() => Body::Whole(first),
-            Body::Whole(first) => {
-                // The announced length is only a hint: a client may lie in both directions, and pays in bytes for more.
-                let announced = self
-                    .head
-                    .content_length
-                    .unwrap_or(0)
-                    .min(limit)
-                    .min(MOST_RESERVED);
-                let mut joined =
-                    BytesMut::with_capacity(announced.max(2 * (first.len() + piece.len())));
-                joined.extend_from_slice(&first);
-                joined.extend_from_slice(&piece);
-                Body::Joined(joined)
-            }
-            Body::Joined(mut joined) => {
-                joined.extend_from_slice(&piece);
-                Body::Joined(joined)
-            }
-        };
+        if let Ok((_, reading)) = &mut self.api {
+            reading.push(&piece);
+        }
+        self.body.push(piece);
         Ok(())
     }
 
@@ -119,12 +87,7 @@ impl Gathering {
             body,
             share: _,
         } = self;
-        let body = match body {
-            Body::Empty => Bytes::new(),
-            Body::Whole(bytes) => bytes,
-            Body::Joined(bytes) => bytes.freeze(),
-        };
-        let api = api?;
+        let (api, reading) = api?;
         let said = head.rewrite()?;
         let ruled = Cell::new(None);
         // What the request itself says goes before the operator's rules.
@@ -142,7 +105,7 @@ impl Gathering {
             encoding: head.grpc_encoding.as_deref(),
             most_bytes: rules.max_request_bytes,
         };
-        let read = body::read(api, &body, &intake)?;
+        let read = reading.finish(&body, &intake)?;
         let target = read.target.as_ref();
         let back = target.map(|target| Rename::new(target, &read.model));
         let (id, made_id) = identity(&head, serial);
@@ -274,7 +237,7 @@ impl Bodyless {
 /// A request whose endpoint is not yet chosen.
 #[derive(Debug)]
 pub(super) struct Pending {
-    body: Bytes,
+    body: Rope,
     api: Api,
     /// Puts the target model in place of the client's.
     rename: Vec<Edit>,
@@ -314,11 +277,12 @@ impl Pending {
                 }
             }
         };
-        let body = edit::apply(self.body, edits);
+        let pieces = self.body.edited(edits);
         let mut set = Vec::with_capacity(2);
         // With trailers a length is only told where the client told one.
         if self.announced || !self.trailers {
-            set.push(("content-length", Bytes::from(body.len().to_string())));
+            let length: usize = pieces.iter().map(Bytes::len).sum();
+            set.push(("content-length", Bytes::from(length.to_string())));
         }
         if let Some(id) = self.made_id {
             set.push((header::REQUEST_ID, Bytes::from(id)));
@@ -335,7 +299,7 @@ impl Pending {
             destination,
             ..HeaderChange::default()
         })));
-        pieces(body, !self.trailers, |piece| {
+        pass_on(pieces, !self.trailers, |piece| {
             out.push_back(Action::Send(Reply::RequestBody(piece)))
         });
         if self.trailers {
@@ -348,6 +312,16 @@ impl Pending {
             advice: dispatch.advice,
         }
     }
+}
+
+/// A body's pieces in messages; `end` marks the last of them.
+fn pass_on(body: Vec<Bytes>, end: bool, mut each: impl FnMut(Piece)) {
+    let mut body = body.into_iter();
+    let mut bytes = body.next().unwrap_or_default();
+    for next in body {
+        pieces(std::mem::replace(&mut bytes, next), false, &mut each);
+    }
+    pieces(bytes, end, each);
 }
 
 fn destination(dispatch: &Dispatch, emit_scores: bool) -> Destination {

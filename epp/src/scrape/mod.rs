@@ -2,7 +2,7 @@
 //!
 //! All of it happens on one thread of its own: reads come in batches, so that one wake-up serves many,
 //! and no read wakes another thread. A failing endpoint is asked less and less often; while no requests
-//! come at all, everybody is. What was read stays with its age: nothing here turns an old value into a
+//! come at all, everybody is, until the next one comes: then all are read at once. What was read stays with its age: nothing here turns an old value into a
 //! zero.
 
 mod beside;
@@ -15,6 +15,7 @@ pub mod schedule;
 pub(crate) use plan::Plan;
 
 use crate::extproc::hub::Hub;
+use crate::extproc::idle::Rest;
 use connection::{Buffers, Connection, ScrapeError};
 use epp_core::{Endpoint, Pool};
 use plan::Source;
@@ -72,7 +73,10 @@ async fn read_all(hub: Arc<Hub>, plan: Plan, shutdown: Shutdown) {
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                _ = check.tick() => hub.refresh_hashing(),
+                _ = check.tick() => {
+                    plan.heed(&hub.config());
+                    hub.refresh_hashing();
+                }
                 () = shutdown.stopped() => return,
             }
         }
@@ -130,17 +134,27 @@ async fn read(
     let mut failures: u32 = 0;
     let mut read_at = None;
     loop {
+        let woken = hub.woken();
         let now = hub.clock.now();
         let idle = failures == 0 && read_at.is_some() && hub.idle(now);
+        let rest = (idle && source.is_waited_for()).then(|| hub.rest());
+        if idle && !hub.idle(now) {
+            // A request came just before it lay down.
+            continue;
+        }
         let period = source.schedule.period(failures, idle);
         let look = hub.clock.instant(place.next(now, period));
-        tokio::select! {
-            () = tokio::time::sleep_until(look) => {}
-            () = hub.woken(), if idle => {}
-        }
+        let early = tokio::select! {
+            () = tokio::time::sleep_until(look) => false,
+            () = woken, if idle => true,
+        };
+        let due = rest.and_then(Rest::rise);
         let now = hub.clock.now();
-        let load = || endpoint.load.snapshot();
-        if read_at.is_some_and(|at| !source.schedule.worth_reading(&load(), now - at)) {
+        let worth = |at| {
+            let load = endpoint.load.snapshot();
+            source.schedule.worth_reading(&load, now - at)
+        };
+        if !early && due.is_none() && read_at.is_some_and(|at| !worth(at)) {
             continue;
         }
         let taken = connection
@@ -165,6 +179,7 @@ async fn read(
                 }
             }
         }
+        drop(due);
     }
 }
 

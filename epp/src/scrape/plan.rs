@@ -13,7 +13,7 @@ use rustc_hash::FxHasher;
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Everything that is read.
@@ -21,6 +21,8 @@ use std::time::Duration;
 pub(crate) struct Plan {
     pub(super) sources: Vec<Arc<Source>>,
     endpoints: Arc<AtomicUsize>,
+    /// Age from which a reading counts for nothing, milliseconds.
+    staleness: Arc<AtomicU64>,
 }
 
 /// One kind of page.
@@ -68,14 +70,10 @@ impl Plan {
         interval: Duration,
         clock: Clock,
     ) -> Result<Option<Self>, TlsError> {
-        let endpoints = Arc::default();
+        let (endpoints, staleness) = (Arc::default(), Arc::new(AtomicU64::new(stale(config))));
         let mut sources = Vec::new();
         // A configuration that reads no metrics does not cause any to be asked for.
         if let Some(metrics) = config.metrics.as_ref().filter(|_| config.reads_metrics()) {
-            let staleness = match &config.detector {
-                Detector::Utilization { staleness, .. } => config.metrics_staleness.min(*staleness),
-                _ => config.metrics_staleness,
-            };
             let pace = metrics.source.interval.unwrap_or(interval);
             let all = metrics.engines.all().iter();
             let takes = Takes::Engine {
@@ -84,7 +82,7 @@ impl Plan {
                     .collect(),
                 engines: metrics.engines.clone(),
             };
-            let schedule = Schedule::paced(pace, staleness, Arc::clone(&endpoints));
+            let schedule = Schedule::paced(pace, Arc::clone(&staleness), Arc::clone(&endpoints));
             sources.push(Source::new(&metrics.source, schedule, takes, clock)?);
         }
         let steady = |page: &PageSource| Schedule::steady(page.interval.unwrap_or(interval));
@@ -96,13 +94,31 @@ impl Plan {
             let takes = Takes::Gpu { attribute };
             sources.push(Source::new(page, steady(page), takes, clock)?);
         }
-        Ok((!sources.is_empty()).then_some(Self { sources, endpoints }))
+        Ok((!sources.is_empty()).then_some(Self {
+            sources,
+            endpoints,
+            staleness,
+        }))
+    }
+
+    /// Another configuration may be in force: readings may count for longer, or not as long.
+    pub(super) fn heed(&self, config: &Config) {
+        self.staleness.store(stale(config), Ordering::Relaxed);
     }
 
     /// There are so many endpoints now.
     pub(super) fn endpoints(&self, count: usize) {
         self.endpoints.store(count, Ordering::Relaxed);
     }
+}
+
+/// Age from which a reading counts for nothing, milliseconds.
+fn stale(config: &Config) -> u64 {
+    let staleness = match &config.detector {
+        Detector::Utilization { staleness, .. } => config.metrics_staleness.min(*staleness),
+        _ => config.metrics_staleness,
+    };
+    u64::try_from(staleness.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Source {
@@ -123,6 +139,11 @@ impl Source {
             tls: tls.map(Arc::new),
             takes,
         }))
+    }
+
+    /// Whether requests after an idle time wait for what it brings.
+    pub(super) fn is_waited_for(&self) -> bool {
+        matches!(self.takes, Takes::Engine { .. })
     }
 
     /// Where `endpoint`'s page is; `None` = it is not known.

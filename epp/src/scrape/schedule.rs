@@ -2,7 +2,7 @@
 
 use epp_core::LoadSnapshot;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Longest time between two attempts on an endpoint that fails.
@@ -19,8 +19,8 @@ const JITTER: f64 = 0.1;
 #[derive(Clone, Debug)]
 pub struct Schedule {
     interval: Duration,
-    /// Longest time between reads that leaves no value older than may be.
-    longest: Duration,
+    /// Age from which a value counts for nothing, milliseconds; shared with whoever knows.
+    staleness: Arc<AtomicU64>,
     /// How many endpoints there are; shared with whoever knows.
     endpoints: Arc<AtomicUsize>,
     /// What has no requests of ours can wait a little.
@@ -29,12 +29,15 @@ pub struct Schedule {
 
 impl Schedule {
     /// Reads every `interval`. What has no requests of ours is read a third as often, and with very many endpoints all
-    /// are read less often, as long as that leaves no value older than `staleness` allows.
-    pub fn paced(interval: Duration, staleness: Duration, endpoints: Arc<AtomicUsize>) -> Self {
-        let interval = interval.max(Duration::from_millis(1));
+    /// are read less often, as long as that leaves no value older than `staleness`, in milliseconds, allows.
+    pub fn paced(
+        interval: Duration,
+        staleness: Arc<AtomicU64>,
+        endpoints: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
-            interval,
-            longest: (staleness * 3 / 4).max(interval),
+            interval: interval.max(Duration::from_millis(1)),
+            staleness,
             endpoints,
             relaxed: true,
         }
@@ -42,26 +45,31 @@ impl Schedule {
 
     /// Reads every `interval`, whatever happens.
     pub fn steady(interval: Duration) -> Self {
-        let interval = interval.max(Duration::from_millis(1));
         Self {
-            interval,
-            longest: interval,
+            interval: interval.max(Duration::from_millis(1)),
+            staleness: Arc::default(),
             endpoints: Arc::default(),
             relaxed: false,
         }
+    }
+
+    /// Longest time between reads that leaves no value older than may be.
+    fn longest(&self) -> Duration {
+        let staleness = Duration::from_millis(self.staleness.load(Ordering::Relaxed));
+        (staleness / 4 * 3).max(self.interval)
     }
 
     /// Time between reads of an endpoint that has requests of ours.
     pub fn interval(&self) -> Duration {
         let endpoints = u32::try_from(self.endpoints.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         let least = Duration::from_secs(1) * endpoints / MOST_READS_PER_SECOND;
-        self.interval.max(least.min(self.longest))
+        self.interval.max(least.min(self.longest()))
     }
 
     /// Time between reads of an endpoint that has none.
     fn quiet_interval(&self) -> Duration {
         let interval = self.interval();
-        (interval * 3).min(self.longest).max(interval)
+        (interval * 3).min(self.longest()).max(interval)
     }
 
     /// Time between looks at an endpoint that failed `failures` times in a row.
@@ -136,7 +144,7 @@ mod tests {
     fn of(interval: u64, staleness: u64, endpoints: usize) -> Schedule {
         Schedule::paced(
             ms(interval),
-            ms(staleness),
+            Arc::new(AtomicU64::new(staleness)),
             Arc::new(AtomicUsize::new(endpoints)),
         )
     }

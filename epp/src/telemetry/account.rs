@@ -148,7 +148,7 @@ impl Account {
             series,
         };
         let sampled = wanted.any() || profiled || trace.is_some();
-        submission.request.recorded = sampled || telemetry.configured.scores;
+        submission.request.recorded = sampled || telemetry.configured().scores;
         account
     }
 
@@ -410,7 +410,7 @@ impl Draft {
             schema: SCHEMA,
             at_ms: hub.clock.unix_ms(),
             id: self.id,
-            config: hub.telemetry.configured.version.to_string(),
+            config: hub.telemetry.configured().version.to_string(),
             request: self.request,
             waited_ms: 0.0,
             picked: None,

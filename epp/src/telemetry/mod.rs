@@ -10,6 +10,7 @@ pub mod options;
 pub mod per_endpoint;
 pub(crate) mod recorder;
 mod registrar;
+pub(crate) mod reloads;
 pub mod rewrites;
 pub mod series;
 pub(crate) mod setup;
@@ -17,6 +18,7 @@ pub(crate) mod setup;
 pub use options::{RecordOptions, Telling};
 
 use crate::spans::Tracer;
+use arc_swap::{ArcSwap, Guard};
 use capped::Capped;
 use epp_core::{Lap, Unlearned};
 use names::metric::picker;
@@ -29,6 +31,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use registrar::Registrar;
+use reloads::Reloads;
 use rewrites::RewriteDecisions;
 use series::SeriesTable;
 use std::collections::BTreeMap;
@@ -156,7 +159,9 @@ pub struct Telemetry {
     pub(crate) waits: Mutex<BTreeMap<Arc<str>, collector::Wait>>,
     /// Draws which requests are traced; `None` = none is.
     pub tracer: Option<Tracer>,
-    pub(crate) configured: Configured,
+    configured: ArcSwap<Configured>,
+    /// What became of changes of the configuration.
+    pub(crate) reloads: Reloads,
     /// Keyed per process, so that what is disguised cannot be guessed back.
     disguises: RandomState,
     pool: Arc<str>,
@@ -169,6 +174,10 @@ pub struct Telemetry {
 pub(crate) struct Configured {
     /// Its version: a hash of what it says.
     pub(crate) version: Arc<str>,
+    /// A hash of its text; empty = it has none.
+    pub(crate) hash: Arc<str>,
+    /// Plugins and parameters that something simpler stands in for.
+    pub(crate) stand_ins: usize,
     /// Plugins' types by their names, where they differ.
     pub(crate) types: BTreeMap<Arc<str>, Arc<str>>,
     /// The proxy is told every candidate's score.
@@ -272,7 +281,8 @@ impl Telemetry {
             refused_unread: Family::default(),
             waits: Mutex::default(),
             tracer,
-            configured,
+            configured: ArcSwap::from_pointee(configured),
+            reloads: Reloads::new(&mut to),
             disguises: RandomState::new(),
             pool: pool.into(),
             twins: telling.deprecated_names,
@@ -347,7 +357,7 @@ impl Telemetry {
 
     /// A request of `program` waited so long for its decision.
     pub fn program_waited(&self, program: &Arc<str>, seconds: f64) {
-        if self.configured.programs {
+        if self.configured.load().programs {
             self.waits
                 .lock()
                 .entry(Arc::clone(program))
@@ -372,7 +382,17 @@ impl Telemetry {
 
     /// The type of the plugin called `name`.
     pub fn plugin_type(&self, name: &Arc<str>) -> Arc<str> {
-        Arc::clone(self.configured.types.get(name).unwrap_or(name))
+        Arc::clone(self.configured.load().types.get(name).unwrap_or(name))
+    }
+
+    /// What is to be said of the configuration in force.
+    pub(crate) fn configured(&self) -> Guard<Arc<Configured>> {
+        self.configured.load()
+    }
+
+    /// Another configuration is in force.
+    pub(crate) fn set_configured(&self, configured: Configured) {
+        self.configured.store(Arc::new(configured));
     }
 
     /// How long a plugin took.
@@ -391,7 +411,7 @@ impl Telemetry {
         /// Bytes of a token, as prompts are estimated.
         const TOKEN_BYTES: f64 = 4.0;
         if prompt_tokens > 0
-            && let Some(name) = &self.configured.producers.prefix
+            && let Some(name) = &self.configured.load().producers.prefix
         {
             let index = IndexLabels {
                 plugin_name: Arc::clone(name),

@@ -4,16 +4,13 @@ use super::decisions::Decisions;
 use super::recorder::{Recorder, Records};
 use super::{Configured, Producers, Telemetry};
 use crate::options::Options;
+use crate::reload::hash as hash_of;
 use crate::spans::{self, CollectorError, SpanOptions, Spans, Tracer};
 use epp_core::Config;
 use epp_core::config::Fairness;
 use runtime::{Clock, Metrics, Shutdown, Tasks};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Hexadecimal digits of a configuration's version.
-const VERSION_DIGITS: usize = 12;
 
 /// What a picker tells with, and what is to run beside it.
 #[derive(Debug)]
@@ -41,15 +38,8 @@ pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, cloc
         }
     };
     let (recorder, records) = telling.records.clone().map(Recorder::new).unzip();
-    let configured = Configured {
-        version: version(config).into(),
-        types: types(config),
-        scores: options.emit_endpoint_scores,
-        programs: programs(config),
-        detector: config.detector.type_name(),
-        evicts: config.flow.as_ref().is_some_and(|flow| flow.eviction),
-        producers: producers(config),
-    };
+    let hash = Arc::clone(&options.origin.hash);
+    let configured = Configured::of(config, hash, options.emit_endpoint_scores);
     let telemetry = metrics.register(|registry| {
         if let Some(recorder) = &recorder {
             Telemetry::count_records(registry, recorder.counters());
@@ -66,6 +56,30 @@ pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, cloc
         telemetry,
         decisions: Decisions::new(recorder),
         errands: Errands { records, spans },
+    }
+}
+
+impl Configured {
+    /// What is to be said of `config`, whose text has that hash; `scores` = the proxy is told every candidate's score.
+    pub(crate) fn of(config: &Config, hash: Arc<str>, scores: bool) -> Self {
+        // Two that behave alike have the same one, in one version of this program, whatever there is to say about how
+        // they are written.
+        let behaviour = Config {
+            warnings: Vec::new(),
+            stand_ins: Vec::new(),
+            ..config.clone()
+        };
+        Self {
+            version: hash_of(&format!("{behaviour:?}")),
+            hash,
+            stand_ins: config.stand_ins.len(),
+            types: types(config),
+            scores,
+            programs: programs(config),
+            detector: config.detector.type_name(),
+            evicts: config.flow.as_ref().is_some_and(|flow| flow.eviction),
+            producers: producers(config),
+        }
     }
 }
 
@@ -98,19 +112,6 @@ fn programs(config: &Config) -> bool {
     let bands = flow.bands.values();
     let mut bands = bands.chain([&flow.default_band, &flow.negative_band]);
     bands.any(|band| matches!(band.fairness, Fairness::ProgramAware(_)))
-}
-
-/// A hash of everything that a configuration does: two that behave alike have the same one, in one version of this
-/// program, whatever there is to say about how they are written.
-fn version(config: &Config) -> String {
-    let behaviour = Config {
-        warnings: Vec::new(),
-        stand_ins: Vec::new(),
-        ..config.clone()
-    };
-    let digest = Sha256::digest(format!("{behaviour:?}"));
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex[..VERSION_DIGITS].to_owned()
 }
 
 /// The names of the plugins behind metrics.
@@ -150,10 +151,10 @@ mod tests {
 
     #[test]
     fn the_version_tells_configurations_apart() {
-        let (ours, theirs) = (Config::headroom_default(), Config::llmd_default());
-        assert_eq!(version(&ours), version(&Config::headroom_default()));
-        assert_ne!(version(&ours), version(&theirs));
-        assert_eq!(version(&ours).len(), VERSION_DIGITS);
+        let version = |config: Config| Configured::of(&config, Arc::default(), false).version;
+        let ours = version(Config::headroom_default());
+        assert_eq!(ours, version(Config::headroom_default()));
+        assert_ne!(ours, version(Config::llmd_default()));
     }
 
     #[test]
@@ -162,6 +163,7 @@ mod tests {
         let one = Config::from_yaml(text).unwrap();
         let moved = Config::from_yaml(&format!("# A comment.\n{text}")).unwrap();
         assert_ne!(one.warnings, moved.warnings, "they say where");
+        let version = |config: &Config| Configured::of(config, Arc::default(), false).version;
         assert_eq!(version(&one), version(&moved));
     }
 

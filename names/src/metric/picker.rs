@@ -153,6 +153,18 @@ families! {
     INFLIGHT_TOKENS = "inflight_tokens";
 }
 
+/// What is told of the configuration in force, after [`super::HEADROOM_PREFIX`].
+pub mod config {
+    /// Which one it is.
+    pub const INFO: &str = "config_info";
+    /// Plugins and parameters that something simpler stands in for.
+    pub const STAND_INS: &str = "config_stand_ins";
+    /// Changes of its file, by what became of them.
+    pub const RELOADS: &str = "config_reloads";
+    /// Whether the last change is in force.
+    pub const LAST_RELOAD: &str = "config_last_reload_successful";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,12 +1,18 @@
 //! The `dataLayer` section: where endpoints come from and which of their pages are read.
 
+use std::time::Duration;
+
 use super::engine::Engines;
 use super::error::ConfigError;
 use super::finding::{Finding, Level};
 use super::page_source::PageSource;
-use super::plugin::{Plugin, Role};
+use super::plugin::{MetricsDataSource, Plugin, Role};
 use super::registry::Registry;
+use super::units::duration;
 use super::{CoreMetricsExtractor, FileDiscovery, Scrape, raw};
+
+/// Longest time for which requests wait for fresh readings.
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
 
 /// What the section says, or llm-d's defaults.
 #[derive(Default)]
@@ -104,7 +110,7 @@ impl DataLayer {
         }
         let twice = match source {
             Plugin::MetricsSource(source) => {
-                let scrape = scrape(PageSource::metrics(&source)?, core.unwrap_or_default())?;
+                let scrape = scrape(&source, &core.unwrap_or_default())?;
                 self.metrics.replace(scrape).is_some()
             }
             Plugin::ModelsSource(source) => {
@@ -135,8 +141,8 @@ impl DataLayer {
                 Plugin::CoreMetrics(parameters) => Some(parameters.clone()),
                 _ => None,
             })?;
-            let page = PageSource::metrics(&source.unwrap_or_default())?;
-            self.metrics = Some(scrape(page, extractor.unwrap_or_default())?);
+            let (source, extractor) = (source.unwrap_or_default(), extractor.unwrap_or_default());
+            self.metrics = Some(scrape(&source, &extractor)?);
         }
         if self.models.is_none() {
             let source = registry.only(|plugin| match plugin {
@@ -172,9 +178,19 @@ fn fits(source: &Plugin, extractor: &Plugin) -> bool {
     )
 }
 
-fn scrape(source: PageSource, extractor: CoreMetricsExtractor) -> Result<Scrape, ConfigError> {
+fn scrape(
+    source: &MetricsDataSource,
+    extractor: &CoreMetricsExtractor,
+) -> Result<Scrape, ConfigError> {
+    let hold = duration(&source.hold_after_idle).filter(|&hold| hold <= LONGEST_HOLD);
     Ok(Scrape {
-        source,
-        engines: Engines::configured(&extractor, "core-metrics-extractor")?,
+        source: PageSource::metrics(source)?,
+        engines: Engines::configured(extractor, "core-metrics-extractor")?,
+        hold: hold.ok_or_else(|| {
+            let wanted =
+                "must be a duration up to 1s, for example 100ms; 0s = requests are not held";
+            let field = "metrics-data-source holdAfterIdle";
+            ConfigError::value(field, &source.hold_after_idle, wanted)
+        })?,
     })
 }

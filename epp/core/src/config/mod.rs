@@ -123,12 +123,25 @@ pub struct Config {
 }
 
 /// A metrics source and what is taken from it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Scrape {
     /// Where.
     pub source: PageSource,
     /// What.
     pub engines: Engines,
+    /// Time for which requests wait for fresh readings at most, after a time without any; zero = they do not.
+    pub hold: Duration,
+}
+
+impl Default for Scrape {
+    /// The default source and engines; 100 ms.
+    fn default() -> Self {
+        Self {
+            source: PageSource::default(),
+            engines: Engines::default(),
+            hold: Duration::from_millis(100),
+        }
+    }
 }
 
 /// A saturation detector.

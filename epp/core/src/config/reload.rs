@@ -13,8 +13,9 @@ pub struct NeedsRestart {
 
 impl Config {
     /// Whether a picker that runs with `old` can go on with `new`. Profiles, scorers and weights, bands and times,
-    /// detectors and usage limits, admitters and parsers can change; connections to engines, the place that endpoints
-    /// come from, and what is built once around the queue and the latency model cannot.
+    /// detectors and usage limits, admitters and parsers, and for how long requests wait for fresh readings can change;
+    /// connections to engines, the place that endpoints come from, and what is built once around the queue and the
+    /// latency model cannot.
     ///
     /// # Errors
     /// Every change that needs a restart.
@@ -27,6 +28,12 @@ impl Config {
                 old.flow_control() != new.flow_control(),
                 "featureGates",
                 "requests that wait would be left without a queue, or those that arrive would have none",
+            ),
+            (
+                old.flow_control() == new.flow_control()
+                    && old.queue().is_some() != new.queue().is_some(),
+                "flowControl.noEndpointRequestTTL",
+                "whether requests wait for a first endpoint at all is decided at the start",
             ),
             (
                 old.discovery != new.discovery,
@@ -100,6 +107,8 @@ mod tests {
         assert!(refused(|new| new.usage_limit = UsageLimit::SoftReflective).is_empty());
         assert!(refused(|new| new.parsers = vec![Parser::Passthrough]).is_empty());
         assert!(refused(|new| new.slo_admitter = None).is_empty());
+        let hold = |new: &mut Config| new.metrics.as_mut().unwrap().hold = Duration::ZERO;
+        assert!(refused(hold).is_empty());
         let with_band = |new: &mut Config| {
             let band = BandConfig {
                 max_requests: 7,
@@ -115,6 +124,10 @@ mod tests {
     #[test]
     fn what_is_set_up_at_the_start_does_not() {
         assert_eq!(refused(|new| new.flow = None), ["featureGates"]);
+        let (old, mut new) = (Config::default(), Config::default());
+        new.hold_while_empty(Duration::from_secs(1));
+        let needed = Config::reloadable(&old, &new).unwrap_err();
+        assert_eq!(needed[0].field, "flowControl.noEndpointRequestTTL");
         assert_eq!(
             refused(|new| new.discovery = Some(Default::default())),
             ["dataLayer.discovery"]

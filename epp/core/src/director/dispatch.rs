@@ -129,7 +129,7 @@ impl Director {
             return;
         };
         if !self.config().flow_control() {
-            return self.release(now);
+            return self.release_waiting(now);
         }
         if self.still_closed(band) {
             return;
@@ -223,7 +223,7 @@ impl Director {
     }
 
     /// Flow control off: dispatches what was held while there was no endpoint.
-    fn release(&mut self, now: Duration) {
+    fn release_waiting(&mut self, now: Duration) {
         while let Some(queue) = self.queue.as_mut().filter(|queue| !queue.starved()) {
             let first = queue.first(now);
             let Some((ticket, waiting)) =

@@ -142,21 +142,16 @@ pub(crate) struct Reclaim {
 
 impl Reclaim {
     pub(crate) fn new(config: &Config) -> Self {
-        let grace = match &config.detector {
-            Detector::Concurrency(_) | Detector::Adaptive { .. } => COUNTED_GRACE,
-            Detector::Utilization { staleness, .. } => {
-                let scrape = config.metrics.as_ref();
-                let refresh = scrape
-                    .and_then(|scrape| scrape.source.interval)
-                    .unwrap_or(REFRESH);
-                refresh + *staleness + SCRAPED_GRACE
-            }
-        };
         Self {
             evictables: Evictables::default(),
-            grace,
+            grace: grace(config),
             phase: Phase::Ready,
         }
+    }
+
+    /// Another configuration is in force.
+    pub(crate) fn set_config(&mut self, config: &Config) {
+        self.grace = grace(config);
     }
 
     pub(crate) fn evictables(&self) -> &Evictables {
@@ -229,6 +224,18 @@ impl Reclaim {
             Phase::Ready => None,
             Phase::Confirming { since, .. } => Some(since.saturating_add(CONFIRM_WITHIN)),
             Phase::Settling { until } => Some(until),
+        }
+    }
+}
+
+/// Time until the detector has seen that a request ended.
+fn grace(config: &Config) -> Duration {
+    match &config.detector {
+        Detector::Concurrency(_) | Detector::Adaptive { .. } => COUNTED_GRACE,
+        Detector::Utilization { staleness, .. } => {
+            let scrape = config.metrics.as_ref();
+            let refresh = scrape.and_then(|scrape| scrape.source.interval);
+            refresh.unwrap_or(REFRESH) + *staleness + SCRAPED_GRACE
         }
     }
 }

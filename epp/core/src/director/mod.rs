@@ -2,6 +2,8 @@
 
 mod dispatch;
 pub(crate) mod evict;
+mod hold;
+mod reload;
 mod revocations;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,6 +30,7 @@ use crate::request::Request;
 use crate::router::Router;
 use crate::stopwatch::Stopwatch;
 use evict::{Reclaim, Stop};
+use hold::Hold;
 pub use revocations::{CONFIRMATION_BOUNDS, Confirmations, Revocations};
 
 /// How soon to look again when room may show in scrapes or learned limits, for callers that do not tell of them.
@@ -107,6 +110,8 @@ pub struct Director {
     stop: Option<Stop>,
     /// A band that is closed may be open the next time.
     alternating: bool,
+    /// Those who wait for fresh readings, while such are on their way.
+    hold: Option<Hold>,
     /// Buffer of one pass.
     passed: Vec<PassedOver>,
     /// The latest instant seen.
@@ -146,6 +151,7 @@ impl Director {
             closed: None,
             stop: None,
             alternating: false,
+            hold: None,
             passed: Vec::new(),
             now: Duration::ZERO,
             next_sweep: SWEEP,
@@ -186,7 +192,7 @@ impl Director {
     pub fn pin_priorities(&mut self, now: Duration, priorities: impl IntoIterator<Item = i32>) {
         self.tick(now);
         if let Some(queue) = &mut self.queue {
-            queue.pin(&priorities.into_iter().collect::<BTreeSet<_>>());
+            queue.pin(priorities.into_iter().collect::<BTreeSet<_>>());
             // A policy may give bands other ceilings when there are more of them.
             self.closed = None;
         }
@@ -253,8 +259,10 @@ impl Director {
             arrived: now,
             charge: Charge::default(),
         });
-        self.admit(now, ticket, waiting);
-        self.reclaim(now);
+        if let Some(waiting) = self.kept_back(now, ticket, waiting) {
+            self.admit(now, ticket, waiting);
+            self.reclaim(now);
+        }
         ticket
     }
 
@@ -274,13 +282,16 @@ impl Director {
     /// The client of a queued request left. Without effect once the request has its verdict.
     pub fn cancel(&mut self, now: Duration, ticket: Ticket) {
         self.tick(now);
+        let outcome = Outcome::EvictedContextCancelled;
+        let message = "the client left while queued";
+        if let Some(waiting) = self.hold.as_mut().and_then(|hold| hold.remove(ticket)) {
+            return self.refuse(ticket, &waiting, outcome, None, message);
+        }
         let Some(queue) = &mut self.queue else { return };
         let leads = queue.leads(ticket);
         let Some(waiting) = queue.remove(now, ticket) else {
             return;
         };
-        let message = "the client left while queued";
-        let outcome = Outcome::EvictedContextCancelled;
         self.refuse(ticket, &waiting, outcome, None, message);
         if leads {
             // Others may have waited behind it.
@@ -293,6 +304,7 @@ impl Director {
     /// [`Director::next_wakeup`].
     pub fn advance(&mut self, now: Duration) {
         self.tick(now);
+        self.release_due(now);
         self.expire(now);
         self.dispatch(now);
         self.reclaim(now);
@@ -300,6 +312,12 @@ impl Director {
 
     /// When [`Director::advance`] is needed next, if nothing else happens before.
     pub fn next_wakeup(&self) -> Option<Duration> {
+        let hold = self.hold.as_ref().map(Hold::until);
+        let queue = self.queue_wakeup();
+        hold.into_iter().chain(queue).min()
+    }
+
+    fn queue_wakeup(&self) -> Option<Duration> {
         let queue = self.queue.as_ref().filter(|queue| !queue.is_empty())?;
         // Scrapes and learned limits change without the director being told.
         let unseen =
@@ -329,6 +347,8 @@ impl Director {
     pub fn drain(&mut self, now: Duration) {
         self.tick(now);
         self.draining = true;
+        // Each is told the same as who arrives now.
+        self.release(now);
         while let Some(queue) = &mut self.queue {
             let first = queue.first(now);
             let Some((ticket, waiting)) =

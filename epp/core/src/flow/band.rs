@@ -28,6 +28,8 @@ pub(crate) struct Band {
     /// Flows that have something queued.
     active: Vec<u32>,
     turns: Turns,
+    /// How often its order has changed.
+    era: u32,
     next_sweep: Duration,
     /// When it last held or passed on a request.
     used: Duration,
@@ -79,8 +81,49 @@ impl Band {
             flows: Vec::new(),
             by_id: FxHashMap::default(),
             active: Vec::new(),
+            era: 0,
             next_sweep: Duration::ZERO,
             used: Duration::ZERO,
+        }
+    }
+
+    /// Where a request stands that comes now.
+    pub(crate) fn place(&self, key: Duration, number: u64) -> Place {
+        let era = self.era;
+        Place { era, key, number }
+    }
+
+    /// Requests go in another order from now on: behind those that are here already, which keep theirs.
+    pub(crate) fn reordered(&mut self) {
+        self.era = self.era.saturating_add(1);
+    }
+
+    /// Puts another fairness in force. Where only its parameters differ, flows keep what they were served; under
+    /// another policy all begin anew, in the order of their first requests.
+    pub(crate) fn set_fairness(&mut self, fairness: &Fairness) {
+        if self.turns.goes_by(fairness) {
+            return;
+        }
+        let anew = self.turns.set_fairness(fairness.clone());
+        for flow in self.flows.iter_mut().flatten() {
+            if anew {
+                // What the old policy's charges still owe is not the new one's.
+                flow.account.take_owed();
+                flow.standing = self.turns.newcomer(flow.account.flow());
+            } else {
+                self.turns.reweigh(flow.account.flow(), &mut flow.standing);
+            }
+        }
+        if !anew {
+            return;
+        }
+        let head = |slot: &u32| self.at(*slot).and_then(|flow| flow.head);
+        let mut order = self.active.clone();
+        order.sort_by_key(head);
+        for slot in order {
+            if let Some(Some(flow)) = self.flows.get_mut(slot as usize) {
+                self.turns.joins(&mut flow.standing, None);
+            }
         }
     }
 
@@ -183,7 +226,7 @@ impl Band {
             let after = over.find(|over| over.band == band && over.flow == slot);
             let head = flow.next(after.map(|over| over.place))?;
             let arrived = if self.turns.counts_waits() {
-                arrived(head.1)
+                arrived(head.number)
             } else {
                 Duration::ZERO
             };

@@ -15,8 +15,16 @@ const KEEP_IDLE: Duration = Duration::from_secs(300);
 /// Time between two looks for idle flows.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// Where a request stands in its flow: sort key, then number of arrival.
-pub(crate) type Place = (Duration, u64);
+/// Where a request stands in its flow, the lowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    /// How often the order of the band had changed when it came: who came under an earlier order goes first.
+    pub(crate) era: u32,
+    /// By the band's order.
+    pub(crate) key: Duration,
+    /// Number of arrival.
+    pub(crate) number: u64,
+}
 
 /// What a dispatched request was charged, and what its tokens cost its flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -98,14 +106,38 @@ impl Turns {
         }
     }
 
-    /// The standing of a flow seen for the first time.
-    pub(crate) fn newcomer(&self, flow: &str) -> Standing {
-        let weight = match &self.fairness {
+    /// Puts another policy in force; true = what flows were served under the last one means nothing under it.
+    pub(crate) fn set_fairness(&mut self, fairness: Fairness) -> bool {
+        let anew = std::mem::discriminant(&self.fairness) != std::mem::discriminant(&fairness);
+        self.fairness = fairness;
+        if anew {
+            (self.turn, self.floor) = (0, 0);
+        }
+        anew
+    }
+
+    /// Whether that policy is in force.
+    pub(crate) fn goes_by(&self, fairness: &Fairness) -> bool {
+        self.fairness == *fairness
+    }
+
+    /// A flow's share against the others.
+    fn weight(&self, flow: &str) -> f64 {
+        match &self.fairness {
             Fairness::VirtualTokens(it) => it.weights.get(flow).copied().unwrap_or(1.0),
             _ => 1.0,
-        };
+        }
+    }
+
+    /// The flow's share under the policy in force.
+    pub(crate) fn reweigh(&self, flow: &str, standing: &mut Standing) {
+        standing.weight = self.weight(flow);
+    }
+
+    /// The standing of a flow seen for the first time.
+    pub(crate) fn newcomer(&self, flow: &str) -> Standing {
         Standing {
-            weight,
+            weight: self.weight(flow),
             turn: 0,
             counter: 0,
             attained: 0.0,

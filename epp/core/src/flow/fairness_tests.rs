@@ -31,7 +31,11 @@ impl Flows {
     fn best(&self, now: Duration, active: &[usize], arrived: &[u64]) -> usize {
         let contender = |(&slot, &arrived): (&usize, &u64)| Contender {
             slot: slot as u32,
-            head: (Duration::ZERO, slot as u64),
+            head: Place {
+                era: 0,
+                key: Duration::ZERO,
+                number: slot as u64,
+            },
             arrived: Duration::from_secs(arrived),
             standing: &self.flows[slot].1,
         };

@@ -26,8 +26,8 @@ struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct BandGauge {
     priority: i32,
-    max_requests: u64,
-    max_bytes: u64,
+    max_requests: AtomicU64,
+    max_bytes: AtomicU64,
     requests: AtomicU64,
     sheddable: AtomicU64,
     prompt_tokens: AtomicU64,
@@ -56,10 +56,15 @@ impl CapacityUse {
 impl QueueGauges {
     pub(crate) fn new(max_requests: Option<u64>, max_bytes: Option<u64>) -> Self {
         let gauges = Self::default();
-        let (requests, bytes) = (&gauges.shared.max_requests, &gauges.shared.max_bytes);
+        gauges.set_limits(max_requests, max_bytes);
+        gauges
+    }
+
+    /// Limits over all bands; `None` = there is none.
+    pub(crate) fn set_limits(&self, max_requests: Option<u64>, max_bytes: Option<u64>) {
+        let (requests, bytes) = (&self.shared.max_requests, &self.shared.max_bytes);
         requests.store(max_requests.unwrap_or(0), Relaxed);
         bytes.store(max_bytes.unwrap_or(0), Relaxed);
-        gauges
     }
 
     /// Whether nothing waits; costs one look.
@@ -81,7 +86,8 @@ impl QueueGauges {
         let bands = self.shared.bands.read();
         let bands = bands.unwrap_or_else(PoisonError::into_inner);
         let used = |band: &Arc<BandGauge>| {
-            let used = CapacityUse::of(&band.depth(), band.max_requests, band.max_bytes);
+            let (requests, bytes) = (&band.max_requests, &band.max_bytes);
+            let used = CapacityUse::of(&band.depth(), requests.load(Relaxed), bytes.load(Relaxed));
             (band.priority, used)
         };
         bands.iter().map(used).collect()
@@ -101,8 +107,8 @@ impl QueueGauges {
     pub(crate) fn add(&self, priority: i32, max_requests: u64, max_bytes: u64) -> Arc<BandGauge> {
         let gauge = Arc::new(BandGauge {
             priority,
-            max_requests,
-            max_bytes,
+            max_requests: max_requests.into(),
+            max_bytes: max_bytes.into(),
             ..BandGauge::default()
         });
         let bands = self.shared.bands.write();
@@ -141,6 +147,12 @@ impl QueueGauges {
 }
 
 impl BandGauge {
+    /// The band holds so much at most from now on.
+    pub(crate) fn set_limits(&self, max_requests: u64, max_bytes: u64) {
+        self.max_requests.store(max_requests, Relaxed);
+        self.max_bytes.store(max_bytes, Relaxed);
+    }
+
     pub(crate) fn depth(&self) -> BandDepth {
         BandDepth {
             priority: self.priority,

@@ -1,4 +1,7 @@
-//! The queue itself: bands by priority, caps, deadlines.
+//! The queue itself: bands by priority, deadlines.
+
+mod caps;
+mod reload;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +22,6 @@ use super::usage_limit::Limits;
 use crate::config::{BandConfig, FlowConfig};
 use crate::demand::BandCounters;
 use crate::director::Ticket;
-use crate::peers::BandUse;
 use crate::request::Request;
 
 /// Bands that may exist at once. Priorities come from objectives, which are configuration, but a file that is
@@ -75,6 +77,8 @@ pub(crate) struct Queue {
     /// Whether the pool is without endpoints, and since when it is (or is not).
     starved: bool,
     regime_since: Duration,
+    /// Priorities that objectives name: their bands are kept.
+    named: BTreeSet<i32>,
 }
 
 #[derive(Debug)]
@@ -82,8 +86,8 @@ struct Queued {
     waiting: Box<Waiting>,
     band: i32,
     flow: u32,
-    /// Sort key within the flow.
-    key: Duration,
+    /// Where it stands in its flow.
+    place: Place,
     deadline: Option<Duration>,
 }
 
@@ -105,12 +109,10 @@ impl Queue {
             elsewhere_shared: Held::default(),
             starved: true,
             regime_since: Duration::ZERO,
+            named: BTreeSet::new(),
             config,
         };
-        let configured: Vec<i32> = queue.config.bands.keys().copied().chain([0]).collect();
-        for priority in configured {
-            queue.create(priority, true);
-        }
+        queue.create_kept();
         queue
     }
 
@@ -153,12 +155,22 @@ impl Queue {
     }
 
     /// Bands of these priorities, and of those configured, are kept however long they are empty; others are not.
-    pub(crate) fn pin(&mut self, priorities: &BTreeSet<i32>) {
+    pub(crate) fn pin(&mut self, priorities: BTreeSet<i32>) {
+        self.named = priorities;
         for (priority, band) in &mut self.bands {
             let configured = priority.0 == 0 || self.config.bands.contains_key(&priority.0);
-            band.pinned = configured || priorities.contains(&priority.0);
+            band.pinned = configured || self.named.contains(&priority.0);
         }
-        for &priority in priorities {
+        self.create_kept();
+    }
+
+    /// Makes the bands that are kept however long they are empty.
+    fn create_kept(&mut self) {
+        let configured: Vec<i32> = self.config.bands.keys().copied().chain([0]).collect();
+        for priority in configured {
+            self.create(priority, true);
+        }
+        for priority in self.named.clone() {
             if self.bands.len() < MAX_BANDS {
                 self.create(priority, true);
             }
@@ -168,11 +180,6 @@ impl Queue {
     /// How many bands there are.
     pub(crate) fn bands(&self) -> usize {
         self.bands.len()
-    }
-
-    /// Whether a request of that band may wait at all.
-    pub(crate) fn waits(&self, band: i32) -> bool {
-        self.config.band(band).waits()
     }
 
     /// Adds a request, or gives it back with the cap that is reached.
@@ -190,66 +197,6 @@ impl Queue {
         }
     }
 
-    fn full(&self, band: i32, bytes: u64) -> Option<Full> {
-        let limits = self.config.band(band);
-        let Some(held) = self.bands.get(&Reverse(band)) else {
-            return Some(Full::NoWaiting);
-        };
-        if !limits.waits() {
-            return Some(Full::NoWaiting);
-        }
-        let total = (self.config.max_requests, self.config.max_bytes);
-        let all = self.total.with(self.elsewhere_total);
-        all.full(bytes, total.0, total.1).or_else(|| {
-            let elsewhere = self.elsewhere.get(&band).copied().unwrap_or_default();
-            let held = if self.config.shares(band) {
-                self.shared.with(self.elsewhere_shared)
-            } else {
-                Held {
-                    requests: held.gauge.requests(),
-                    bytes: held.gauge.bytes(),
-                }
-                .with(elsewhere)
-            };
-            held.full(bytes, Some(limits.max_requests), Some(limits.max_bytes))
-        })
-    }
-
-    /// What other pickers hold counts against the limits as well.
-    pub(crate) fn set_elsewhere(&mut self, bands: BTreeMap<i32, BandUse>) {
-        let held = |band: BandUse| Held {
-            requests: band.requests,
-            bytes: band.bytes,
-        };
-        self.elsewhere = bands
-            .into_iter()
-            .map(|(priority, band)| (priority, held(band)))
-            .collect();
-        let config = &self.config;
-        let sum = |wanted: &dyn Fn(i32) -> bool| {
-            let bands = self.elsewhere.iter().filter(|(band, _)| wanted(**band));
-            bands.fold(Held::default(), |sum, (_, &held)| sum.with(held))
-        };
-        let (total, shared) = (sum(&|_| true), sum(&|band| config.shares(band)));
-        (self.elsewhere_total, self.elsewhere_shared) = (total, shared);
-    }
-
-    /// Requests that the band still has room for.
-    pub(crate) fn room(&self, band: i32) -> u64 {
-        let limits = self.config.band(band);
-        let held = if self.config.shares(band) {
-            self.shared.with(self.elsewhere_shared).requests
-        } else {
-            let here = self.bands.get(&Reverse(band));
-            let elsewhere = self.elsewhere.get(&band).map_or(0, |held| held.requests);
-            elsewhere.saturating_add(here.map_or(0, |band| band.gauge.requests()))
-        };
-        let total = self.config.max_requests.unwrap_or(u64::MAX);
-        let room = limits.max_requests.saturating_sub(held);
-        let all = self.total.with(self.elsewhere_total).requests;
-        room.min(total.saturating_sub(all))
-    }
-
     /// Adds a request whatever the caps say. One that may not wait is taken out again before anything else happens.
     pub(crate) fn lodge(&mut self, ticket: Ticket, waiting: Box<Waiting>) {
         let deadline = self.deadline(ticket.band, &waiting);
@@ -261,7 +208,8 @@ impl Queue {
             return;
         };
         let flow = band.flow(arrived, &waiting.account);
-        band.add(arrived, flow, (key, ticket.number));
+        let place = band.place(key, ticket.number);
+        band.add(arrived, flow, place);
         self.gauges.joined(&band.gauge, &waiting.request);
         waiting.account.enqueued(&waiting.request);
         self.total.add(bytes);
@@ -275,7 +223,7 @@ impl Queue {
             waiting,
             band: ticket.band,
             flow,
-            key,
+            place,
             deadline,
         };
         self.items.insert(ticket.number, queued);
@@ -289,7 +237,7 @@ impl Queue {
         }
         let waiting = queued.waiting;
         if let Some(band) = self.bands.get_mut(&Reverse(ticket.band)) {
-            band.take(now, queued.flow, (queued.key, ticket.number));
+            band.take(now, queued.flow, queued.place);
             self.gauges.left(&band.gauge, &waiting.request);
         }
         waiting.account.dequeued(&waiting.request);
@@ -392,7 +340,7 @@ impl Queue {
         let higher: u64 = higher.map(|(_, band)| band.gauge.requests()).sum();
         let within = self.items.get(&ticket.number).and_then(|queued| {
             let band = self.bands.get(&Reverse(ticket.band))?;
-            Some(band.ahead_of(queued.flow, (queued.key, ticket.number)))
+            Some(band.ahead_of(queued.flow, queued.place))
         });
         higher + within.unwrap_or(0)
     }
@@ -458,26 +406,28 @@ impl Queue {
     pub(crate) fn leads(&self, ticket: Ticket) -> bool {
         self.items.get(&ticket.number).is_some_and(|queued| {
             let band = self.bands.get(&Reverse(ticket.band));
-            band.is_some_and(|band| band.leads(queued.flow, (queued.key, ticket.number)))
+            band.is_some_and(|band| band.leads(queued.flow, queued.place))
         })
     }
 
     /// Forgets flows and bands that were idle for long; true = there are fewer bands than before.
     pub(crate) fn sweep(&mut self, now: Duration) -> bool {
         let before = self.bands.len();
+        self.forget(|_, band| band.sweep(now, BAND_IDLE) && !band.pinned);
+        self.bands.len() < before
+    }
+
+    /// Forgets bands of which `forgotten` holds; nobody may wait there.
+    fn forget(&mut self, forgotten: impl Fn(i32, &mut Band) -> bool) {
         let gauges = &self.gauges;
         self.bands.retain(|priority, band| {
-            let forgotten = band.sweep(now, BAND_IDLE) && !band.pinned;
+            let forgotten = forgotten(priority.0, band);
             if forgotten {
                 gauges.remove(priority.0);
             }
             !forgotten
         });
-        let fewer = self.bands.len() < before;
-        if fewer {
-            self.list();
-        }
-        fewer
+        self.list();
     }
 
     /// Time-decayed service by band and flow, where a band's fairness counts it.
@@ -497,9 +447,8 @@ impl Queue {
 impl PassedOver {
     /// The request.
     pub(crate) fn ticket(&self) -> Ticket {
-        let (_, number): Place = self.place;
         Ticket {
-            number,
+            number: self.place.number,
             band: self.band,
         }
     }

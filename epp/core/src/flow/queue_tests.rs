@@ -216,7 +216,7 @@ fn pitfall_11_bands_of_objectives_are_never_forgotten() {
         ..FlowConfig::default()
     };
     let mut bench = of_bands(config, &[4, 5]);
-    bench.queue.pin(&BTreeSet::from([4, -7]));
+    bench.queue.pin(BTreeSet::from([4, -7]));
     bench.drained(SECOND);
     let bands = |bench: &Bench| {
         let depth = bench.queue.gauges().depth();
@@ -231,7 +231,7 @@ fn pitfall_11_bands_of_objectives_are_never_forgotten() {
     assert!(bench.queue.sweep(BAND_IDLE + 2 * SECOND));
     assert_eq!(bands(&bench), [9, 4, 0, -7]);
     // The objective goes, and with it the reason to keep its band.
-    bench.queue.pin(&BTreeSet::new());
+    bench.queue.pin(BTreeSet::new());
     assert!(bench.queue.sweep(3 * BAND_IDLE));
     assert_eq!(bands(&bench), [9, 0]);
 }

@@ -148,6 +148,13 @@ impl Meter {
         self.rule.clone()
     }
 
+    /// Another detector is in force.
+    pub(crate) fn set_detector(&mut self, detector: &Detector) {
+        let stages = std::mem::take(&mut self.stages);
+        *self = Self::new(detector);
+        self.stages = stages;
+    }
+
     /// Labels are read once per pool, never per request.
     pub(crate) fn set_pool(&mut self, pool: &Pool) {
         self.stages.clear();
@@ -275,7 +282,7 @@ fn used(detector: &Detector, reading: &Reading, now: Duration) -> Option<Use> {
         Detector::Adaptive { parameters, .. } => Some(Use {
             used: f64::from(reading.load.in_flight),
             assumed: f64::from(reading.load.assumed),
-            limit: f64::from(reading.load.limit.unwrap_or(parameters.initial).max(1)),
+            limit: f64::from(parameters.within(reading.load.limit)),
         }),
         Detector::Utilization {
             parameters,

@@ -23,6 +23,13 @@ impl Limits {
         }
     }
 
+    /// Puts another policy in force.
+    pub(crate) fn set_policy(&mut self, policy: UsageLimit) {
+        if self.policy != policy {
+            *self = Self::new(policy);
+        }
+    }
+
     /// Whether a band that is closed now may be open next time, with the pool as full as it is.
     pub(crate) fn alternates(&self) -> bool {
         matches!(self.policy, UsageLimit::SoftReflective)

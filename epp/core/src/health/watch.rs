@@ -1,7 +1,7 @@
 //! What requests tell of an endpoint, and what follows from it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::window::{Counts, Window};
@@ -43,9 +43,9 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) rules: HealthRules,
-    pool: Mutex<Window>,
+    pool: Arc<Mutex<Window>>,
     /// Counts changes of any endpoint's standing.
-    changes: AtomicU64,
+    changes: Arc<AtomicU64>,
 }
 
 /// What shares are taken of.
@@ -70,8 +70,17 @@ impl Watch {
     pub(crate) fn new(rules: HealthRules) -> Self {
         Self {
             rules,
-            pool: Mutex::default(),
-            changes: AtomicU64::new(1),
+            pool: Arc::default(),
+            changes: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// The same endpoints under other rules; requests in flight go on telling under those that they began with.
+    pub(crate) fn under(&self, rules: HealthRules) -> Self {
+        Self {
+            rules,
+            pool: Arc::clone(&self.pool),
+            changes: Arc::clone(&self.changes),
         }
     }
 

@@ -68,8 +68,9 @@ impl Window {
     /// Where what happens at `now` is counted.
     pub(super) fn at(&mut self, now: Duration, span: Duration) -> &mut Counts {
         let half = number(now, span);
-        if half > self.half {
-            self.previous = if half == self.half + 1 {
+        // Who reports a moment late falls into the half before; a number far below comes of a longer span.
+        if half > self.half || half.saturating_add(1) < self.half {
+            self.previous = if half == self.half.saturating_add(1) {
                 self.current
             } else {
                 Counts::default()
@@ -111,5 +112,10 @@ mod tests {
         assert_eq!(window.total(at(15), span).ended, 0);
         window.at(at(30), span).ended += 1;
         assert_eq!(window.total(at(30), span).ended, 1);
+        let longer = Duration::from_secs(40);
+        window.at(at(31), longer).ended += 1;
+        assert_eq!(window.total(at(31), longer).ended, 1, "another span");
+        window.at(at(19), longer).ended += 1;
+        assert_eq!(window.total(at(31), longer).ended, 2, "a moment late");
     }
 }

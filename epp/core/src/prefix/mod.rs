@@ -3,7 +3,7 @@
 mod blocks;
 mod hash;
 
-pub use hash::{PrefixHasher, content_digest};
+pub use hash::{ContentDigest, HashMark, PrefixHasher, content_digest};
 
 use std::sync::Arc;
 
@@ -29,15 +29,9 @@ pub struct PrefixHashing {
 }
 
 impl PrefixHashing {
-    /// A hasher for one prompt to `model` under `salt`.
-    pub fn hasher(&self, model: &str, salt: &str) -> PrefixHasher {
-        PrefixHasher::with_limits(
-            model,
-            salt,
-            self.block_tokens,
-            self.max_blocks,
-            self.max_tokens,
-        )
+    /// A hasher for one prompt.
+    pub fn hasher(&self) -> PrefixHasher {
+        PrefixHasher::with_limits(self.block_tokens, self.max_blocks, self.max_tokens)
     }
 }
 
@@ -62,6 +56,11 @@ impl PrefixIndex {
             caches: Vec::new(),
             blocks: 0,
         }
+    }
+
+    /// Puts other limits in force. What is remembered stays as far as there is room for it.
+    pub(crate) fn set_parameters(&mut self, parameters: PrefixProducer) {
+        self.parameters = parameters;
     }
 
     /// Follows the pool: what left is forgotten, what stayed keeps its blocks, what is new starts empty.

@@ -3,6 +3,7 @@
 mod dispatch;
 mod gather;
 mod predict;
+mod reload;
 mod replay;
 
 pub(crate) use replay::Again;
@@ -15,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::admit::{Chances, Rules, refusal_probability};
-use crate::config::{Config, Filter};
+use crate::config::{Config, Filter, HealthRules};
 use crate::endpoint::Endpoint;
 use crate::flow::{Meter, Reading, Saturation, Waiting};
 use crate::health::Watch;
@@ -89,13 +90,18 @@ pub(crate) enum Offer {
     Go,
 }
 
+/// The rules of passive health, if it is configured.
+fn health(config: &Config) -> Option<&HealthRules> {
+    let mut filters = config.profile.filters.iter();
+    filters.find_map(|named| match &named.filter {
+        Filter::Health(rules) => Some(rules),
+        _ => None,
+    })
+}
+
 impl Router {
     pub(crate) fn new(config: Config, seed: u64) -> Self {
-        let mut filters = config.profile.filters.iter();
-        let watch = filters.find_map(|named| match &named.filter {
-            Filter::Health(rules) => Some(Arc::new(Watch::new(rules.clone()))),
-            _ => None,
-        });
+        let watch = health(&config).map(|rules| Arc::new(Watch::new(rules.clone())));
         Self {
             rules: Rules::of(&config),
             pool: Arc::default(),
@@ -144,6 +150,13 @@ impl Router {
             sent.clear();
         }
         self.profile.pool_changed(&pool);
+        self.pool = pool;
+        self.find_prefills();
+        self.meter.set_pool(&self.pool);
+        self.assign_models();
+    }
+
+    fn find_prefills(&mut self) {
         let producer = self.config.predicted_latency.as_ref();
         let role = producer.map_or("", |producer| producer.endpoint_role_label.as_str());
         let prefills = |endpoint: &Arc<Endpoint>| {
@@ -153,10 +166,8 @@ impl Router {
                 .is_some_and(|role| role == "prefill")
         };
         self.prefills.clear();
-        self.prefills.extend(pool.endpoints.iter().map(prefills));
-        self.pool = pool;
-        self.meter.set_pool(&self.pool);
-        self.assign_models();
+        self.prefills
+            .extend(self.pool.endpoints.iter().map(prefills));
     }
 
     pub(crate) fn set_models(&mut self, models: Arc<Models>) {

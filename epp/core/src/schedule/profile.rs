@@ -86,6 +86,43 @@ impl Profile {
         }
     }
 
+    /// Puts the profile of `new` in force instead of that of `old`. Filters, scorers and the picker that are the same in
+    /// both keep what they remember, such as the endpoints of sessions; `watch` is the same if its rules are.
+    pub(crate) fn set_config(
+        &mut self,
+        old: &config::Config,
+        new: &config::Config,
+        watch: Option<&Arc<Watch>>,
+        pool: &Arc<Pool>,
+    ) {
+        let mut before = std::mem::replace(self, Self::new(new, watch));
+        self.trail = before.trail;
+        self.pool_changed(pool);
+        // What parts are made from besides their own parameters.
+        let surroundings =
+            |config: &config::Config| (config.topology.clone(), config.predicted_latency.clone());
+        if surroundings(old) != surroundings(new) {
+            return;
+        }
+        for (step, named) in self.filters.iter_mut().zip(&new.profile.filters) {
+            let known = old.profile.filters.iter().position(|other| other == named);
+            if let Some(known) = known.and_then(|known| before.filters.get_mut(known)) {
+                std::mem::swap(&mut step.filter, &mut known.filter);
+            }
+        }
+        for (scorer, named) in self.scorers.iter_mut().zip(&new.profile.scorers) {
+            let mut others = old.profile.scorers.iter();
+            let known = others
+                .position(|other| (&other.name, &other.scorer) == (&named.name, &named.scorer));
+            if let Some(known) = known.and_then(|known| before.scorers.get_mut(known)) {
+                std::mem::swap(scorer, known);
+            }
+        }
+        if old.profile.picker == new.profile.picker {
+            self.picker = before.picker;
+        }
+    }
+
     /// Another pool is in force.
     pub(crate) fn pool_changed(&mut self, pool: &Arc<Pool>) {
         for step in &mut self.filters {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 impl Page<'_, '_> {
     pub(super) fn queue(&mut self, hub: &Hub) -> Result<(), Error> {
-        let configured = &hub.telemetry.configured;
+        let configured = hub.telemetry.configured();
         self.saturation(hub.stages(), configured.detector)?;
         self.capacity(hub.queue())?;
         if configured.evicts {
@@ -112,7 +112,7 @@ impl Page<'_, '_> {
 
     /// How programs are served, where fairness looks at them.
     fn programs(&mut self, hub: &Hub) -> Result<(), Error> {
-        if !hub.telemetry.configured.programs {
+        if !hub.telemetry.configured().programs {
             return Ok(());
         }
         let mut service = Vec::new();

@@ -12,7 +12,8 @@ use super::registrar::all;
 use crate::admin_port::debug::COMMIT;
 use crate::extproc::hub::Hub;
 use names::Name;
-use names::metric::{HEADROOM_PREFIX, picker};
+use names::metric::HEADROOM_PREFIX;
+use names::metric::picker::{self, config};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -179,13 +180,17 @@ impl Page<'_, '_> {
             ("build_ref", env!("CARGO_PKG_VERSION").into()),
         ];
         self.gauges(picker::INFO, "What was built", one(build))?;
-        let version = hub.telemetry.configured.version.to_string();
-        let labels = vec![("version", version.into())];
-        self.own_gauges(
-            "config_info",
-            "The configuration in force, by a hash of what it says",
-            one(labels),
-        )
+        let configured = hub.telemetry.configured();
+        let text = |text: &str| Cow::Owned(text.to_owned());
+        let labels = vec![
+            ("version", text(&configured.version)),
+            ("hash", text(&configured.hash)),
+        ];
+        let help = "The configuration in force, by a hash of what it says and one of its text";
+        self.own_gauges(config::INFO, help, one(labels))?;
+        let help = "Plugins and parameters of it that something simpler stands in for";
+        let stand_ins = std::iter::once((Row::new(), configured.stand_ins as f64));
+        self.own_gauges(config::STAND_INS, help, stand_ins)
     }
 }
 

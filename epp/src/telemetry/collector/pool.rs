@@ -9,6 +9,7 @@ use names::Name;
 use names::metric::picker;
 use rustc_hash::FxHashSet;
 use std::fmt::Error;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a page is read for: mean, standard deviation, and what they are of.
@@ -80,7 +81,8 @@ impl Page<'_, '_> {
             .iter()
             .filter(|endpoint| !busy.contains(&(&*endpoint.name, &*endpoint.address)))
             .collect();
-        let producer = &hub.telemetry.configured.producers.load;
+        let producer = Arc::clone(&hub.telemetry.configured().producers.load);
+        let producer = &*producer;
         let rows = |of: fn(&OnEndpoint) -> i64| {
             let busy = cells.iter().map(move |cell| {
                 let labels = on_endpoint(
@@ -137,7 +139,7 @@ impl Page<'_, '_> {
     }
 
     pub(super) fn prefixes(&mut self, hub: &Hub) -> Result<(), Error> {
-        let Some(name) = &hub.telemetry.configured.producers.prefix else {
+        let Some(name) = hub.telemetry.configured().producers.prefix.clone() else {
             return Ok(());
         };
         let labels: Row = vec![

@@ -31,6 +31,9 @@ parameters! {
         client_key_path: Option<String> = None,
         /// Time between reads, a Go duration; absent = the `--refresh-metrics-interval` flag.
         interval: Option<String> = None,
+        /// Time for which requests are held at most after 5 s without any, until every engine has been asked anew; a
+        /// Go duration up to 1s, `0s` = they are not.
+        hold_after_idle: String = "100ms".to_owned(),
     }
 }
 

@@ -78,6 +78,15 @@ parameters! {
     }
 }
 
+impl AdaptiveConcurrency {
+    /// The limit in force of an endpoint that has `learned` one; what was learned under other bounds is held to these.
+    pub(crate) fn within(&self, learned: Option<u32>) -> u32 {
+        let least = self.min.max(1);
+        let limit = learned.unwrap_or(self.initial);
+        limit.clamp(least, self.max.max(least))
+    }
+}
+
 /// How `adaptive-concurrency-detector` moves a limit.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
