@@ -8,11 +8,13 @@ HELM := $(TOOLS)/helm
 DEMO_ARGS ?=
 ALL_E2E_TESTS := manifests scaling zero accelerators auth faults peers migrate
 E2E_TESTS ?= $(ALL_E2E_TESTS)
+FUZZ_TARGET ?= all
+FUZZ_TIME ?= 30s
 
 export HEADROOM_ENVOY := $(abspath $(ENVOY))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e crds manifests lint audit bench bench-epp bench-peers bench-controller docs tools fmt clean
+.PHONY: help demo test fuzz e2e crds manifests lint audit bench bench-epp bench-peers bench-controller docs tools fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -23,6 +25,9 @@ demo: $(ENVOY) ## the whole loop on this machine: live through Envoy, then an ho
 
 test: $(ENVOY) ## unit, property, golden and process tests, through real Envoy
 	$(CARGO) test --workspace --no-fail-fast
+
+fuzz: ## the parsers under hostile input, FUZZ_TIME (30s) each; FUZZ_TIME=10m FUZZ_TARGET=json
+	$(CARGO) run --release -p fuzz -- run $(FUZZ_TARGET) --time $(FUZZ_TIME)
 
 e2e: $(ENVOY) $(HELM) $(TOOLS)/cluster/cluster ## end to end on the test cluster: real control plane, HPA, Envoy; E2E_TESTS="scaling faults"
 	$(CARGO) build --bin headroom
@@ -55,9 +60,10 @@ bench: bench-epp bench-peers bench-controller ## the endpoint picker over ext_pr
 	$(CARGO) bench -p predictor --bench predict
 	$(CARGO) run --release -p epp-core --example pick_cost
 
-bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs
+bench-epp: $(EPBENCH) ## endpoint picker against a bare tonic echo, in alternating pairs, and its queue; fails when a bar is missed
 	$(CARGO) build --release --bin headroom --bin echo
-	tests/bench-epp.sh
+	tests/bench-epp.sh all
+	$(CARGO) run --release -p epp-core --example queue_overhead
 
 bench-peers: $(EPBENCH) ## two endpoint pickers with the exchange between them and without, in alternating pairs
 	$(CARGO) build --release --bin headroom

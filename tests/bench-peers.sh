@@ -2,7 +2,7 @@
 # What the exchange between pickers costs: CPU per request of two `headroom epp` under the same load, with the exchange
 # and without, in alternating pairs. Fails above the bar of 1.05.
 #   tests/bench-peers.sh
-# RATE=200 (requests a second and picker), ENDPOINTS=8, DURATION=10s and PAIRS=5 may be set; so may HEADROOM and EPBENCH.
+# RATE=200 (requests a second and picker; 0 = as many as they take), ENDPOINTS=8, DURATION=10s and PAIRS=5 may be set; so may HEADROOM and EPBENCH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bench=${EPBENCH:-.tools/epbench}
@@ -61,7 +61,7 @@ picker() {
 
 # page NUMBER: metrics of one
 page() { curl -sf "http://127.0.0.1:9${1}90/metrics"; }
-sharing() { page "$1" | grep -q '^headroom_epp_peers_sharing{.*} 1'; }
+sharing() { page "$1" | grep "^headroom_epp_peers_sharing{.*} 1" > /dev/null; }
 
 # both_share: waits for it, ten seconds at most
 both_share() {
@@ -79,9 +79,13 @@ run() {
   local other=$!
   # The first serves the endpoints' metrics for both.
   "$bench" -epp 127.0.0.1:9602 -endpoints 0 -rate "$rate" -pid "${pickers[1]}" -duration "$duration" > "$work/b"
-  wait "$other"
+  wait "$other" || { cat "$work/a" >&2; exit 1; }
   sed "s/^/$name  /" "$work/a" "$work/b"
-  cat "$work/a" "$work/b" | value bad | grep -qvx 0 && { echo "requests failed" >&2; exit 1; }
+  # Those that the end of the load cuts off count as failed, too: a few are well.
+  local failed served
+  failed=$(cat "$work/a" "$work/b" | value bad | awk '{sum += $1} END {print sum}')
+  served=$(cat "$work/a" "$work/b" | value ok | awk '{sum += $1} END {print sum}')
+  [ $((failed * 100)) -le "$served" ] || { echo "$failed requests failed, $served were served" >&2; exit 1; }
   cat "$work/a" "$work/b" | value cpu_us_per_req | awk '{sum += $1} END {print sum / NR}' >> "$work/$name"
 }
 
@@ -113,6 +117,8 @@ done
 with=$(median < "$work/with")
 without=$(median < "$work/without")
 paste "$work/with" "$work/without" | awk '{print $1 / $2}' | median > "$work/ratio"
-echo "two pickers, $endpoints endpoints, $rate requests a second each, median of $pairs pairs:"
+load="$rate requests a second each"
+[ "$rate" != 0 ] || load="as many requests as they take"
+echo "two pickers, $endpoints endpoints, $load, median of $pairs pairs:"
 echo "  with exchange $with us/request, without $without us/request, ratio of pairs $(cat "$work/ratio") (bar $bar)"
 awk -v ratio="$(cat "$work/ratio")" -v bar="$bar" 'BEGIN {exit ratio > bar}' || { echo "above the bar" >&2; exit 1; }

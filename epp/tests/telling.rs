@@ -176,7 +176,7 @@ async fn a_client_that_leaves_the_queue_is_an_outcome_of_it() {
     runtime::tls::install_provider();
     let picker = start(Telling::default()).await;
     picker.set_endpoints(vec![], Objectives::default());
-    let mut stream = Stream::open(&picker).await;
+    let stream = Stream::open(&picker).await;
     stream.say(request_headers(&[])).await;
     stream.say(request_body(BODY, true)).await;
     let labels = "model_name=\"m\",target_model_name=\"m\",fairness_id=\"default-flow\",priority=\"0\",inference_pool=\"default\"";

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
@@ -34,6 +34,8 @@ pub struct Received {
     pub method: Method,
     /// Path and query.
     pub path: String,
+    /// What was spoken.
+    pub version: Version,
     /// Headers.
     pub headers: HeaderMap,
     /// The whole body.
@@ -194,6 +196,7 @@ async fn receive(request: Request<Incoming>) -> Option<Received> {
     Some(Received {
         method: head.method,
         path,
+        version: head.version,
         headers: head.headers,
         body,
     })

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use epp::api::frame::{HEADER, framed};
 use epp::api::proto::{put_bytes, put_varint};
 use epp::bootstrap::ServerProtocol;
+use http::Version;
 use serde_json::{Value, json};
 use system_tests::answers::{PROMPT_TOKENS, TOKENS, events as openai_events};
 use system_tests::apis;
@@ -422,13 +423,29 @@ async fn vertexs_calls_are_read_and_renamed_inside_their_messages() {
     assert_eq!(stack.outcomes().await, [("Served".to_owned(), 8)].into());
 }
 
-/// The servers of one pool may be asked over both versions of HTTP.
+/// The servers of one pool may be asked over both versions of HTTP, or over the one that they speak.
 #[tokio::test]
-async fn json_over_http1_goes_beside_grpc() {
-    let stack = grpc_stack().await;
-    let answer = Call::post("/v1/completions", r#"{"model":"m","prompt":"hi"}"#)
-        .send(stack.proxy)
+async fn servers_are_asked_as_the_client_asks_or_in_their_own_protocol() {
+    let json = || Call::post("/v1/completions", r#"{"model":"m","prompt":"hi"}"#);
+    for (server_protocol, spoken) in [
+        (ServerProtocol::Http1, [Version::HTTP_11, Version::HTTP_11]),
+        (ServerProtocol::Http2, [Version::HTTP_2, Version::HTTP_2]),
+        (
+            ServerProtocol::AsClient,
+            [Version::HTTP_11, Version::HTTP_2],
+        ),
+    ] {
+        let stack = Stack::start(Setup {
+            server_protocol,
+            ..Setup::new(PICKER)
+        })
         .await;
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    stack.idle().await;
+        for call in [json(), json().http2()] {
+            let answer = call.send(stack.proxy).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+        let received = stack.server().received();
+        let versions: Vec<_> = received.iter().map(|request| request.version).collect();
+        assert_eq!(versions, spoken, "{server_protocol:?}");
+    }
 }

@@ -79,19 +79,23 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         text.push('\n');
         output::write(json, &text)?;
     }
-    let missed = findings
-        .workloads
-        .iter()
-        .flat_map(|outcome| &outcome.bars)
-        .filter(|bar| !bar.met)
-        .count();
-    if args.check && missed > 0 {
-        let what = format!("{} missed {missed} of its bars", plan.policies[0].name);
-        return Err(Trouble::failed(what)
-            .advice("read the lines that begin with MISSED")
-            .into());
+    if args.check {
+        verdict(&plan.policies[0].name, &findings.workloads)?;
     }
     Ok(())
+}
+
+/// # Errors
+/// When the policy called `ours` missed a bar.
+fn verdict(ours: &str, outcomes: &[Outcome]) -> Result<(), Trouble> {
+    let bars = outcomes.iter().flat_map(|outcome| &outcome.bars);
+    let missed = bars.filter(|bar| !bar.met).count();
+    if missed == 0 {
+        return Ok(());
+    }
+    let bars = if missed == 1 { "bar" } else { "bars" };
+    Err(Trouble::failed(format!("{ours} missed {missed} {bars}"))
+        .advice("read the lines that begin with MISSED"))
 }
 
 fn race(policies: &[Policy], course: &Course) -> Outcome {

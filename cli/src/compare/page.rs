@@ -95,6 +95,7 @@ mod tests {
     use controller_core::fleet::comparison::judge;
     use simulator_core::workload::SharedPrefix;
 
+    use super::super::verdict;
     use super::*;
     use controller_core::fleet::comparison::Standing;
 
@@ -153,5 +154,8 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }
+        let missed = verdict("headroom", &[outcome]).unwrap_err().to_string();
+        assert!(missed.contains("headroom missed 1 bar"), "{missed}");
+        assert!(verdict("headroom", &[]).is_ok());
     }
 }

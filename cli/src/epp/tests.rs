@@ -34,7 +34,10 @@ const FILE: [&str; 2] = ["--endpoints-file", "endpoints.yaml"];
 fn llmds_defaults_hold() {
     let args = parse(&FILE).unwrap();
     let (config, origin) = config(&args).unwrap();
-    assert_eq!(flags(&args, &Discovery::File).over(config), Config::default());
+    assert_eq!(
+        flags(&args, &Discovery::File).over(config),
+        Config::default()
+    );
     assert_eq!(origin.file, None, "nothing to watch");
     assert_eq!(args.logs.filter(None), "info");
     let options = options(args, None, Clock::start()).unwrap();

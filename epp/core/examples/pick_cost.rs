@@ -40,9 +40,9 @@ fn cost(config: Config, endpoints: usize, prompt_bytes: usize, recorded: bool) -
     let started = Instant::now();
     for round in 0..ROUNDS {
         let now = Duration::from_micros(u64::from(round) * 100);
-        let mut hasher = hashing.hasher("model", "");
+        let mut hasher = hashing.hasher();
         hasher.update(&prompts[round as usize % prompts.len()]);
-        let (prompt_tokens, prefix) = hasher.finish();
+        let (prompt_tokens, prefix) = hasher.finish("model", "");
         let prefix_block_tokens = hashing.block_tokens;
         director.submit(
             now,

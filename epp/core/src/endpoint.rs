@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use predictor::Features;
+
+use crate::scraped::ScrapedCell;
 
 pub use crate::load::{COLD_LABELS, Load, LoadSnapshot};
 
@@ -28,7 +29,7 @@ pub struct Endpoint {
     /// What is dispatched there now. Streams hold this very instance, so that an endpoint that leaves and
     /// comes back starts from zero without the old streams driving its counters negative.
     pub load: Arc<Load>,
-    scraped: ArcSwapOption<Scraped>,
+    scraped: ScrapedCell,
     lora: ArcSwapOption<Lora>,
     attributes: ArcSwapOption<Attributes>,
     models: ArcSwapOption<Vec<Arc<str>>>,
@@ -44,7 +45,9 @@ impl Endpoint {
     #[must_use]
     pub fn relabelled(&self, labels: BTreeMap<String, String>) -> Self {
         let twin = Self::with_load(&self.name, &self.address, labels, Arc::clone(&self.load));
-        twin.scraped.store(self.scraped.load_full());
+        if let Some(scraped) = self.scraped.load() {
+            twin.scraped.store(&scraped);
+        }
         twin.lora.store(self.lora.load_full());
         twin.attributes.store(self.attributes.load_full());
         twin.models.store(self.models.load_full());
@@ -65,7 +68,7 @@ impl Endpoint {
             class: class(&labels).into(),
             labels,
             load,
-            scraped: ArcSwapOption::empty(),
+            scraped: ScrapedCell::default(),
             lora: ArcSwapOption::empty(),
             attributes: ArcSwapOption::empty(),
             models: ArcSwapOption::empty(),
@@ -131,15 +134,21 @@ impl Endpoint {
         self.models.load_full()
     }
 
-    /// Stores what the endpoint's metrics said at `scraped.at`.
+    /// Stores what the endpoint's metrics said at `scraped.at`, when it had every request that was dispatched.
     pub fn set_scraped(&self, scraped: Scraped) {
-        self.load.since_scrape.store(0, Relaxed);
-        self.scraped.store(Some(Arc::new(scraped)));
+        self.set_scraped_as_of(self.load.dispatches(), scraped);
+    }
+
+    /// Stores what the endpoint's metrics said, asked for when so many requests had been dispatched
+    /// ([`Load::dispatches`]): those since then count beside what is told.
+    pub fn set_scraped_as_of(&self, dispatches: u32, scraped: Scraped) {
+        self.load.scraped(dispatches);
+        self.scraped.store(&scraped);
     }
 
     /// The last scrape, however old; `None` = never scraped.
     pub fn scraped(&self) -> Option<Scraped> {
-        self.scraped.load().as_deref().copied()
+        self.scraped.load()
     }
 
     /// The last scrape if it is at most `max_age` old at `now`.
@@ -256,6 +265,8 @@ mod tests {
             block_tokens: Some(16),
             kv_blocks: Some(10),
         };
+        endpoint.set_scraped_as_of(0, scraped);
+        assert_eq!(endpoint.load.snapshot().since_scrape, 1);
         endpoint.set_scraped(scraped);
         assert_eq!(endpoint.load.snapshot().since_scrape, 0);
         assert_eq!(scraped.kv_tokens(), Some(160));

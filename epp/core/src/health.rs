@@ -2,7 +2,7 @@
 //! let back in gradually.
 //!
 //! An endpoint is ejected for connections that cannot be made, for its share of failed answers, for its share of
-//! first tokens far beyond what was predicted, and for streams on which nothing comes any more. Shares count only
+//! first tokens far beyond what was predicted, and for streams on which nothing comes any more. Failures count only
 //! where they are well above those of the rest of the pool: what happens everywhere is not one endpoint's fault.
 //! An ejection lasts `base·2ⁿ` for the n-th in a row; then one request goes there, and its fate decides.
 //!
@@ -23,6 +23,9 @@ use window::Window;
 
 /// Share of the load with which an endpoint that is back begins.
 const FIRST_SHARE: f64 = 0.1;
+
+/// Streams that have to stand still together: one alone may have a client that does not read.
+const WITNESSES: u32 = 2;
 
 /// How an endpoint stands.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -117,11 +120,14 @@ enum Mark {
 #[derive(Debug, Default)]
 struct State {
     recent: Window,
+    /// Connections that failed in a row, and when the last one did.
     connect_failures: u32,
+    connect_failed: Duration,
     /// Ejections in a row.
     times: u32,
-    /// When it was last let back in.
+    /// When it was last let back in, and the time it then takes to take up its share.
     returned: Option<Duration>,
+    slow_start: Duration,
     /// Counts ejections: what was sent before the last one says nothing new.
     epoch: u32,
     ejections: [u64; 4],
@@ -140,9 +146,10 @@ impl State {
 impl Health {
     /// How the endpoint stands and how often it was ejected.
     pub fn view(&self, now: Duration) -> HealthView {
+        let state = self.lock();
         HealthView {
-            standing: self.standing(now, Duration::ZERO),
-            ejections: self.lock().ejections,
+            standing: self.standing(now, state.slow_start),
+            ejections: state.ejections,
         }
     }
 
@@ -172,10 +179,10 @@ impl Health {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long the watched streams have brought nothing; `None` = there are none.
+    /// How long the watched streams have brought nothing; `None` = there are too few to say.
     fn silence(&self, now: Duration) -> Option<Duration> {
         let heard = Duration::from_millis(self.heard.load(Relaxed));
-        (self.watched.load(Relaxed) > 0).then(|| now.saturating_sub(heard))
+        (self.watched.load(Relaxed) >= WITNESSES).then(|| now.saturating_sub(heard))
     }
 }
 

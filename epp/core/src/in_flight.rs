@@ -1,20 +1,23 @@
 //! A dispatched request: the load it holds on its endpoint, and what its stream teaches.
 
+mod booking;
+mod completion;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use predictor::{Features, Observation, Prediction, Target};
-use serde::{Deserialize, Serialize};
+use predictor::{Observation, Prediction, Target};
 
-use crate::demand::{BandCounters, DemandLedger, MixSample, Totals};
+pub(crate) use booking::Booking;
+pub use completion::{Completion, End, Unlearned};
+
+use crate::demand::{DemandLedger, MixSample, Totals};
 use crate::director::Ticket;
 use crate::director::evict::Evictable;
 use crate::endpoint::{COLD_LABELS, Endpoint};
-use crate::flow::{Charge, FlowAccount, LimitRule};
 use crate::health::{Fate, Visit, Watch};
 use crate::load::Share;
 use crate::outcome::Outcome;
-use crate::slo::Slo;
 
 /// Reserved load on one endpoint. It lives exactly as long as the request's stream: dropping it gives the
 /// load back whatever happened, and counts a stream that ended without [`InFlight::finish`] as
@@ -37,166 +40,6 @@ pub struct InFlight {
     share: Share,
     /// Its stay as the endpoint's health sees it.
     visit: Option<Visit>,
-}
-
-/// Everything that was known when the request was dispatched.
-#[derive(Debug)]
-pub(crate) struct Booking {
-    pub(crate) band: Arc<BandCounters>,
-    pub(crate) dispatched_at: Duration,
-    pub(crate) waited: Duration,
-    pub(crate) prompt_tokens: u32,
-    pub(crate) cached_tokens: u32,
-    /// Output tokens expected, as `inflight-load-producer` estimates them.
-    pub(crate) estimated_tokens: u32,
-    pub(crate) priority: i32,
-    pub(crate) slo: Slo,
-    /// Features frozen at dispatch; `None` when nothing is to be learned.
-    pub(crate) features: Option<Features>,
-    pub(crate) prediction: Option<Prediction>,
-    /// The flow that it counts for.
-    pub(crate) account: Arc<FlowAccount>,
-    /// What the flow was charged for it.
-    pub(crate) charge: Charge,
-    /// How its endpoint's limit is learned, where it is.
-    pub(crate) limit: Option<Arc<LimitRule>>,
-    /// Whether the prediction is believed.
-    pub(crate) trusted: bool,
-    /// Passive health; `None` = nobody asks for it.
-    pub(crate) watch: Option<Arc<Watch>>,
-}
-
-impl Booking {
-    fn uncached_tokens(&self) -> u64 {
-        u64::from(self.prompt_tokens.saturating_sub(self.cached_tokens))
-    }
-
-    /// What the request adds to its endpoint's load. Targets are in whole milliseconds, rounded down; those that were
-    /// predicted to be missed are nobody's to keep.
-    fn share(&self) -> Share {
-        let tpot_target_ms = self.slo.tpot_ms.map(|target| target as u64);
-        let kept_tpot_ms = tpot_target_ms.filter(|_| {
-            let tpot_ms = self.prediction.map(|prediction| prediction.tpot.p50);
-            let met = |tpot_ms| {
-                self.slo
-                    .tpot_ms
-                    .is_some_and(|target| f64::from(tpot_ms) <= target)
-            };
-            tpot_ms.is_some_and(met)
-        });
-        Share {
-            uncached_tokens: self.uncached_tokens(),
-            estimated_tokens: u64::from(self.estimated_tokens),
-            tpot_target_ms,
-            kept_tpot_ms,
-            kept_first_token_ms: self.first_token_deadline_ms(),
-        }
-    }
-
-    /// Latest instant of the first token, milliseconds on the picker's clock, if its target is expected to be met.
-    fn first_token_deadline_ms(&self) -> Option<u64> {
-        let left_ms = self.slo.ttft_ms? - milliseconds(self.waited);
-        let predicted_ms = f64::from(self.prediction?.ttft.p50);
-        (predicted_ms <= left_ms).then(|| (milliseconds(self.dispatched_at) + left_ms) as u64)
-    }
-
-    /// How many times the predicted p99 `span` is, if the prediction is believed.
-    fn times_p99(&self, span: Duration) -> Option<f64> {
-        let prediction = self.prediction.filter(|_| self.trusted)?;
-        Some(milliseconds(span) / f64::from(prediction.ttft.p99).max(1.0))
-    }
-}
-
-/// How a stream ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The server's answer was relayed to its end.
-    Complete {
-        /// HTTP status of the answer.
-        status: u16,
-        /// Whether the answer was a stream of events.
-        streaming: bool,
-        /// Prompt tokens, from usage.
-        prompt_tokens: Option<u32>,
-        /// Of those cached, from usage.
-        cached_tokens: Option<u32>,
-        /// Output tokens, from usage.
-        output_tokens: Option<u32>,
-    },
-    /// The client left.
-    ClientGone,
-    /// The server broke its answer off, and said so.
-    UpstreamCut,
-    /// The answer broke off; nobody says whether the client left or the server ended it. Where passive health sees
-    /// that far more answers of this endpoint break off than of others it counts as [`Self::UpstreamCut`], else as
-    /// [`Self::ClientGone`].
-    BrokenOff,
-    /// The request was taken off the server to make room.
-    Evicted,
-}
-
-/// Why a stream taught nothing about the time per output token (and, before its first token, nothing at all).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Unlearned {
-    /// No producer of predictions is configured.
-    Off,
-    /// The status was not 200.
-    NotOk,
-    /// The answer was not a stream, so its first token was not seen.
-    NotStreaming,
-    /// The stream was cancelled, cut or evicted.
-    Unfinished,
-    /// One of the first ten after the endpoint's start.
-    ColdStart,
-    /// The server told no token counts.
-    NoUsage,
-    /// Fewer than two output tokens have no time between them.
-    TooShort,
-}
-
-impl Unlearned {
-    /// The reason as metric labels spell it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::NotOk => "not-ok",
-            Self::NotStreaming => "not-streaming",
-            Self::Unfinished => "unfinished",
-            Self::ColdStart => "cold-start",
-            Self::NoUsage => "no-usage",
-            Self::TooShort => "too-short",
-        }
-    }
-}
-
-/// What is known of a request once its stream has ended.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Completion {
-    /// What the request counts as.
-    pub outcome: Outcome,
-    /// The labels not yet handed out: the one for TPOT, or none. (That for TTFT came at the first token.)
-    pub observations: Vec<Observation>,
-    /// Why there is none.
-    pub unlearned: Option<Unlearned>,
-    /// Time in the queue.
-    pub waited: Duration,
-    /// Dispatch to first token in milliseconds; `None` = none was seen.
-    pub ttft_ms: Option<f64>,
-    /// Mean time per output token after the first in milliseconds; needs usage and two tokens.
-    pub tpot_ms: Option<f64>,
-    /// Dispatch to end.
-    pub duration: Duration,
-    /// Prompt tokens, from usage else estimated.
-    pub prompt_tokens: u32,
-    /// Cached prompt tokens, from usage else as the prefix index expected.
-    pub cached_tokens: u32,
-    /// Output tokens, from usage.
-    pub output_tokens: Option<u32>,
-    /// Whether the SLO was met, queueing included; `None` = there was no SLO.
-    pub slo_met: Option<bool>,
-    /// What was predicted at dispatch.
-    pub predicted: Option<Prediction>,
 }
 
 impl InFlight {
@@ -310,6 +153,10 @@ impl InFlight {
             self.emitted = tokens_total;
             self.resident += grown;
             self.endpoint.load.grew(grown);
+            let booking = &mut self.booking;
+            if let Some(told) = booking.charge.emitted(tokens_total) {
+                booking.account.told(told);
+            }
         }
     }
 
@@ -322,7 +169,7 @@ impl InFlight {
             evictable.taken();
         }
         let blamed = self.tell_health(now, self.fate(now, end), tpot_ms);
-        let outcome = outcome(end, blamed);
+        let outcome = end.outcome(blamed);
         let learned = self.lesson(end, tpot_ms, now);
         let ttft_ms = self
             .first_token_at
@@ -467,30 +314,46 @@ impl InFlight {
 
     /// What the stream's end says of how much its endpoint can take.
     fn teach_limit(&self, now: Duration, end: End, tpot_ms: Option<f64>) {
-        let (Some(rule), End::Complete { status, .. }) = (&self.booking.limit, end) else {
+        let (
+            Some(rule),
+            End::Complete {
+                status,
+                output_tokens,
+                ..
+            },
+        ) = (&self.booking.limit, end)
+        else {
             return;
         };
         let load = &self.endpoint.load;
         let in_flight = load.snapshot().in_flight;
-        if matches!(status, 429 | 503) {
-            load.limit.refused(rule, now, in_flight);
-        } else if let Some(tpot_ms) = tpot_ms.filter(|_| status == 200) {
-            load.limit.ended(rule, now, tpot_ms, in_flight);
+        match (status, tpot_ms) {
+            (429 | 503, _) => load.limit.refused(rule, now, in_flight),
+            (200, Some(tpot_ms)) => load.limit.ended(rule, now, tpot_ms, in_flight),
+            (200, None) if self.first_token_at.is_none() => {
+                let took = now.saturating_sub(self.booking.dispatched_at);
+                let work = (self.share.uncached_tokens, output_tokens.unwrap_or(0));
+                let limit = &load.limit;
+                limit.answered(rule, now, milliseconds(took), work, in_flight)
+            }
+            _ => {}
         }
     }
 
     /// What `end` says of the endpoint.
     fn fate(&self, now: Duration, end: End) -> Fate {
+        // Only a stream shows its first token, and so only its client can tell that it has not come.
+        let waiting = self.booking.streams && self.first_token_at.is_none();
         let waited = || {
             let waited = now.saturating_sub(self.booking.dispatched_at);
-            let waiting = self.first_token_at.is_none();
-            waiting.then(|| self.booking.times_p99(waited)).flatten()
+            self.booking.times_p99(waited).filter(|_| waiting)
         };
         match end {
             End::Complete { status, .. } => Fate::Answered(status),
             End::UpstreamCut => Fate::Cut,
             End::BrokenOff => Fate::Broken(waited()),
-            End::ClientGone | End::Evicted => Fate::Left(waited()),
+            End::ClientGone => Fate::Left(waited()),
+            End::Evicted => Fate::Left(None),
         }
     }
 
@@ -523,7 +386,7 @@ impl InFlight {
         let account = &self.booking.account;
         account.ended(outcome, totals);
         let output_tokens = output_tokens.unwrap_or(self.emitted);
-        account.correct(self.booking.charge.correction(prompt_tokens, output_tokens));
+        account.told(self.booking.charge.ended(prompt_tokens, output_tokens));
     }
 }
 
@@ -544,21 +407,6 @@ impl Drop for InFlight {
         }
         // Last: who sees the count sees the room.
         self.ledger.note_freed();
-    }
-}
-
-/// What `end` counts as; `blamed` = an answer that broke off is held against its endpoint.
-fn outcome(end: End, blamed: bool) -> Outcome {
-    match end {
-        End::Complete {
-            status: 200..=299, ..
-        } => Outcome::Served,
-        End::Complete { .. } => Outcome::Failed,
-        End::ClientGone => Outcome::ClientGone,
-        End::UpstreamCut => Outcome::UpstreamCut,
-        End::BrokenOff if blamed => Outcome::UpstreamCut,
-        End::BrokenOff => Outcome::ClientGone,
-        End::Evicted => Outcome::Evicted,
     }
 }
 

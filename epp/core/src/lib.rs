@@ -32,6 +32,7 @@ pub mod report;
 pub mod request;
 mod router;
 pub mod schedule;
+mod scraped;
 pub mod session;
 pub mod slo;
 pub mod stopwatch;

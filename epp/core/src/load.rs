@@ -20,7 +20,9 @@ pub struct Load {
     resident_tokens: AtomicU64,
     estimated_tokens: AtomicU64,
     served: AtomicU32,
-    pub(crate) since_scrape: AtomicU32,
+    /// Requests dispatched, ever, and how many of them had been when the last scrape was asked for.
+    dispatches: AtomicU32,
+    scraped_at: AtomicU32,
     tpot_targets: Targets,
     kept_tpot: Targets,
     kept_first_tokens: Targets,
@@ -49,7 +51,8 @@ pub struct LoadSnapshot {
     pub estimated_tokens: u64,
     /// Labels produced since the endpoint started; cold below [`COLD_LABELS`].
     pub served: u32,
-    /// Dispatches since the last scrape, which it cannot have seen.
+    /// Requests that the engine may hold back and that the last scrape cannot have seen: dispatched since it was asked
+    /// for, and still without a first token. As many again are assumed of every other picker that shares the room.
     pub since_scrape: u32,
     /// Tightest TPOT target among the requests in flight, in whole milliseconds.
     pub tightest_tpot_ms: Option<u32>,
@@ -74,7 +77,7 @@ impl LoadSnapshot {
     /// Tokens in flight as `inflight-load-producer` counts them: uncached prompt tokens until the first token, and
     /// estimated output tokens until the end.
     pub fn in_flight_tokens(&self) -> u64 {
-        self.waiting_tokens + self.estimated_tokens
+        self.waiting_tokens.saturating_add(self.estimated_tokens)
     }
 }
 
@@ -100,18 +103,19 @@ impl Load {
         let own = self.own();
         let remote = self.remote.load();
         let theirs = remote.map(|remote| remote.flight).unwrap_or_default();
-        let in_flight = own.in_flight + theirs.in_flight;
-        let waiting = own.waiting + theirs.waiting.min(theirs.in_flight);
+        let in_flight = own.in_flight.saturating_add(theirs.in_flight);
+        let waiting = own.waiting + theirs.waiting.min(in_flight - own.in_flight);
+        let pickers = remote.map_or(1, |remote| remote.pickers.max(1));
         let milliseconds = |target: u64| u32::try_from(target).unwrap_or(u32::MAX);
         LoadSnapshot {
             in_flight,
             waiting,
-            waiting_tokens: own.waiting_tokens + theirs.waiting_tokens,
+            waiting_tokens: own.waiting_tokens.saturating_add(theirs.waiting_tokens),
             running: in_flight - waiting,
-            resident_tokens: own.resident_tokens + theirs.resident_tokens,
-            estimated_tokens: self.estimated_tokens.load(Relaxed),
+            resident_tokens: own.resident_tokens.saturating_add(theirs.resident_tokens),
+            estimated_tokens: own.estimated_tokens.saturating_add(theirs.estimated_tokens),
             served: self.served.load(Relaxed),
-            since_scrape: self.since_scrape.load(Relaxed),
+            since_scrape: self.unseen().min(own.waiting).saturating_mul(pickers),
             tightest_tpot_ms: self.tpot_targets.tightest().map(milliseconds),
             kept_tpot_ms: self.kept_tpot.tightest().map(milliseconds),
             kept_first_token_ms: self.kept_first_tokens.tightest(),
@@ -128,7 +132,24 @@ impl Load {
             waiting: self.waiting.load(Relaxed).min(in_flight),
             waiting_tokens: self.waiting_tokens.load(Relaxed),
             resident_tokens: self.resident_tokens.load(Relaxed),
+            estimated_tokens: self.estimated_tokens.load(Relaxed),
         }
+    }
+
+    /// Requests that this picker has dispatched there, ever (modulo 2³²). To be read when a scrape is asked for.
+    pub fn dispatches(&self) -> u32 {
+        self.dispatches.load(Relaxed)
+    }
+
+    /// Requests dispatched since the last scrape was asked for, ended or not.
+    pub fn unseen(&self) -> u32 {
+        self.dispatches()
+            .wrapping_sub(self.scraped_at.load(Relaxed))
+    }
+
+    /// A scrape came that was asked for when so many requests had been dispatched.
+    pub(crate) fn scraped(&self, dispatches: u32) {
+        self.scraped_at.store(dispatches, Relaxed);
     }
 
     /// What other pickers have in flight there; `None` = no other is known.
@@ -153,7 +174,7 @@ impl Load {
             .fetch_add(share.uncached_tokens, Relaxed);
         self.estimated_tokens
             .fetch_add(share.estimated_tokens, Relaxed);
-        self.since_scrape.fetch_add(1, Relaxed);
+        self.dispatches.fetch_add(1, Relaxed);
         self.tpot_targets.add(share.tpot_target_ms);
         self.kept_tpot.add(share.kept_tpot_ms);
         self.kept_first_tokens.add(share.kept_first_token_ms);
@@ -238,10 +259,61 @@ mod tests {
         load.ended_running(&long, 507);
         assert_eq!(
             load.snapshot(),
-            LoadSnapshot {
-                since_scrape: 2,
-                ..LoadSnapshot::default()
-            }
+            LoadSnapshot::default(),
+            "what has ended is in nobody's queue"
         );
+        assert_eq!(load.unseen(), 2);
+    }
+
+    #[test]
+    fn what_a_scrape_cannot_have_seen_counts_until_its_first_token() {
+        let load = Load::default();
+        let share = Share::default();
+        load.dispatched(&share);
+        let asked = load.dispatches();
+        load.dispatched(&share);
+        load.dispatched(&share);
+        assert_eq!(load.snapshot().since_scrape, 3);
+        load.scraped(asked);
+        assert_eq!(
+            load.snapshot().since_scrape,
+            2,
+            "dispatched while the page was on its way"
+        );
+        load.started(&share, 0);
+        load.started(&share, 0);
+        assert_eq!(load.snapshot().since_scrape, 1);
+        load.set_remote(Remote {
+            pickers: 3,
+            ..Remote::default()
+        });
+        assert_eq!(
+            load.snapshot().since_scrape,
+            3,
+            "each of the others as many"
+        );
+    }
+
+    #[test]
+    fn absurd_numbers_of_other_pickers_make_an_endpoint_full_not_empty() {
+        let load = Load::default();
+        load.dispatched(&Share {
+            uncached_tokens: 7,
+            ..Share::default()
+        });
+        load.set_remote(Remote {
+            flight: Flight {
+                in_flight: u32::MAX,
+                waiting: u32::MAX,
+                waiting_tokens: u64::MAX,
+                resident_tokens: u64::MAX,
+                estimated_tokens: u64::MAX,
+            },
+            pickers: u32::MAX,
+            ..Remote::default()
+        });
+        let snapshot = load.snapshot();
+        assert_eq!((snapshot.in_flight, snapshot.running), (u32::MAX, 0));
+        assert_eq!(snapshot.in_flight_tokens(), u64::MAX);
     }
 }

@@ -30,6 +30,8 @@ pub struct Request {
     pub flow: Arc<str>,
     /// The client's own limit on output tokens.
     pub max_output_tokens: Option<u32>,
+    /// The client asked for a stream of events.
+    pub streams: bool,
     /// Body size in bytes, which the queue's byte caps count.
     pub bytes: u64,
     /// The client's own limit on its time in the queue; it can only shorten the configured one.
@@ -79,6 +81,7 @@ impl Default for Request {
             shed: false,
             flow: Arc::from("default-flow"),
             max_output_tokens: None,
+            streams: false,
             bytes: 0,
             ttl: None,
             subset: None,

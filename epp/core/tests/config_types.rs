@@ -304,6 +304,7 @@ fn defaults() -> Vec<(&'static str, Value)> {
             json!({
                 "scheme": "http", "path": "/metrics", "insecureSkipVerify": null, "caCertPath": null,
                 "clientCertPath": null, "clientKeyPath": null, "interval": null,
+                "holdAfterIdle": "100ms",
             }),
         ),
         (

@@ -308,7 +308,7 @@ fn numbered(number: u16) -> Config {
         };
         flow.negative_band = flow.default_band.clone();
         flow.negative_shares = bit(8);
-        for priority in (-2..3).filter(|priority| bit(9 + (priority + 2).unsigned_abs() as u16)) {
+        for (priority, _) in (-2..3).zip(9..).filter(|&(_, at)| bit(at)) {
             let band = BandConfig {
                 max_requests: 2,
                 max_bytes: 900,

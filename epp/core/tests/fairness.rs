@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use epp_core::config::{BandConfig, Fairness, FlowConfig, VirtualTokenCounter};
-use epp_core::{Config, Director, End, Request, Verdict};
+use epp_core::{Config, Director, Dispatch, End, Request, Ticket, Verdict};
 use proptest::prelude::*;
-use support::{pool, request};
+use support::{complete, dispatched, pool, request};
 
 proptest! {
     /// Of two flows that always have something queued, neither gets more than one request's cost ahead of the other,
@@ -118,6 +119,114 @@ proptest! {
         }
         prop_assert_eq!(left, [0; 6]);
     }
+}
+
+fn of_flow(flow: &str, prompt_tokens: u32) -> Request {
+    Request {
+        flow: flow.into(),
+        prompt_tokens,
+        ..request(0)
+    }
+}
+
+/// Ends one after the other, with one output token each or as if their clients had left, and counts who goes before
+/// the first of `newcomer`.
+fn before_the_first(
+    director: &mut Director,
+    running: Vec<Box<Dispatch>>,
+    newcomer: Ticket,
+    cancelled: bool,
+) -> usize {
+    let mut running = VecDeque::from(running);
+    let mut before = 0;
+    while let Some(mut dispatch) = running.pop_front() {
+        if !cancelled {
+            dispatch.in_flight.first_token(Duration::ZERO);
+            dispatch.in_flight.emitted(1);
+            dispatch.in_flight.finish(Duration::ZERO, complete(1));
+        } else {
+            drop(dispatch);
+        }
+        director.advance(Duration::ZERO);
+        while let Some((ticket, Verdict::Dispatched(dispatch))) = director.poll() {
+            if ticket == newcomer {
+                return before;
+            }
+            before += 1;
+            running.push_back(dispatch);
+        }
+    }
+    panic!("it never went")
+}
+
+/// What is guessed of requests in flight and never comes is no lead over those who join meanwhile.
+#[test]
+fn wrong_guesses_in_flight_are_nobodys_lead() {
+    for cancelled in [false, true] {
+        for first in ["busy queues", "newcomer queues"] {
+            let mut director = virtual_tokens(&[], 100);
+            if cancelled {
+                // Long answers make it expect long ones.
+                for _ in 0..40 {
+                    director.submit(Duration::ZERO, of_flow("busy", 1));
+                    let mut dispatch = dispatched(&mut director);
+                    dispatch.in_flight.first_token(Duration::ZERO);
+                    dispatch.in_flight.finish(Duration::ZERO, complete(4_000));
+                }
+            }
+            let mut running = Vec::new();
+            for _ in 0..100 {
+                director.submit(Duration::ZERO, of_flow("busy", 100));
+                running.push(dispatched(&mut director));
+            }
+            let busy = |director: &mut Director| {
+                for _ in 0..200 {
+                    director.submit(Duration::ZERO, of_flow("busy", 100));
+                }
+            };
+            let newcomer = if first == "busy queues" {
+                busy(&mut director);
+                director.submit(Duration::ZERO, of_flow("new", 100))
+            } else {
+                let newcomer = director.submit(Duration::ZERO, of_flow("new", 100));
+                busy(&mut director);
+                newcomer
+            };
+            let before = before_the_first(&mut director, running, newcomer, cancelled);
+            assert!(
+                before <= 1,
+                "{before} went before, {first} first, cancelled: {cancelled}"
+            );
+        }
+    }
+}
+
+/// A flow pays for long answers while they run, not only when they have ended.
+#[test]
+fn output_counts_as_it_comes() {
+    let mut director = virtual_tokens(&[], 20);
+    let mut running = Vec::new();
+    for _ in 0..20 {
+        director.submit(Duration::ZERO, of_flow("long", 10));
+        running.push(dispatched(&mut director));
+    }
+    for _ in 0..20 {
+        director.submit(Duration::ZERO, of_flow("long", 10));
+        director.submit(Duration::ZERO, of_flow("short", 10));
+    }
+    for dispatch in &mut running {
+        dispatch.in_flight.first_token(Duration::ZERO);
+        dispatch.in_flight.emitted(5_000);
+    }
+    // One answer ends; the others go on.
+    for dispatch in running.drain(..5) {
+        dispatch.in_flight.finish(Duration::ZERO, complete(5_000));
+    }
+    director.advance(Duration::ZERO);
+    let next: Vec<_> = std::iter::from_fn(|| director.poll())
+        .map(|(ticket, _)| ticket.number() % 2)
+        .collect();
+    assert_eq!(next, [1; 5], "all of the short ones");
 }
 
 fn with_fairness(fairness: Fairness) -> FlowConfig {

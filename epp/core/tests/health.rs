@@ -184,3 +184,34 @@ fn who_was_passed_over_by_the_proxy_three_times_is_ejected() {
     };
     assert_eq!((ejections(0), ejections(1)), ([1, 0, 0, 0], [0; 4]));
 }
+
+/// An answer that does not stream shows no first token, so nothing can be late about it.
+#[test]
+fn who_waits_for_a_whole_answer_tells_nothing_by_leaving() {
+    for (streams, evicted, ejections) in [(true, false, 1), (true, true, 0), (false, false, 0)] {
+        let pool = pool(2);
+        support::warm(&pool);
+        let mut director = director(Config::headroom_default(), &pool);
+        director.set_model(support::trained_model());
+        for number in 0..12 {
+            let now = seconds(0.1 * f64::from(number));
+            let request = Request {
+                streams,
+                ..request(0)
+            };
+            director.submit(now, request);
+            let dispatch = dispatched(&mut director);
+            assert!(dispatch.decision.trusted);
+            let there = &*dispatch.endpoint.name == "e0";
+            let end = match (there, evicted) {
+                (true, true) => End::Evicted,
+                (true, false) => End::ClientGone,
+                _ => complete(2),
+            };
+            dispatch.in_flight.finish(now + seconds(60.0), end);
+        }
+        let view = pool.endpoints[0].load.health.view(seconds(61.2));
+        let seen: u64 = view.ejections.iter().sum();
+        assert_eq!(seen, ejections, "streams: {streams}, evicted: {evicted}");
+    }
+}

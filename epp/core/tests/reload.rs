@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use epp_core::config::{
-    BandConfig, Fairness, Ordering, Picker, Scorer, SessionAffinity, WeightedScorer,
+    BandConfig, Fairness, Ordering, Picker, Scorer, SessionAffinity, SessionIdSource,
+    SessionStrategy, WeightedScorer,
 };
 use epp_core::{Config, Director, Outcome, Request, Scraped, Ticket, Verdict};
 use support::{complete, dispatched, pool, refused, request, seconds};
@@ -69,7 +70,7 @@ fn the_next_pick_goes_by_the_new_weights() {
     let endpoints = director.pool().endpoints.clone();
     endpoints[0].set_scraped(scraped(1.0, 0.1));
     endpoints[1].set_scraped(scraped(0.0, 0.6));
-    let mut picked = |director: &mut Director| {
+    let picked = |director: &mut Director| {
         director.submit(Duration::ZERO, request(0));
         let name = dispatched(director).endpoint.name.to_string();
         // What is sent since a scrape would count into the queue.
@@ -155,7 +156,8 @@ fn more_room_is_used_at_once() {
 #[test]
 fn sessions_are_remembered_as_long_as_their_part_is_the_same() {
     let affinity = || SessionAffinity {
-        strategy: epp_core::config::SessionStrategy::SessionId,
+        strategy: SessionStrategy::SessionId,
+        sources: vec![SessionIdSource::Name("x-session".into())],
         ..SessionAffinity::default()
     };
     let config = |weight, picker| {
@@ -170,10 +172,10 @@ fn sessions_are_remembered_as_long_as_their_part_is_the_same() {
     };
     let mut director = director(config(1.0, Picker::MaxScore), 8);
     let of_session = || Request {
-        session: Some("s".into()),
+        headers: vec![("x-session".into(), "s".to_owned())],
         ..request(0)
     };
-    let mut picked = |director: &mut Director| {
+    let picked = |director: &mut Director| {
         director.submit(Duration::ZERO, of_session());
         dispatched(director).endpoint.name.to_string()
     };

@@ -350,9 +350,9 @@ fn the_prefix_decides_and_the_decision_says_so() {
     let hashing = director.prefix_hashing();
     assert_eq!(hashing.block_tokens, 64);
     let turn = |text: &str| {
-        let mut hasher = hashing.hasher("m", "");
+        let mut hasher = hashing.hasher();
         hasher.update(text.as_bytes());
-        let (prompt_tokens, prefix) = hasher.finish();
+        let (prompt_tokens, prefix) = hasher.finish("m", "");
         Request {
             prompt_tokens,
             prefix,

@@ -8,7 +8,7 @@ use std::ops::Range;
 /// Pieces below so many bytes are joined: each that is kept as it came costs some hundred bytes beside its own.
 const SMALL: usize = 4 << 10;
 
-/// A body in pieces. Large ones are kept as they came, and so is the first; later small ones are joined.
+/// A body in pieces. Large ones are kept as they came, and so is a small one that is alone; other small ones are joined.
 #[derive(Clone, Debug, Default)]
 pub struct Rope {
     pieces: Vec<Bytes>,
@@ -20,16 +20,23 @@ pub struct Rope {
 impl Rope {
     /// Adds a piece at the end.
     pub fn push(&mut self, piece: Bytes) {
+        let first = self.len == 0;
         self.len += piece.len();
         if piece.is_empty() {
             return;
         }
-        if piece.len() < SMALL && !self.pieces.is_empty() {
-            self.joined.extend_from_slice(&piece);
+        if piece.len() >= SMALL || first {
+            self.settle();
+            self.pieces.push(piece);
             return;
         }
-        self.settle();
-        self.pieces.push(piece);
+        if let [alone] = &self.pieces[..]
+            && alone.len() < SMALL
+        {
+            self.joined.extend_from_slice(alone);
+            self.pieces.clear();
+        }
+        self.joined.extend_from_slice(&piece);
     }
 
     /// What was joined becomes a piece.
@@ -52,7 +59,7 @@ impl Rope {
     /// All of it, copied if it came in several pieces.
     pub fn whole(&self) -> Bytes {
         match (&self.pieces[..], self.joined.is_empty()) {
-            ([], _) => Bytes::new(),
+            ([], true) => Bytes::new(),
             ([only], true) => only.clone(),
             _ => self.slice(0..self.len).into_owned().into(),
         }
@@ -172,6 +179,9 @@ mod tests {
         }
         rope.push(large.clone());
         assert_eq!(rope.pieces.len(), 4);
+        let mut dripped = Rope::default();
+        (0..100).for_each(|_| dripped.push(small.clone()));
+        assert_eq!(dripped.edited(vec![]).len(), 1);
         let edit = Edit::fixed(11..12, "changed");
         let pieces = rope.edited(vec![edit]);
         assert_eq!(pieces[0].as_ptr(), small.as_ptr());

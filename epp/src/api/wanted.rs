@@ -21,6 +21,8 @@ pub struct Wanted {
     /// Tell the client which endpoint served.
     served: bool,
     reported: Vec<Reported>,
+    /// One answer in so many passes unread, in 2³² parts.
+    unread: u64,
 }
 
 /// What was taken from a request's headers.
@@ -99,7 +101,16 @@ impl Wanted {
             stamps: stamps.collect(),
             served: config.verify_served,
             reported: reported.collect(),
+            unread: ((1.0 - config.read_answers).clamp(0.0, 1.0) * (1_u64 << 32) as f64) as u64,
         }
+    }
+
+    /// Whether the answer to the request with that number is read for its first token and usage. Consecutive numbers
+    /// are spread evenly.
+    pub fn reads(&self, serial: u64) -> bool {
+        // 2³² over the golden ratio: its multiples fall evenly on the circle.
+        let place = serial.wrapping_mul(0x9e37_79b9) & u64::from(u32::MAX);
+        place >= self.unread
     }
 
     /// Takes it from a request's headers.
@@ -190,6 +201,20 @@ mod tests {
         ]);
         assert_eq!(wanted.take(&request), Taken::default());
         assert!(!wanted.reports());
+    }
+
+    #[test]
+    fn answers_are_read_in_the_share_that_is_configured() {
+        for (share, read) in [(1.0, 1000), (0.25, 250), (0.0, 0)] {
+            let config = Config {
+                read_answers: share,
+                ..Config::default()
+            };
+            let wanted = Wanted::of(&config);
+            let count = (7..1007).filter(|serial| wanted.reads(*serial)).count();
+            assert!(count.abs_diff(read) <= 2, "{share}: {count}");
+        }
+        assert!(Wanted::default().reads(1));
     }
 
     #[test]

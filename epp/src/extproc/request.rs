@@ -108,6 +108,8 @@ impl Gathering {
         let read = reading.finish(&body, &intake)?;
         let target = read.target.as_ref();
         let back = target.map(|target| Rename::new(target, &read.model));
+        // Inside gRPC messages a name is only put back by reading them.
+        let reads = rules.wanted.reads(serial) || back.is_some() && api.grpc();
         let (id, made_id) = identity(&head, serial);
         let mut request = Request {
             id,
@@ -119,6 +121,7 @@ impl Gathering {
             slo: head.slo()?,
             flow: flow(head.fairness_id(), taken.flow),
             max_output_tokens: read.max_output_tokens,
+            streams: read.stream,
             bytes: body.len() as u64,
             ttl: head.ttl()?,
             subset,
@@ -133,6 +136,7 @@ impl Gathering {
             api,
             rename: read.rename,
             back,
+            reads,
             usage: read.usage,
             announced: head.content_length.is_some(),
             trailers,
@@ -243,6 +247,8 @@ pub(super) struct Pending {
     rename: Vec<Edit>,
     /// Puts the client's name back into the answer.
     back: Option<Rename>,
+    /// The answer is read for its first token and usage.
+    reads: bool,
     usage: Usage,
     /// The client announced the body's length.
     announced: bool,
@@ -261,6 +267,7 @@ impl Pending {
     pub(super) fn relay(self, dispatch: &Dispatch, rules: &Rules, out: &mut Actions) -> Relayed {
         let mut edits = self.rename;
         let asking = match self.usage {
+            _ if !self.reads => Asking::Nothing,
             Usage::NoQuestion | Usage::Asked => Asking::Nothing,
             Usage::Untouchable => {
                 Asking::Plain(rules.dialects.of(&dispatch.endpoint.address, self.api))
@@ -308,6 +315,7 @@ impl Pending {
         Relayed {
             asking,
             api: self.api,
+            reads: self.reads,
             back: self.back,
             advice: dispatch.advice,
         }

@@ -70,6 +70,8 @@ pub(super) struct Relayed {
     pub(super) asking: Asking,
     /// What the request speaks.
     pub(super) api: Api,
+    /// The answer is read for its first token and usage.
+    pub(super) reads: bool,
     /// Puts the client's name for the model back.
     pub(super) back: Option<Rename>,
     /// What the client is told of the queue.
@@ -95,6 +97,8 @@ pub(super) struct Answer {
     failed: bool,
     /// Events that carried a choice: how far the answer is while its usage is unknown.
     events: u32,
+    /// It passes unread: its pieces are all there is to tell how far it is.
+    unread: bool,
 }
 
 impl Answer {
@@ -103,14 +107,17 @@ impl Answer {
         let Relayed {
             asking,
             api,
+            reads,
             mut back,
             advice,
         } = relayed;
         let head = ResponseHead::read(headers);
         let strip = asking.strip();
-        let watch = if head.encoded {
+        if head.encoded {
             // Nothing can be read in it, and nothing be changed.
             back = None;
+        }
+        let watch = if head.encoded || !reads {
             Watch::Opaque
         } else {
             Watch::of(api, head.event_stream, head.grpc_gzip, strip, &mut back)
@@ -143,6 +150,7 @@ impl Answer {
             whole: false,
             failed: false,
             events: 0,
+            unread: !reads && api.watched(),
         };
         (answer, change)
     }
@@ -170,6 +178,9 @@ impl Answer {
         out: &mut Actions,
     ) {
         let mut found = Found::default();
+        if self.unread && self.head.event_stream && !piece.is_empty() {
+            found.choices = 1;
+        }
         self.watch
             .push(piece, &mut self.passed, |seen| found.add(seen));
         if end {
@@ -235,7 +246,9 @@ impl Answer {
             return;
         };
         if self.events == 0 {
-            out.push_back(Action::FirstToken(in_flight.first_token(now)));
+            // A first piece need not be a first token: nothing is learned from it.
+            let label = in_flight.first_token(now).filter(|_| !self.unread);
+            out.push_back(Action::FirstToken(label));
         }
         self.events = self.events.saturating_add(found.choices);
         in_flight.progress(now);

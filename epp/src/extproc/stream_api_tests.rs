@@ -383,27 +383,32 @@ fn what_is_computed_of_usage_rides_on_the_last_message() {
 }
 
 #[test]
-fn clients_are_told_of_the_queue_where_the_configuration_says_so() {
-    let head =
-        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nfeatureGates: [flowControl]\n";
-    for advised in [true, false] {
-        let text = format!("{head}flowControl: {{advisoryHeaders: {advised}}}\n");
-        let mut bench = Bench::with(epp_core::Config::from_yaml(&text).unwrap(), 1, rules());
-        bench.request(BODY);
-        bench.on(response_headers("200", JSON, true));
-        let Some(Reply::ResponseHeaders(change)) = bench.replies.last() else {
-            panic!("{:?}", bench.replies)
-        };
-        let told = |name: &str| {
-            let set = change.set.iter().filter(|(known, _)| *known == name);
-            let values: Vec<_> = set.map(|(_, value)| value.clone()).collect();
-            assert!(values.len() <= 1, "{name} is set twice");
-            values.into_iter().next()
-        };
-        let queued = advised.then(|| Bytes::from_static(b"0"));
-        assert_eq!(told(header::QUEUE_MS), queued);
-        let room = told(header::BAND_ROOM)
-            .map(|room| String::from_utf8_lossy(&room).parse::<u64>().unwrap());
-        assert_eq!(room, advised.then_some(5000), "the band is empty");
-    }
+fn an_answer_that_passes_unread_counts_by_its_pieces() {
+    let wanted = Wanted::of(&epp_core::Config {
+        read_answers: 0.0,
+        ..epp_core::Config::default()
+    });
+    let mut bench = bench_of(Rules {
+        wanted: Arc::new(wanted),
+        ..rules()
+    });
+    bench.request(STREAMED);
+    assert_eq!(
+        bench.request_bytes(),
+        STREAMED.as_bytes(),
+        "nothing is asked in its place"
+    );
+    bench.on(response_headers("200", SSE, false));
+    let load = |bench: &Bench| bench.pool.endpoints[0].load.snapshot();
+    assert_eq!(load(&bench).waiting, 1);
+    bench.on(response_body("data: {\"cho", false));
+    assert_eq!((load(&bench).waiting, load(&bench).in_flight), (0, 1));
+    bench.on(response_body("ices\":[]}\n\n", false));
+    bench.on(response_body(USAGE, true));
+    let expected = format!("data: {{\"choices\":[]}}\n\n{USAGE}");
+    assert_eq!(bench.response_bytes(), expected.as_bytes());
+    let completion = &bench.ended[0].completion;
+    assert!(completion.ttft_ms.is_some(), "{completion:?}");
+    assert_eq!(completion.output_tokens, None);
+    assert!(completion.observations.is_empty());
 }

@@ -38,7 +38,8 @@ fn an_answer_whose_last_event_has_passed_is_whole_whoever_closes() {
 /// Where one server's answers break off and another's do not, that server is at fault.
 #[test]
 fn answers_that_break_off_on_one_server_are_cut_by_it() {
-    let mut bench = Bench::with(Config::headroom_default(), 2, rules());
+    let text = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: passive-health}, {type: round-robin-picker}]";
+    let mut bench = Bench::with(Config::from_yaml(text).unwrap(), 2, rules());
     let (mut served, mut cut) = ([0; 2], [0; 2]);
     let mut left = 0;
     for _ in 0..400 {

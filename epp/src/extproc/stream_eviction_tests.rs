@@ -76,8 +76,9 @@ fn clients_are_told_of_the_queue_where_the_configuration_says_so() {
         [Reply::ResponseHeaders(change)] => {
             let of = |wanted: &str| {
                 let mut set = change.set.iter().filter(|(name, _)| *name == wanted);
-                set.next()
-                    .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+                let first = set.next();
+                assert_eq!(set.next(), None, "{wanted} once");
+                first.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
             };
             (of(header::QUEUE_MS), of(header::BAND_ROOM))
         }

@@ -379,8 +379,7 @@ fn a_clients_routing_headers_are_removed_and_a_missing_id_is_made() {
         panic!("headers first")
     };
     assert_eq!(change.remove, ["x-prefiller-host-port"]);
-    let made =
-        |(name, id): &(&str, Bytes)| *name == header::REQUEST_ID && super::endings::is_uuid(id);
+    let made = |(name, id): &(&str, Bytes)| *name == header::REQUEST_ID && endings::is_uuid(id);
     assert!(change.set.iter().any(made), "{:?}", change.set);
 }
 

@@ -2,7 +2,7 @@
 
 use super::wire::{Said, TELL, Told};
 use super::{PeerTls, Peers, tls as identity};
-use epp_core::peers::Delta;
+use epp_core::peers::{Delta, SILENCE};
 use hyper_util::rt::TokioIo;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,10 +20,16 @@ use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
 /// Time to open a connection, handshake included.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Rest after the first failure; it doubles up to [`LONGEST_REST`].
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A connection on which nothing comes back for so long is given up; both together a little over [`SILENCE`].
+const PING_EVERY: Duration = Duration::from_millis(500);
+const PING_PATIENCE: Duration = Duration::from_secs(1);
+/// Rest after the first failure; it doubles up to [`LONGEST_REST`], or up to [`SHORT_REST`] while the peer was there
+/// within [`RECENT`]. It ends when somebody comes: that may be the peer.
 const REST: Duration = Duration::from_millis(100);
+const SHORT_REST: Duration = Duration::from_millis(300);
 const LONGEST_REST: Duration = Duration::from_secs(2);
+const RECENT: Duration = Duration::from_secs(60);
 
 /// Connections to all peers.
 pub(super) struct Links {
@@ -74,7 +80,7 @@ impl Drop for Link {
 
 /// Tells `member` what happens here, over one connection after the other.
 pub(super) async fn tell(peers: Arc<Peers>, tls: PeerTls, member: SocketAddr) {
-    let mut rest = REST;
+    let mut rest = Rest::new();
     let mut complaint = String::new();
     loop {
         let begun = peers.clock.now();
@@ -84,8 +90,9 @@ pub(super) async fn tell(peers: Arc<Peers>, tls: PeerTls, member: SocketAddr) {
                 return;
             }
             Ended::Failed(why) => {
-                if peers.clock.now().saturating_sub(begun) > LONGEST_REST {
-                    rest = REST;
+                let now = peers.clock.now();
+                if now.saturating_sub(begun) > SILENCE {
+                    rest.was_there(now);
                 }
                 // Once per reason: a peer that is being replaced stays away for a while.
                 if why != complaint {
@@ -94,8 +101,49 @@ pub(super) async fn tell(peers: Arc<Peers>, tls: PeerTls, member: SocketAddr) {
                 }
             }
         }
-        tokio::time::sleep(rest).await;
-        rest = LONGEST_REST.min(rest * 2);
+        let pause = rest.next(peers.clock.now());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = peers.arrived.notified() => rest = rest.cut_short(),
+        }
+    }
+}
+
+/// How long to wait before the next connection.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    next: Duration,
+    /// When the peer was last connected to.
+    seen: Option<Duration>,
+}
+
+impl Rest {
+    fn new() -> Self {
+        Self {
+            next: REST,
+            seen: None,
+        }
+    }
+
+    /// A connection held until `now`.
+    fn was_there(&mut self, now: Duration) {
+        (self.next, self.seen) = (REST, Some(now));
+    }
+
+    /// Begins with a short one again.
+    fn cut_short(self) -> Self {
+        Self { next: REST, ..self }
+    }
+
+    /// The rest after another failure.
+    fn next(&mut self, now: Duration) -> Duration {
+        let recent = self
+            .seen
+            .is_some_and(|seen| now.saturating_sub(seen) <= RECENT);
+        let longest = if recent { SHORT_REST } else { LONGEST_REST };
+        let rest = self.next.min(longest);
+        self.next = longest.min(rest * 2);
+        rest
     }
 }
 
@@ -151,7 +199,10 @@ async fn connect(tls: &PeerTls, member: SocketAddr) -> Result<Channel, String> {
             std::io::Result::Ok(TokioIo::new(connection))
         }
     });
-    let endpoint = Endpoint::from_static("http://peer").http2_keep_alive_interval(PATIENCE);
+    let endpoint = Endpoint::from_static("http://peer")
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_PATIENCE)
+        .keep_alive_while_idle(true);
     let connected = endpoint.connect_with_connector(connect).await;
     connected.map_err(|error| reasons(&error))
 }
@@ -166,4 +217,24 @@ fn reasons(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_was_there_is_looked_for_more_often() {
+        let (mut rest, at) = (Rest::new(), Duration::from_secs);
+        let rests = |rest: &mut Rest, now| [0; 6].map(|_| rest.next(now).as_millis());
+        assert_eq!(rests(&mut rest, at(1)), [100, 200, 400, 800, 1_600, 2_000]);
+        rest = rest.cut_short();
+        assert_eq!(rest.next(at(2)), REST, "somebody came");
+        rest.was_there(at(10));
+        assert_eq!(rests(&mut rest, at(11)), [100, 200, 300, 300, 300, 300]);
+        assert_eq!(
+            rests(&mut rest, at(71)),
+            [300, 600, 1_200, 2_000, 2_000, 2_000]
+        );
+    }
 }

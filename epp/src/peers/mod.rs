@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 /// Deltas that a slow connection may lag behind before it starts anew with a whole one.
 const BACKLOG: usize = 8;
@@ -69,6 +69,8 @@ pub(crate) struct Peers {
     exchange: Mutex<Exchange>,
     desk: Arc<dyn Desk>,
     said: broadcast::Sender<Arc<Delta>>,
+    /// Somebody told of all it has, as one does who has just come.
+    arrived: Notify,
     clock: Clock,
 }
 
@@ -108,6 +110,7 @@ pub(crate) async fn start(
         exchange: Mutex::new(Exchange::new(name.into(), incarnation)),
         desk,
         said: broadcast::Sender::new(BACKLOG),
+        arrived: Notify::new(),
         clock,
     });
     let router = server().add_service(service::Listener::new(Arc::clone(&peers)));
@@ -172,12 +175,15 @@ impl Peers {
     fn tick(&self) {
         let (bands, chains) = self.desk.gather();
         let epoch = Duration::from_millis(self.clock.unix_ms());
-        let (delta, queued) = {
+        let (delta, queued, lost) = {
             let mut exchange = self.exchange.lock();
             let delta = exchange.tick(self.clock.now(), epoch, bands, chains);
-            (delta, exchange.queued())
+            (delta, exchange.queued(), exchange.lost_peer())
         };
         self.desk.queued_elsewhere(queued);
+        if lost {
+            self.desk.learned(Applied::default());
+        }
         if let Some(delta) = delta {
             // Without a connection nobody listens: the next one begins with everything.
             let _ = self.said.send(Arc::new(delta));
@@ -189,6 +195,9 @@ impl Peers {
         let (now, mut exchange) = (self.clock.now(), self.exchange.lock());
         let applied = exchange.apply(now, delta)?;
         drop(exchange);
+        if delta.whole.is_some() {
+            self.arrived.notify_waiters();
+        }
         self.desk.learned(applied);
         Ok(())
     }

@@ -178,6 +178,18 @@ async fn peers_see_each_others_load_prefixes_and_queues() {
     bench.shutdown.stop();
 }
 
+/// Nothing is said any more, and yet there may be room for who waits.
+#[tokio::test]
+async fn the_director_looks_when_a_peer_falls_silent() {
+    let bench = Bench::new();
+    let mut a = bench.picker("a", &[], Vec::new()).await;
+    let b = bench.picker("b", &[a.listening.address], Vec::new()).await;
+    a.until(|a| !a.listening.peers.states().is_empty()).await;
+    b.shutdown.stop();
+    a.until(|a| a.listening.peers.states().is_empty()).await;
+    bench.shutdown.stop();
+}
+
 #[tokio::test]
 async fn a_picker_that_lists_itself_does_not_listen_to_itself() {
     let bench = Bench::new();

@@ -59,6 +59,8 @@ pub(super) struct Load {
     pub(super) waiting_tokens: u64,
     #[prost(uint64, tag = "5")]
     pub(super) resident_tokens: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) estimated_tokens: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -105,6 +107,7 @@ impl From<&Delta> for Said {
             waiting: flight.waiting,
             waiting_tokens: flight.waiting_tokens,
             resident_tokens: flight.resident_tokens,
+            estimated_tokens: flight.estimated_tokens,
         };
         let chain = |chain: &Chain| Blocks {
             endpoint: chain.endpoint,
@@ -149,6 +152,7 @@ impl From<Said> for Delta {
                 waiting: load.waiting,
                 waiting_tokens: load.waiting_tokens,
                 resident_tokens: load.resident_tokens,
+                estimated_tokens: load.estimated_tokens,
             };
             (load.endpoint, flight)
         };
@@ -203,6 +207,7 @@ mod tests {
                     waiting: 1,
                     waiting_tokens: 1_000,
                     resident_tokens: 5_000,
+                    estimated_tokens: 0,
                 },
             )],
             chains: vec![Chain {
@@ -221,9 +226,11 @@ mod tests {
 
     #[test]
     fn a_delta_survives_the_wire() {
-        let bytes = Said::from(&delta()).encode_to_vec();
+        let mut delta = delta();
+        delta.loads[0].1.estimated_tokens = 700;
+        let bytes = Said::from(&delta).encode_to_vec();
         let said = Said::decode(bytes.as_slice()).unwrap();
-        assert_eq!(Delta::from(said), delta());
+        assert_eq!(Delta::from(said), delta);
     }
 
     /// Peers of other versions read these bytes.

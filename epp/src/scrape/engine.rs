@@ -49,6 +49,12 @@ pub(super) struct Told<'p> {
     pub(super) custom: Vec<Option<f64>>,
 }
 
+/// Reads a metrics page of `engine`; `None` when it has none of the engine's metrics.
+pub fn read_page(engine: &Engine, page: &[u8], at: Duration) -> Option<(Scraped, Option<Lora>)> {
+    let told = Wanted::of(engine).read(page, at)?;
+    Some((told.scraped, told.lora.map(|adapters| adapters.read())))
+}
+
 /// A series of adapters.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Adapters<'p> {

@@ -12,6 +12,7 @@ mod exposition;
 mod plan;
 pub mod schedule;
 
+pub use engine::read_page;
 pub(crate) use plan::Plan;
 
 use crate::extproc::hub::Hub;
@@ -138,27 +139,26 @@ async fn read(
         let now = hub.clock.now();
         let idle = failures == 0 && read_at.is_some() && hub.idle(now);
         let rest = (idle && source.is_waited_for()).then(|| hub.rest());
-        if idle && !hub.idle(now) {
-            // A request came just before it lay down.
-            continue;
-        }
         let period = source.schedule.period(failures, idle);
         let look = hub.clock.instant(place.next(now, period));
         let early = tokio::select! {
-            () = tokio::time::sleep_until(look) => false,
+            biased;
+            // A request came just before it lay down.
+            () = std::future::ready(()), if idle && !hub.idle(now) => true,
             () = woken, if idle => true,
+            () = tokio::time::sleep_until(look) => false,
         };
         let due = rest.and_then(Rest::rise);
         let now = hub.clock.now();
-        let worth = |at| {
-            let load = endpoint.load.snapshot();
-            source.schedule.worth_reading(&load, now - at)
-        };
+        let ours = || endpoint.load.snapshot().in_flight > 0 || endpoint.load.unseen() > 0;
+        let worth = |at| source.schedule.worth_reading(ours(), now - at);
         if !early && due.is_none() && read_at.is_some_and(|at| !worth(at)) {
             continue;
         }
+        // What is dispatched from here on may not be on the page.
+        let dispatches = endpoint.load.dispatches();
         let taken = connection
-            .fetch(|page| reading.take(page, &endpoint, hub.clock.now()))
+            .fetch(|page| reading.take(page, &endpoint, dispatches, hub.clock.now()))
             .await;
         match taken {
             Ok(()) => {

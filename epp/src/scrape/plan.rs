@@ -203,8 +203,15 @@ impl Reading {
         }
     }
 
-    /// Reads a page that came at `now` and tells `endpoint`; `None` = there is nothing of it on the page.
-    pub(super) fn take(&mut self, page: &[u8], endpoint: &Endpoint, now: Duration) -> Option<()> {
+    /// Reads a page that came at `now`, asked for when `dispatches` had been made, and tells `endpoint`; `None` = there
+    /// is nothing of it on the page.
+    pub(super) fn take(
+        &mut self,
+        page: &[u8],
+        endpoint: &Endpoint,
+        dispatches: u32,
+        now: Duration,
+    ) -> Option<()> {
         match self {
             Self::Models => {
                 let models = beside::models(page)?;
@@ -215,7 +222,7 @@ impl Reading {
             Self::Gpu { attribute } => endpoint.set_attribute(attribute, beside::gpu(page)?),
             Self::Engine { wanted, adapters } => {
                 let told = wanted.read(page, now)?;
-                endpoint.set_scraped(told.scraped);
+                endpoint.set_scraped_as_of(dispatches, told.scraped);
                 for (key, value) in wanted.attributes().iter().zip(told.custom) {
                     if let Some(value) = value {
                         endpoint.set_attribute(key, value);
@@ -307,13 +314,13 @@ dataLayer:
         };
         let now = Duration::from_secs(3);
         readings[0]
-            .take(page("sql").as_bytes(), &endpoint, now)
+            .take(page("sql").as_bytes(), &endpoint, 0, now)
             .unwrap();
         readings[1]
-            .take(br#"{"data":[{"id":"llama"}]}"#, &endpoint, now)
+            .take(br#"{"data":[{"id":"llama"}]}"#, &endpoint, 0, now)
             .unwrap();
         readings[2]
-            .take(b"DCGM_FI_DEV_GPU_UTIL 40\n", &endpoint, now)
+            .take(b"DCGM_FI_DEV_GPU_UTIL 40\n", &endpoint, 0, now)
             .unwrap();
         assert_eq!(endpoint.scraped().unwrap().running, 4.0);
         assert_eq!(endpoint.lora().unwrap().running, [Arc::from("sql")]);
@@ -327,7 +334,7 @@ dataLayer:
 
         let before = endpoint.lora().unwrap();
         readings[0]
-            .take(page("sql").as_bytes(), &endpoint, now)
+            .take(page("sql").as_bytes(), &endpoint, 0, now)
             .unwrap();
         assert!(
             Arc::ptr_eq(&before, &endpoint.lora().unwrap()),
@@ -335,10 +342,13 @@ dataLayer:
         );
         assert!(Arc::ptr_eq(&attributes, &endpoint.attributes().unwrap()));
         readings[0]
-            .take(page("").as_bytes(), &endpoint, now)
+            .take(page("").as_bytes(), &endpoint, 0, now)
             .unwrap();
         assert!(endpoint.lora().unwrap().running.is_empty());
-        assert_eq!(readings[0].take(b"go_goroutines 7\n", &endpoint, now), None);
+        assert_eq!(
+            readings[0].take(b"go_goroutines 7\n", &endpoint, 0, now),
+            None
+        );
     }
 
     #[test]

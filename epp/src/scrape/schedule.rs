@@ -1,6 +1,5 @@
 //! When each endpoint is read: how often, how soon after a failure, and never all at once.
 
-use epp_core::LoadSnapshot;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -83,9 +82,8 @@ impl Schedule {
         usual.max((interval * 2_u32.saturating_pow(failures.min(16))).min(LONGEST_BACKOFF))
     }
 
-    /// Whether an endpoint that was last read `age` ago is worth reading.
-    pub(super) fn worth_reading(&self, load: &LoadSnapshot, age: Duration) -> bool {
-        let ours = load.in_flight > 0 || load.since_scrape > 0;
+    /// Whether an endpoint that was last read `age` ago is worth reading; `ours` = it has had requests since.
+    pub(super) fn worth_reading(&self, ours: bool, age: Duration) -> bool {
         // Half an interval of slack, because looks are not exactly one interval apart.
         !self.relaxed || ours || age + self.interval() / 2 >= self.quiet_interval()
     }
@@ -159,21 +157,10 @@ mod tests {
     #[test]
     fn a_dispatch_makes_the_next_look_a_read() {
         let schedule = of(50, 2_000, 8);
-        let quiet = LoadSnapshot::default();
-        let dispatched = LoadSnapshot {
-            since_scrape: 1,
-            ..quiet
-        };
-        let running = LoadSnapshot {
-            in_flight: 1,
-            ..quiet
-        };
-        assert!(
-            schedule.worth_reading(&dispatched, ms(50)) && schedule.worth_reading(&running, ms(50))
-        );
-        let ages = [50, 100, 150].map(|age| schedule.worth_reading(&quiet, ms(age)));
+        assert!(schedule.worth_reading(true, ms(50)));
+        let ages = [50, 100, 150].map(|age| schedule.worth_reading(false, ms(age)));
         assert_eq!(ages, [false, false, true]);
-        assert!(Schedule::steady(ms(50)).worth_reading(&quiet, ms(1)));
+        assert!(Schedule::steady(ms(50)).worth_reading(false, ms(1)));
     }
 
     #[test]

@@ -12,8 +12,11 @@ use std::time::Duration;
 
 /// Decisions kept.
 pub const KEPT: usize = 256;
-/// Decisions kept per second at most: what led to one takes memory and time in proportion to the pool.
+/// Decisions kept per second at most.
 const KEPT_PER_SECOND: u64 = 50;
+/// What led to a decision takes memory and time in proportion to the endpoints that it was made among. One among more
+/// than so many counts as several, in the ring and in a second.
+const USUAL: usize = 64;
 
 /// A decision that is kept.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Kept {
     /// The pool that its slots are in; `None` for a refusal.
     pub pool: Option<Arc<Pool>>,
     record: Mutex<PickRecord>,
+    /// Endpoints that it was made among.
+    among: usize,
     /// It goes to the file of records too.
     filed: bool,
 }
@@ -51,10 +56,28 @@ impl Wanted {
 /// A bounded ring of decisions.
 #[derive(Debug, Default)]
 pub struct Decisions {
-    ring: Mutex<VecDeque<Arc<Kept>>>,
-    /// The second that is counted in (upper 32 bits), and decisions kept in it.
+    ring: Mutex<Ring>,
+    /// The second that is counted in (upper 32 bits), and for how many endpoints decisions were kept in it.
     rate: AtomicU64,
     recorder: Option<Recorder>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// Oldest first.
+    kept: VecDeque<Arc<Kept>>,
+    /// Endpoints that they were made among, together.
+    among: usize,
+}
+
+impl Ring {
+    /// What has to go so that no more are kept than may be; the newest stays, however large.
+    fn surplus(&mut self) -> Option<Arc<Kept>> {
+        let over = self.kept.len() > KEPT || self.among > KEPT * USUAL;
+        let oldest = over.then(|| self.kept.pop_front()).flatten()?;
+        self.among -= oldest.among;
+        Some(oldest)
+    }
 }
 
 /// What `/debug/decisions` answers.
@@ -80,11 +103,12 @@ impl Decisions {
     pub fn wants(&self, now: Duration) -> Wanted {
         let second = now.as_secs() & u64::from(u32::MAX);
         let next = |rate: u64| {
-            if rate >> 32 == second {
-                ((rate & u64::from(u32::MAX)) < KEPT_PER_SECOND).then_some(rate + 1)
-            } else {
-                Some(second << 32 | 1)
-            }
+            let kept = match rate >> 32 == second {
+                true => rate & u64::from(u32::MAX),
+                false => 0,
+            };
+            let room = kept < KEPT_PER_SECOND * USUAL as u64;
+            room.then_some(second << 32 | (kept + USUAL as u64))
         };
         Wanted {
             kept: self.rate.fetch_update(Relaxed, Relaxed, next).is_ok(),
@@ -100,9 +124,12 @@ impl Decisions {
         record: PickRecord,
     ) -> Arc<Kept> {
         let over = record.picked.is_none();
+        let among = record.picked.as_ref();
+        let among = among.map_or(1, |picked| picked.candidates.len().max(1));
         let kept = Arc::new(Kept {
             pool,
             record: Mutex::new(record),
+            among,
             filed: wanted.filed,
         });
         if wanted.kept {
@@ -127,21 +154,25 @@ impl Decisions {
     }
 
     fn push(&self, kept: Arc<Kept>) {
+        let more = kept.among.saturating_sub(USUAL) as u64;
+        self.rate.fetch_add(more, Relaxed);
+        let mut surplus = Vec::new();
         let mut ring = self.ring.lock();
-        let oldest = if ring.len() == KEPT {
-            ring.pop_front()
-        } else {
-            None
-        };
-        ring.push_back(kept);
+        ring.among += kept.among;
+        ring.kept.push_back(kept);
+        while ring.kept.len() > 1
+            && let Some(oldest) = ring.surplus()
+        {
+            surplus.push(oldest);
+        }
         drop(ring);
         // Freed outside the lock: a decision over many endpoints is not small.
-        drop(oldest);
+        drop(surplus);
     }
 
     /// The newest `limit` decisions, newest first, as JSON; with `id`, only those on requests of that id.
     pub fn to_json(&self, limit: usize, id: Option<&str>) -> String {
-        let ring: Vec<_> = self.ring.lock().iter().rev().map(Arc::clone).collect();
+        let ring: Vec<_> = self.ring.lock().kept.iter().rev().map(Arc::clone).collect();
         let wanted = |kept: &Arc<Kept>| id.is_none_or(|id| kept.record.lock().id == id);
         let mut known: Vec<Arc<Pool>> = Vec::new();
         let picks = ring.into_iter().filter(wanted).take(limit).map(|kept| {
@@ -171,7 +202,7 @@ impl Decisions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use epp_core::record::{Refused, RequestRecord};
+    use epp_core::record::{CandidateRecord, Picked, Refused, RequestRecord};
 
     fn refusal(id: &str) -> PickRecord {
         PickRecord {
@@ -211,7 +242,7 @@ mod tests {
         for index in 0..KEPT + 10 {
             decisions.decided(KEEP, None, refusal(&format!("r{index}")));
         }
-        assert_eq!(decisions.ring.lock().len(), KEPT);
+        assert_eq!(decisions.ring.lock().kept.len(), KEPT);
         assert_eq!(ids(&decisions.to_json(2, None)), ["r265", "r264"]);
         assert_eq!(ids(&decisions.to_json(9, Some("r20"))), ["r20"]);
         assert!(
@@ -232,5 +263,47 @@ mod tests {
             [KEPT_PER_SECOND, 0, KEPT_PER_SECOND, KEPT_PER_SECOND]
         );
         assert!(!decisions.wants(Duration::ZERO).filed, "there is no file");
+    }
+
+    fn pick(among: usize) -> PickRecord {
+        PickRecord {
+            picked: Some(Picked {
+                pool: 0,
+                slot: 0,
+                trusted: false,
+                expected_miss: false,
+                model: None,
+                scorers: Vec::new(),
+                removals: Vec::new(),
+                candidates: vec![CandidateRecord::default(); among],
+            }),
+            refused: None,
+            ..refusal("r")
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_the_endpoints_too() {
+        let decisions = Decisions::default();
+        let mut wanted = 0;
+        while decisions.wants(Duration::ZERO).kept {
+            decisions.decided(KEEP, None, pick(1_000));
+            wanted += 1;
+        }
+        assert_eq!(wanted, 4, "of 3,200 endpoints a second");
+        for _ in 0..40 {
+            decisions.decided(KEEP, None, pick(1_000));
+        }
+        let kept = |decisions: &Decisions| {
+            let ring = decisions.ring.lock();
+            let among: usize = ring.kept.iter().map(|kept| kept.among).sum();
+            assert_eq!(ring.among, among);
+            ring.kept.len()
+        };
+        assert_eq!(kept(&decisions), 16);
+        decisions.decided(KEEP, None, pick(20_000));
+        assert_eq!(kept(&decisions), 1, "the newest stays");
+        decisions.decided(KEEP, None, pick(8));
+        assert_eq!(kept(&decisions), 1);
     }
 }

@@ -170,12 +170,12 @@ mod tests {
     #[test]
     fn producers_have_the_names_that_they_are_given() {
         let named = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{name: prefix-a, type: approx-prefix-cache-producer}, {name: load-a, type: inflight-load-producer}, {name: latency-a, type: predicted-latency-producer}]";
-        let producers = |text| super::producers(&Config::from_yaml(text).unwrap());
-        let found = producers(named);
+        let of = |text| producers(&Config::from_yaml(text).unwrap());
+        let found = of(named);
         let found = (found.prefix.as_deref(), &*found.load, &*found.predictor);
         assert_eq!(found, (Some("prefix-a"), "load-a", "latency-a"));
         let bare = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]";
-        let found = producers(bare);
+        let found = of(bare);
         assert_eq!(
             (found.prefix, &*found.load),
             (None, "inflight-load-producer")

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod proxy;
+mod reload;
 mod restart;
 
 use envoy_types::pb::envoy::service::ext_proc::v3::HttpTrailers;

@@ -103,6 +103,24 @@ pub struct Offer {
     pub block_tokens: u32,
 }
 
+impl Offer {
+    /// Blocks of the prompt that are full, the only ones an engine shares.
+    pub(super) fn full_blocks(&self) -> &[u64] {
+        let full = (self.input_tokens / self.block_tokens.max(1)) as usize;
+        self.blocks.get(..full).unwrap_or(&self.blocks)
+    }
+
+    /// Block hashes that each stand for everything before them too, as the picker's hasher makes them.
+    pub(super) fn chain(&self) -> Arc<[u64]> {
+        let mut parent = 0_u64;
+        let next = |block: &u64| {
+            parent = mix64(block ^ parent.rotate_left(17));
+            parent
+        };
+        self.blocks.iter().map(next).collect()
+    }
+}
+
 /// The trace's requests, in order of arrival, each with its kind.
 pub fn offers(trace: &Trace, mix: KindMix, seed: u64) -> Vec<Offer> {
     let mut offers: Vec<Offer> = trace

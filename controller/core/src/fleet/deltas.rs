@@ -84,7 +84,11 @@ fn tell(
     };
     let queued = director.queued().bands.into_iter();
     let bands = queued.filter(|band| band.requests > 0).map(band).collect();
-    books.tick(now, now, bands, director.take_sent())
+    let told = books.tick(now, now, bands, director.take_sent());
+    if books.lost_peer() {
+        director.learn_elsewhere(now, &[]);
+    }
+    told
 }
 
 fn hear(now: Duration, books: &mut Books, delta: &Delta, director: &mut Director) {

@@ -12,20 +12,24 @@ mod deltas;
 mod deltas_tests;
 mod event;
 mod exchange;
+#[cfg(test)]
+mod late_binding_tests;
 mod launch;
 mod picker;
 mod replay;
 mod score;
 mod sizing;
+mod spec;
 #[cfg(test)]
 mod tests;
 
 pub use crowding::Crowding;
 pub use deltas::Deltas;
 pub use exchange::{Exchange, Exchanging, Partition, Pickers};
-pub use replay::{FleetSpec, replay};
+pub use replay::replay;
 pub use score::{Fate, KindScore, Percentiles, Slo};
 pub use sizing::{Autoscaling, Sizing};
+pub use spec::FleetSpec;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

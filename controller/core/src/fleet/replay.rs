@@ -4,52 +4,21 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use epp_core::config::{Config, Detector};
 use epp_core::{Director, End, Endpoint, InFlight, Outcome, Request, Verdict};
-use predictor::{LearnerConfig, Observation};
+use predictor::Observation;
 use rustc_hash::FxHashMap;
-use simulator_core::{Event as EngineEvent, EventKind, Prefix, Profile, Submission};
+use simulator_core::{Event as EngineEvent, EventKind, Prefix, Submission};
 
 use super::client::{Offer, mix64};
 use super::crowding::Crowding;
 use super::event::{Agenda, Event};
-use super::exchange::Pickers;
 use super::launch::{Phase, Replica};
 use super::picker::Picker;
-use super::score::{Fate, Percentiles, Slo, Tally};
+use super::score::{Fate, Percentiles, Tally};
 use super::sizing::{Sizing, TICK};
+use super::spec::FleetSpec;
 use super::{FleetReport, Sample};
 use crate::{Controller, Decision};
-
-/// One policy to replay.
-#[derive(Clone, Debug)]
-pub struct FleetSpec {
-    /// Its name in the report.
-    pub name: String,
-    /// The endpoint picker's configuration.
-    pub epp: Config,
-    /// The replicas' hardware.
-    pub profile: Profile,
-    /// From launch to healthy.
-    pub startup: Duration,
-    /// How many replicas.
-    pub sizing: Sizing,
-    /// The endpoint pickers in front of them. An autoscaled fleet has one, whatever this says.
-    pub pickers: Pickers,
-    /// Requests that all clients together have under way at most: whoever comes then holds back until one ends, as a
-    /// load generator's workers do, and is timed from when it is sent. `None` = nobody holds back.
-    pub clients: Option<u32>,
-    /// The online learner, where the configuration uses predictions.
-    pub learner: Option<LearnerConfig>,
-    /// What interactive and sheddable requests ask for, and everything with an SLO is scored against.
-    pub slo: Slo,
-    /// Between two scrapes of an endpoint.
-    pub scrape_interval: Duration,
-    /// Between two samples of the timeline.
-    pub sample_interval: Duration,
-    /// Everything random.
-    pub seed: u64,
-}
 
 /// Runs `offers` (in order of arrival) through the fleet until the last answer ends.
 pub fn replay(spec: &FleetSpec, offers: &[Offer]) -> FleetReport {
@@ -213,7 +182,7 @@ impl<'a> Run<'a> {
         Request {
             id: offer.row.to_string(),
             prompt_tokens: offer.input_tokens,
-            prefix: chained(&offer.blocks),
+            prefix: offer.chain(),
             prefix_block_tokens: offer.block_tokens,
             slo: epp_core::Slo {
                 ttft_ms: slo.map(|s| s.ttft_ms),
@@ -288,7 +257,7 @@ impl<'a> Run<'a> {
             id: index as u64,
             prompt_tokens: offer.input_tokens,
             prefix: Prefix {
-                ids: offer.blocks[..full_blocks(offer)].into(),
+                ids: offer.full_blocks().into(),
                 tokens_per_id: offer.block_tokens,
             },
             output_tokens: offer.output_tokens,
@@ -312,8 +281,7 @@ impl<'a> Run<'a> {
             first_token: None,
         };
         self.live.insert(index as u64, live);
-        let limit = self.limit();
-        self.replicas[replica].serves(self.now, 1, limit);
+        self.replicas[replica].serves(self.now, 1, self.spec.limit());
         self.step(replica);
     }
 
@@ -330,14 +298,6 @@ impl<'a> Run<'a> {
         self.under_way -= 1;
         if let Some(next) = self.held.pop_front() {
             self.send(next);
-        }
-    }
-
-    /// Requests that a replica is given at most, where the configuration says so.
-    fn limit(&self) -> Option<u32> {
-        match &self.spec.epp.detector {
-            Detector::Concurrency(parameters) => Some(parameters.max_concurrency),
-            _ => None,
         }
     }
 
@@ -420,8 +380,7 @@ impl<'a> Run<'a> {
             decode: at.saturating_sub(first_token),
             cached_tokens: live.cached_tokens,
         };
-        let limit = self.limit();
-        self.replicas[live.replica].serves(self.now, -1, limit);
+        self.replicas[live.replica].serves(self.now, -1, self.spec.limit());
         let labels = live.first_label.into_iter().chain(completion.observations);
         self.learn(live.picker, labels);
         self.close(id as usize, fate);
@@ -469,11 +428,8 @@ impl<'a> Run<'a> {
             return;
         };
         let now = self.now;
-        let mut directors: Vec<&mut Director> = self
-            .pickers
-            .iter_mut()
-            .map(|picker| &mut picker.director)
-            .collect();
+        let pickers = self.pickers.iter_mut();
+        let mut directors: Vec<&mut Director> = pickers.map(|it| &mut it.director).collect();
         let reachable = |from, to| exchanging.reachable(now, from, to);
         exchanging.with.exchange(now, &mut directors, &reachable);
         self.agenda.at(now + exchanging.every, Event::Exchange);
@@ -533,20 +489,3 @@ impl<'a> Run<'a> {
 
 /// llm-d's estimate, used where only token counts are known.
 const BYTES_PER_TOKEN: u64 = 4;
-
-/// Blocks of the prompt that are full, the only ones an engine shares.
-fn full_blocks(offer: &Offer) -> usize {
-    ((offer.input_tokens / offer.block_tokens.max(1)) as usize).min(offer.blocks.len())
-}
-
-/// Block hashes that each stand for everything before them too, as the picker's hasher makes them.
-fn chained(blocks: &[u64]) -> Arc<[u64]> {
-    let mut parent = 0_u64;
-    blocks
-        .iter()
-        .map(|block| {
-            parent = mix64(block ^ parent.rotate_left(17));
-            parent
-        })
-        .collect()
-}

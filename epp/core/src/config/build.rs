@@ -1,5 +1,6 @@
 //! From the document to a [`Config`]: references resolved, values checked, defaults injected.
 
+use super::catalogue::catalogue;
 use super::data_layer::data_layer;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use super::detector::{detector, usage_limit};
 use super::error::{ConfigError, from_yaml};
 use super::finding::{Finding, Level};
 use super::flow::flow_config;
-use super::parsers::parsers;
+use super::parsers::{parsers, read_answers};
 use super::plugin::{Plugin, Role};
 use super::position::Outline;
 use super::profile::profile;
@@ -87,6 +88,7 @@ fn sections(mut document: raw::Document, registry: &mut Registry) -> Result<Conf
     let profile = profile(profiles, registry)?;
     stand_in::sources(&mut document.data_layer, registry)?;
     let data = data_layer(document.data_layer, registry)?;
+    let read_answers = read_answers(document.request_handler.as_ref())?;
     let parsers = parsers(document.request_handler, document.parser, registry)?;
     if document.flow_control.is_some() && !gate {
         let message = format!(
@@ -160,6 +162,7 @@ fn sections(mut document: raw::Document, registry: &mut Registry) -> Result<Conf
         metrics: data.metrics,
         stand_ins: std::mem::take(&mut registry.stand_ins),
         parsers,
+        read_answers,
         session,
         probabilistic_admitter: parts.probabilistic_admitter,
         inflight_load: parts.inflight_load,
@@ -278,7 +281,18 @@ fn producer_names(registry: &mut Registry) -> Result<(), ConfigError> {
         })
         .collect();
     for (place, producer) in attributes {
-        registry.named(&place, &producer, Role::Extractor)?;
+        if registry.get(&producer).is_some() {
+            registry.named(&place, &producer, Role::Extractor)?;
+            continue;
+        }
+        // Those that are there without being listed go by their types.
+        let types: Vec<_> = catalogue()
+            .filter(|entry| entry.role == Role::Extractor)
+            .map(|entry| entry.name)
+            .collect();
+        if !types.contains(&producer.as_str()) {
+            return Err(ConfigError::unknown(place, "extractor", &producer, types));
+        }
     }
     Ok(())
 }

@@ -100,6 +100,8 @@ pub struct Config {
     pub stand_ins: Vec<StandIn>,
     /// Which request APIs are read, in the order written.
     pub parsers: Vec<Parser>,
+    /// Share of the answers that are read for their first token and usage, 0 to 1.
+    pub read_answers: f64,
     /// Refusal of sheddable requests at random, the fuller the pool the more.
     pub probabilistic_admitter: Option<ProbabilisticAdmitter>,
     /// What counts as a request's tokens in flight.
@@ -252,6 +254,17 @@ impl FlowConfig {
     /// Whether the band of that priority lives off the common budget of sheddable traffic.
     pub fn shares(&self, priority: i32) -> bool {
         self.negative_shares && priority < 0 && !self.bands.contains_key(&priority)
+    }
+
+    /// The flows that have a weight of their own in some band.
+    pub fn weighted_flows(&self) -> impl Iterator<Item = Arc<str>> {
+        let templates = [&self.default_band, &self.negative_band];
+        let bands = templates.into_iter().chain(self.bands.values());
+        let weights = bands.filter_map(|band| match &band.fairness {
+            Fairness::VirtualTokens(counter) => Some(&counter.weights),
+            _ => None,
+        });
+        weights.flat_map(|weights| weights.keys().map(|flow| flow.as_str().into()))
     }
 }
 

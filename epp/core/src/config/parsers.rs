@@ -49,6 +49,19 @@ pub(super) fn parsers(
     Ok(parsers)
 }
 
+/// The share of the answers that are read.
+pub(super) fn read_answers(handler: Option<&raw::RequestHandler>) -> Result<f64, ConfigError> {
+    match handler.and_then(|handler| handler.read_answers) {
+        None => Ok(1.0),
+        Some(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        Some(share) => Err(ConfigError::value(
+            "requestHandler.readAnswers",
+            share,
+            "must be between 0 and 1",
+        )),
+    }
+}
+
 fn parser(plugin: &Plugin) -> Option<Parser> {
     match plugin {
         Plugin::OpenaiParser(_) => Some(Parser::OpenAi),
@@ -111,6 +124,22 @@ mod tests {
             twice.warnings.iter().any(|said| said.contains("twice")),
             "{:?}",
             twice.warnings
+        );
+    }
+
+    #[test]
+    fn answers_are_read_as_the_handler_says() {
+        let head = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
+        let read = |share: &str| {
+            let text = format!("{head}requestHandler: {{readAnswers: {share}}}\n");
+            Config::from_yaml(&text).map(|config| config.read_answers)
+        };
+        assert_eq!(Config::from_yaml(head).unwrap().read_answers, 1.0);
+        assert_eq!(read("0.25").unwrap(), 0.25);
+        let error = read("2").unwrap_err().to_string();
+        assert!(
+            error.contains("requestHandler.readAnswers") && error.contains("between 0 and 1"),
+            "{error}"
         );
     }
 

@@ -8,8 +8,8 @@ use super::plugin::{
     UtilizationDetector,
 };
 use super::{
-    Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, Picker, Profile, Scorer,
-    Scrape, UsageLimit, WeightedScorer,
+    Config, Detector, Filter, FlowConfig, HealthRules, NamedFilter, NoHitLruScorer, Picker,
+    Profile, Scorer, Scrape, UsageLimit, WeightedScorer,
 };
 
 /// llm-d's default for the flag `--metrics-staleness-threshold`.
@@ -46,6 +46,7 @@ impl Default for Config {
             warnings: Vec::new(),
             stand_ins: Vec::new(),
             parsers: Parser::AUTOMATIC.to_vec(),
+            read_answers: 1.0,
             probabilistic_admitter: None,
             inflight_load: InflightLoadProducer::default(),
             session: None,
@@ -79,11 +80,19 @@ impl Config {
                     name: "passive-health".into(),
                     filter: Filter::Health(HealthRules::default()),
                 }],
-                scorers: vec![weighted(
-                    "predicted-ttft-scorer",
-                    1.0,
-                    Scorer::PredictedTtft(PredictedTtftScorer::default()),
-                )],
+                scorers: vec![
+                    weighted(
+                        "predicted-ttft-scorer",
+                        1.0,
+                        Scorer::PredictedTtft(PredictedTtftScorer::default()),
+                    ),
+                    // Where a prompt goes first it goes again: what decides between near equals is whose turn it is.
+                    weighted(
+                        "no-hit-lru-scorer",
+                        0.05,
+                        Scorer::NoHitLru(NoHitLruScorer::default()),
+                    ),
+                ],
                 ..Self::default().profile
             },
             ..Self::llmd_default()

@@ -135,6 +135,9 @@ pub(crate) struct RequestHandler {
     /// Parsers, each for the paths of its API.
     #[serde(default)]
     pub(crate) parsers: Vec<Ref>,
+    /// Share of the answers that are read for their first token and usage, 0 to 1; the others pass unread. Ours.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub(crate) read_answers: Option<f64>,
 }
 
 /// The queue.

@@ -13,8 +13,8 @@ use crate::flow::{Full, Head, Queue, Saturation, Waiting};
 use crate::outcome::{Outcome, Refusal};
 use crate::router::{Among, Offer};
 
-/// Queued requests with a subset that is full which a dispatch pass looks past: their endpoints are full for
-/// everybody, so nothing behind them can take their room.
+/// Queued requests for which only some endpoints are, and those full, that a dispatch pass looks past: their endpoints
+/// are full for everybody, so nothing behind them can take their room.
 const MAX_PASSED_OVER: usize = 32;
 
 /// What came of letting a request through without queueing it.
@@ -80,15 +80,18 @@ impl Director {
         let Some(queue) = &mut self.queue else {
             return Passing::Not(waiting, Look::Needless);
         };
+        queue.look();
         let ceiling = queue.ceiling(ticket.band, saturation);
         if !saturation.admits(ceiling) {
             return Passing::Not(waiting, Look::Fresh { freed });
         }
-        let among = Among::WithRoom;
+        let next_room = self.drain_rate.wait(now, 1).unwrap_or_default();
+        let waited = Duration::ZERO;
         let offer = self
             .router
-            .offer(now, &waiting, Duration::ZERO, among, ceiling);
-        if offer == Offer::NoRoom {
+            .offer_room(now, &waiting, waited, next_room, ceiling);
+        if matches!(offer, Offer::NoRoom { .. }) {
+            self.roomless = true;
             return Passing::Not(waiting, Look::Needless);
         }
         self.settle(now, ticket, waiting, offer, true);
@@ -122,12 +125,15 @@ impl Director {
     }
 
     /// Dispatches queued requests, strictly highest band first, while the pool has room. A head without room
-    /// stops the pass for everybody behind it, unless only its own subset is full.
+    /// stops the pass for everybody behind it, unless only the endpoints that are for it are full.
     pub(super) fn dispatch(&mut self, now: Duration) {
-        let Some(queue) = &self.queue else { return };
+        let Some(queue) = &mut self.queue else {
+            return;
+        };
         let Some(band) = queue.highest_waiting() else {
             return;
         };
+        queue.look();
         if !self.config().flow_control() {
             return self.release_waiting(now);
         }
@@ -141,9 +147,10 @@ impl Director {
 
     /// One pass over the queue, by the last readings, taken when `freed` streams had ended.
     fn pass(&mut self, now: Duration, freed: u64) {
-        self.alternating = false;
+        (self.alternating, self.roomless) = (false, false);
         self.stop = None;
         self.passed.clear();
+        let next_room = self.drain_rate.wait(now, 1).unwrap_or_default();
         while let Some(queue) = &mut self.queue {
             let saturation = self.router.saturation(now);
             let (over, ceiling) = match queue.head(now, saturation, &self.passed) {
@@ -158,10 +165,12 @@ impl Director {
                 return;
             };
             let waited = now.saturating_sub(waiting.arrived);
-            let among = Among::WithRoom;
-            let offer = self.router.offer(now, waiting, waited, among, ceiling);
-            if offer == Offer::NoRoom {
-                if waiting.subset.is_none() || self.passed.len() >= MAX_PASSED_OVER {
+            let offer = self
+                .router
+                .offer_room(now, waiting, waited, next_room, ceiling);
+            if let Offer::NoRoom { narrowed } = offer {
+                self.roomless = true;
+                if !narrowed || self.passed.len() >= MAX_PASSED_OVER {
                     return;
                 }
                 self.passed.push(over);
@@ -235,7 +244,7 @@ impl Director {
         }
     }
 
-    /// A request that was not dispatched on arrival is refused now if its subset is empty, or if it is
+    /// A request that was not dispatched on arrival is refused now if no endpoint is for it, or if it is
     /// sheddable and its expected wait leaves no endpoint time to meet its SLO.
     fn review_arrival(&mut self, now: Duration, ticket: Ticket) {
         let Some(queue) = &self.queue else { return };
@@ -245,7 +254,7 @@ impl Director {
         let may_shed = self.router.config().slo_admitter.is_some()
             && waiting.request.sheddable()
             && waiting.request.slo.is_set();
-        if !may_shed && waiting.subset.is_none() {
+        if !may_shed && waiting.subset.is_none() && !self.router.selects_by_request() {
             return;
         }
         let expected = self
@@ -260,7 +269,7 @@ impl Director {
         let refused = match offer {
             Offer::NoEndpoint | Offer::Barred(_) => true,
             Offer::Hopeless { .. } => may_shed,
-            Offer::NoRoom | Offer::Go => false,
+            Offer::NoRoom { .. } | Offer::Go => false,
         };
         let queue = self.queue.as_mut().filter(|_| refused);
         if let Some(waiting) = queue.and_then(|queue| queue.remove(now, ticket)) {
@@ -308,7 +317,7 @@ impl Director {
             Offer::Barred(message) => {
                 self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
             }
-            Offer::NoRoom => {
+            Offer::NoRoom { .. } => {
                 let message = "every endpoint was filtered out as full";
                 self.refuse(ticket, &waiting, Outcome::RejectedCapacity, None, message);
             }
@@ -320,7 +329,8 @@ impl Director {
             Offer::Hopeless { .. } | Offer::Go => {
                 let expected_miss = offer != Offer::Go;
                 if let Err(waiting) = self.send(now, ticket, waiting, expected_miss, passing) {
-                    self.settle(now, ticket, waiting, Offer::NoRoom, passing);
+                    let offer = Offer::NoRoom { narrowed: false };
+                    self.settle(now, ticket, waiting, offer, passing);
                 }
             }
         }

@@ -58,7 +58,6 @@ impl Director {
     pub fn readings_came(&mut self, now: Duration) {
         self.tick(now);
         self.release(now);
-        self.reclaim(now);
     }
 
     /// Requests that wait for fresh readings.
@@ -99,5 +98,6 @@ impl Director {
             self.band(ticket.band);
             self.admit(now, ticket, waiting);
         }
+        self.reclaim(now);
     }
 }

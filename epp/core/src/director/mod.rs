@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use predictor::{LatencyModel, Models};
 
-use crate::config::{Config, Detector};
+use crate::config::{Config, Detector, FlowConfig};
 use crate::decision::Decision;
 use crate::demand::DemandLedger;
 use crate::endpoint::Endpoint;
@@ -33,7 +33,8 @@ use evict::{Reclaim, Stop};
 use hold::Hold;
 pub use revocations::{CONFIRMATION_BOUNDS, Confirmations, Revocations};
 
-/// How soon to look again when room may show in scrapes or learned limits, for callers that do not tell of them.
+/// How soon to look again when room may show in scrapes, learned limits or running requests, for callers that do not
+/// tell of them.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How soon to look again when a band that is closed may be open the next time.
 const CYCLE: Duration = Duration::from_millis(1);
@@ -112,6 +113,9 @@ pub struct Director {
     alternating: bool,
     /// Those who wait for fresh readings, while such are on their way.
     hold: Option<Hold>,
+    /// Somebody found no room although the pool has some: metrics, first tokens and deadlines that nobody tells the
+    /// director of may change that.
+    roomless: bool,
     /// Buffer of one pass.
     passed: Vec<PassedOver>,
     /// The latest instant seen.
@@ -133,6 +137,8 @@ impl Director {
     pub fn new(config: Config, seed: u64) -> Self {
         let limits = || Limits::new(config.usage_limit.clone());
         let queue = config.queue().map(|flow| Queue::new(flow, limits()));
+        let ledger = DemandLedger::default();
+        ledger.keep_flows(config.flow.iter().flat_map(FlowConfig::weighted_flows));
         Self {
             gauges: queue
                 .as_ref()
@@ -143,7 +149,7 @@ impl Director {
             reclaim: Reclaim::new(&config),
             router: Router::new(config, seed),
             drain_rate: DrainRate::default(),
-            ledger: DemandLedger::default(),
+            ledger,
             outbox: VecDeque::new(),
             evictions: VecDeque::new(),
             submitted: 0,
@@ -152,6 +158,7 @@ impl Director {
             stop: None,
             alternating: false,
             hold: None,
+            roomless: false,
             passed: Vec::new(),
             now: Duration::ZERO,
             next_sweep: SWEEP,
@@ -320,8 +327,8 @@ impl Director {
     fn queue_wakeup(&self) -> Option<Duration> {
         let queue = self.queue.as_ref().filter(|queue| !queue.is_empty())?;
         // Scrapes and learned limits change without the director being told.
-        let unseen =
-            !matches!(self.config().detector, Detector::Concurrency(_)) && !queue.starved();
+        let unseen = !matches!(self.config().detector, Detector::Concurrency(_)) || self.roomless;
+        let unseen = unseen && !queue.starved();
         let soon = |wanted: bool, after: Duration| wanted.then(|| self.now.saturating_add(after));
         let due = [
             queue.next_deadline(),

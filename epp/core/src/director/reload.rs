@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Director;
-use crate::config::Config;
+use crate::config::{Config, FlowConfig};
 
 impl Director {
     /// Puts another configuration in force, and dispatches what has room under it.
@@ -16,6 +16,8 @@ impl Director {
         if let (Some(queue), Some(limits)) = (&mut self.queue, config.queue()) {
             queue.set_config(limits, config.usage_limit.clone());
         }
+        let weighted = config.flow.iter().flat_map(FlowConfig::weighted_flows);
+        self.ledger.keep_flows(weighted);
         self.reclaim.set_config(&config);
         self.router.set_config(config);
         // What the last pass found was found under other limits.

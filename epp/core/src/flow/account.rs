@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::{Deserialize, Serialize};
 
+use super::fairness::Told;
 use crate::demand::{Counters, Totals, by_name};
 use crate::outcome::Outcome;
 use crate::request::Request;
@@ -17,6 +18,8 @@ pub const OTHER_FLOW: &str = "other";
 pub const MAX_FLOWS_PER_BAND: usize = 1_000;
 /// Flows told apart in all bands together.
 pub const MAX_FLOWS: usize = 4_096;
+/// Accounts that make way at once for those to come, so that not each of them needs a search.
+const MAKE_WAY: usize = 64;
 /// An account that nobody holds is forgotten after this time.
 const KEEP_IDLE: Duration = Duration::from_secs(300);
 /// Output tokens that are expected of a flow that none is known of.
@@ -122,6 +125,8 @@ pub(crate) struct FlowAccount {
     waiting_bytes: AtomicU64,
     /// Cost that its streams have told of and its band has not settled yet; below zero = was charged too much.
     owed: AtomicI64,
+    /// What it was charged for output that its requests in flight have not had yet.
+    unserved: AtomicI64,
     /// Expected output tokens of a request.
     output: AtomicU32,
     /// When it was last used, milliseconds.
@@ -141,6 +146,7 @@ impl FlowAccount {
             waiting_tokens: AtomicU64::new(0),
             waiting_bytes: AtomicU64::new(0),
             owed: AtomicI64::new(0),
+            unserved: AtomicI64::new(0),
             output: AtomicU32::new(FIRST_OUTPUT),
             seen_ms: AtomicU64::new(0),
         }
@@ -186,10 +192,23 @@ impl FlowAccount {
         }
     }
 
-    /// A stream told its real tokens: the flow owes `cost` more.
-    pub(crate) fn correct(&self, cost: i64) {
+    /// It was charged `cost` for output still to come.
+    pub(crate) fn expects(&self, cost: i64) {
         if cost != 0 {
-            self.owed.fetch_add(cost, Relaxed);
+            self.unserved.fetch_add(cost, Relaxed);
+        }
+    }
+
+    /// What it was charged for output still to come.
+    pub(crate) fn unserved(&self) -> i64 {
+        self.unserved.load(Relaxed)
+    }
+
+    /// A stream told of its tokens.
+    pub(crate) fn told(&self, told: Told) {
+        self.expects(told.served.saturating_neg());
+        if told.owed != 0 {
+            self.owed.fetch_add(told.owed, Relaxed);
         }
     }
 
@@ -218,6 +237,16 @@ impl FlowAccount {
     /// Output tokens expected of a request.
     pub(crate) fn expected_output(&self) -> u32 {
         self.output.load(Relaxed)
+    }
+
+    /// Counts what another did as well.
+    fn absorb(&self, other: &Self) {
+        self.offered.add(other.offered.read());
+        self.queued.add(other.queued.read());
+        self.dispatched.add(other.dispatched.read());
+        for (mine, theirs) in self.outcomes.iter().zip(&other.outcomes) {
+            mine.add(theirs.read());
+        }
     }
 
     fn totals(&self) -> FlowTotals {
@@ -250,9 +279,16 @@ fn one(prompt_tokens: u32) -> Totals {
 pub(crate) struct Accounts {
     bands: FxHashMap<i32, FxHashMap<Arc<str>, Arc<FlowAccount>>>,
     count: usize,
+    /// Flows that have a place however many there are.
+    kept: FxHashSet<Arc<str>>,
 }
 
 impl Accounts {
+    /// These flows, which the configuration names, have a place however many others there are.
+    pub(crate) fn keep(&mut self, flows: impl IntoIterator<Item = Arc<str>>) {
+        self.kept = flows.into_iter().collect();
+    }
+
     /// The account of a flow, if it has one.
     pub(crate) fn find(
         &self,
@@ -265,27 +301,69 @@ impl Accounts {
         Some(Arc::clone(account))
     }
 
-    /// The account of a flow, opened now; that of [`OTHER_FLOW`] where there is no place for it.
+    /// The account of a flow, opened now. Where there is no place for it, those make way that are idle longest; if all
+    /// have something queued or in flight, it is that of [`OTHER_FLOW`].
     pub(crate) fn open(
         &mut self,
         priority: i32,
         flow: &Arc<str>,
         now: Duration,
     ) -> Arc<FlowAccount> {
-        let band = self.bands.entry(priority).or_default();
-        let crowded = band.len() >= MAX_FLOWS_PER_BAND || self.count >= MAX_FLOWS;
-        let flow = if crowded {
-            Arc::from(OTHER_FLOW)
-        } else {
-            Arc::clone(flow)
-        };
-        let count = &mut self.count;
-        let account = band.entry(Arc::clone(&flow)).or_insert_with(|| {
+        if !self.kept.contains(flow) && self.crowded(priority) {
+            self.make_way(priority);
+            if self.crowded(priority) {
+                return self.place(priority, &OTHER_FLOW.into(), now);
+            }
+        }
+        self.place(priority, flow, now)
+    }
+
+    fn crowded(&self, priority: i32) -> bool {
+        let band = self.bands.get(&priority);
+        self.count >= MAX_FLOWS || band.is_some_and(|band| band.len() >= MAX_FLOWS_PER_BAND)
+    }
+
+    fn place(&mut self, priority: i32, flow: &Arc<str>, now: Duration) -> Arc<FlowAccount> {
+        let (band, count) = (self.bands.entry(priority).or_default(), &mut self.count);
+        let account = band.entry(Arc::clone(flow)).or_insert_with(|| {
             *count += 1;
-            Arc::new(FlowAccount::new(priority, flow))
+            Arc::new(FlowAccount::new(priority, Arc::clone(flow)))
         });
         account.seen_ms.store(milliseconds(now), Relaxed);
         Arc::clone(account)
+    }
+
+    /// Takes out the accounts that are idle longest, of the band if that is full, else of all; what they did is
+    /// counted under [`OTHER_FLOW`].
+    fn make_way(&mut self, priority: i32) {
+        let full = |band: &FxHashMap<_, _>| band.len() >= MAX_FLOWS_PER_BAND;
+        let only = self
+            .bands
+            .get(&priority)
+            .is_some_and(full)
+            .then_some(priority);
+        let bands = self.bands.iter();
+        let bands = bands.filter(|(band, _)| only.is_none_or(|only| only == **band));
+        // The ledger holds them, and their band; whoever else does is queued or in flight.
+        let idle = |account: &&Arc<FlowAccount>| {
+            Arc::strong_count(account) <= 2 && &**account.flow() != OTHER_FLOW
+        };
+        let accounts = bands.flat_map(|(_, band)| band.values()).filter(idle);
+        let mut idle: Vec<_> = accounts
+            .map(|account| (account.seen_ms.load(Relaxed), Arc::clone(account)))
+            .collect();
+        if idle.len() > MAKE_WAY {
+            idle.select_nth_unstable_by_key(MAKE_WAY, |&(seen, _)| seen);
+            idle.truncate(MAKE_WAY);
+        }
+        for (seen, account) in idle {
+            let other = self.place(account.priority, &OTHER_FLOW.into(), Duration::ZERO);
+            other.seen_ms.fetch_max(seen, Relaxed);
+            other.absorb(&account);
+            let band = self.bands.get_mut(&account.priority);
+            let gone = band.and_then(|band| band.remove(account.flow()));
+            self.count -= usize::from(gone.is_some());
+        }
     }
 
     /// Forgets accounts that nobody holds and that were not used for long.
@@ -344,6 +422,50 @@ mod tests {
         assert_eq!((accounts.totals().len(), accounts.count), (0, 0));
     }
 
+    /// Whoever comes again and again keeps its account, whatever others invent.
+    #[test]
+    fn the_flows_that_are_idle_longest_make_way() {
+        let mut accounts = Accounts::default();
+        let account = |accounts: &mut Accounts, flow: &str, now: u64| {
+            let (flow, now) = (Arc::<str>::from(flow), Duration::from_millis(now));
+            let known = accounts.find(0, &flow, now);
+            known.unwrap_or_else(|| accounts.open(0, &flow, now))
+        };
+        let held = account(&mut accounts, "held", 0);
+        let _in_flight = Arc::clone(&held);
+        account(&mut accounts, "tenant", 0).offered(7);
+        for number in 0..20_000 {
+            let invented = account(&mut accounts, &number.to_string(), number);
+            assert_ne!(
+                &**invented.flow(),
+                OTHER_FLOW,
+                "there is nobody to wait for"
+            );
+            if number % 500 == 0 {
+                account(&mut accounts, "tenant", number);
+            }
+        }
+        let totals = accounts.totals();
+        let named = |name: &str| totals.iter().find(|flow| &*flow.flow == name);
+        assert_eq!(named("tenant").map(|flow| flow.offered.requests), Some(1));
+        assert!(Arc::ptr_eq(&held, &account(&mut accounts, "held", 20_000)));
+        assert!(totals.len() <= MAX_FLOWS_PER_BAND);
+    }
+
+    #[test]
+    fn flows_that_the_configuration_names_have_a_place_though_all_are_taken() {
+        let mut accounts = Accounts::default();
+        accounts.keep(["gold".into()]);
+        let now = Duration::ZERO;
+        // In flight: held by the ledger, its band and a request.
+        let _held: Vec<_> = (0..MAX_FLOWS_PER_BAND + 5)
+            .map(|number| accounts.open(0, &number.to_string().into(), now))
+            .flat_map(|account| [Arc::clone(&account), account])
+            .collect();
+        assert_eq!(&**accounts.open(0, &"late".into(), now).flow(), OTHER_FLOW);
+        assert_eq!(&**accounts.open(0, &"gold".into(), now).flow(), "gold");
+    }
+
     /// §11.4, 9: fairness ids are the client's to invent.
     #[test]
     fn pitfall_09_flows_are_bounded_and_the_rest_is_counted_together() {
@@ -356,7 +478,7 @@ mod tests {
             account.offered(1);
         }
         let totals = accounts.totals();
-        assert_eq!(totals.len(), MAX_FLOWS_PER_BAND + 1);
+        assert!(totals.len() <= MAX_FLOWS_PER_BAND + 1);
         let offered: u64 = totals.iter().map(|flow| flow.offered.requests).sum();
         assert_eq!(offered, 100_000, "overflow is counted, not lost");
         for priority in 1..200 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use super::account::FlowAccount;
+use super::account::{FlowAccount, MAX_FLOWS_PER_BAND};
 use super::fairness::{Charge, Contender, Place, Standing, Turns};
 use super::gauges::BandGauge;
 use crate::config::Fairness;
@@ -122,7 +122,8 @@ impl Band {
         order.sort_by_key(head);
         for slot in order {
             if let Some(Some(flow)) = self.flows.get_mut(slot as usize) {
-                self.turns.joins(&mut flow.standing, None);
+                let unserved = flow.account.unserved();
+                self.turns.joins(&mut flow.standing, unserved, None);
             }
         }
     }
@@ -136,7 +137,18 @@ impl Band {
     pub(crate) fn flow(&mut self, now: Duration, account: &Arc<FlowAccount>) -> u32 {
         self.used = self.used.max(now);
         if let Some(&slot) = self.by_id.get(account.flow()) {
+            if let Some(Some(flow)) = self.flows.get_mut(slot as usize)
+                && !Arc::ptr_eq(&flow.account, account)
+            {
+                // Its account had made way for others', and it is back before its standing was forgotten.
+                self.turns.settle(now, &mut flow.standing, &flow.account);
+                flow.account = Arc::clone(account);
+            }
             return slot;
+        }
+        if self.by_id.len() >= MAX_FLOWS_PER_BAND {
+            // Their accounts have made way, and so do they.
+            self.forget(|flow| Arc::strong_count(&flow.account) == 1);
         }
         let flow = Flow {
             account: Arc::clone(account),
@@ -178,14 +190,14 @@ impl Band {
             for &active in &self.active {
                 if let Some(Some(flow)) = flows.get_mut(active as usize) {
                     turns.settle(now, &mut flow.standing, &flow.account);
-                    let counter = Turns::counter(&flow.standing);
-                    least = Some(least.map_or(counter, |least: i128| least.min(counter)));
+                    let served = Turns::served_so_far(&flow.standing, flow.account.unserved());
+                    least = Some(least.map_or(served, |least: i128| least.min(served)));
                 }
             }
         }
         if let Some(Some(flow)) = flows.get_mut(slot as usize) {
             turns.settle(now, &mut flow.standing, &flow.account);
-            turns.joins(&mut flow.standing, least);
+            turns.joins(&mut flow.standing, flow.account.unserved(), least);
         }
     }
 
@@ -261,7 +273,8 @@ impl Band {
         let turns = &mut self.turns;
         if let Some(Some(flow)) = self.flows.get_mut(slot as usize) {
             flow.used = now;
-            turns.served(&mut flow.standing, charge);
+            turns.served(&mut flow.standing, flow.account.unserved(), charge);
+            flow.account.expects(charge.unserved());
         }
     }
 
@@ -289,20 +302,25 @@ impl Band {
         if now >= self.next_sweep {
             self.next_sweep = now.saturating_add(self.turns.sweep_every());
             let keep = self.turns.keep_idle();
-            for (slot, place) in self.flows.iter_mut().enumerate() {
-                let forgotten = place.as_ref().is_some_and(|flow| {
-                    // The ledger holds the account, and so does this flow; whoever else does is in flight.
-                    flow.order.is_empty()
-                        && now.saturating_sub(flow.used) > keep
-                        && Arc::strong_count(&flow.account) <= 2
-                });
-                if forgotten && let Some(flow) = place.take() {
-                    debug_assert!(!self.active.contains(&(slot as u32)));
-                    self.by_id.remove(flow.account.flow());
-                }
-            }
+            // The ledger holds the account, and so does this flow; whoever else does is in flight.
+            self.forget(|flow| {
+                now.saturating_sub(flow.used) > keep && Arc::strong_count(&flow.account) <= 2
+            });
         }
         self.is_empty() && now.saturating_sub(self.used) > idle
+    }
+
+    /// Forgets the flows for which `gone` holds and that have nothing queued.
+    fn forget(&mut self, gone: impl Fn(&Flow) -> bool) {
+        for (slot, place) in self.flows.iter_mut().enumerate() {
+            let gone = |flow: &Flow| flow.order.is_empty() && gone(flow);
+            if place.as_ref().is_some_and(gone)
+                && let Some(flow) = place.take()
+            {
+                debug_assert!(!self.active.contains(&(slot as u32)));
+                self.by_id.remove(flow.account.flow());
+            }
+        }
     }
 
     /// Flows known.

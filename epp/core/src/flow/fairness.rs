@@ -15,6 +15,9 @@ const KEEP_IDLE: Duration = Duration::from_secs(300);
 /// Time between two looks for idle flows.
 const SWEEP: Duration = Duration::from_secs(30);
 
+/// Output tokens of a stream that are told at a time.
+const TOLD_AT_A_TIME: u32 = 64;
+
 /// Where a request stands in its flow, the lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -32,6 +35,19 @@ pub(crate) struct Charge {
     per_input: f64,
     per_output: f64,
     charged: i64,
+    /// Output tokens that were charged before there were any; `None` = tokens count when they are all known.
+    guess: Option<u32>,
+    /// Output tokens told so far.
+    seen: u32,
+}
+
+/// What a stream tells of its tokens, in what they cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Of what was charged for output to come, what has come or will not come.
+    pub(super) served: i64,
+    /// What was charged too little; below zero = too much.
+    pub(super) owed: i64,
 }
 
 impl Charge {
@@ -40,6 +56,8 @@ impl Charge {
             per_input: UNIT * input / weight,
             per_output: UNIT * output / weight,
             charged: 0,
+            guess: None,
+            seen: 0,
         }
     }
 
@@ -49,10 +67,36 @@ impl Charge {
             .round() as i64
     }
 
-    /// What is still owed (or was charged too much) now that the real tokens are known.
-    pub(crate) fn correction(&self, prompt_tokens: u32, output_tokens: u32) -> i64 {
-        self.cost(prompt_tokens, output_tokens)
-            .saturating_sub(self.charged)
+    /// What was charged for output that has not come.
+    pub(super) fn unserved(&self) -> i64 {
+        let left = |guess: u32| self.cost(0, guess.saturating_sub(self.seen));
+        self.guess.map_or(0, left)
+    }
+
+    /// So many output tokens have come: what goes beyond the guess is charged as it comes. `None` = too few since the
+    /// last time.
+    pub(crate) fn emitted(&mut self, tokens: u32) -> Option<Told> {
+        let guess = self.guess?;
+        if tokens.saturating_sub(self.seen) < TOLD_AT_A_TIME {
+            return None;
+        }
+        let (unserved, beyond) = (self.unserved(), tokens.max(guess) - self.seen.max(guess));
+        self.seen = tokens;
+        let owed = self.cost(0, beyond);
+        self.charged = self.charged.saturating_add(owed);
+        Some(Told {
+            served: unserved - self.unserved(),
+            owed,
+        })
+    }
+
+    /// The real tokens are known.
+    pub(crate) fn ended(&self, prompt_tokens: u32, output_tokens: u32) -> Told {
+        let cost = self.cost(prompt_tokens, output_tokens);
+        Told {
+            served: self.unserved(),
+            owed: cost.saturating_sub(self.charged),
+        }
     }
 }
 
@@ -93,7 +137,7 @@ pub(crate) struct Turns {
     fairness: Fairness,
     /// The last turn given.
     turn: u64,
-    /// Counter of the flow served last: what a flow that returns to an empty band begins with.
+    /// What the flow served last had been served before: what a flow that returns to an empty band begins with.
     floor: i128,
 }
 
@@ -181,21 +225,23 @@ impl Turns {
         }
     }
 
-    /// A flow without anything queued gets something. `least` is the lowest counter of the flows that have: a flow
-    /// that returns begins there, so that its absence earns it nothing.
-    pub(crate) fn joins(&mut self, standing: &mut Standing, least: Option<i128>) {
+    /// A flow without anything queued gets something. `least` is the lowest that any of the flows that have was
+    /// really served ([`Turns::served_so_far`]): a flow that returns begins there, so that its absence earns it
+    /// nothing, and that the others are charged for output that never comes earns them nothing either.
+    pub(crate) fn joins(&mut self, standing: &mut Standing, unserved: i64, least: Option<i128>) {
         match self.fairness {
             Fairness::RoundRobin => standing.turn = self.next_turn(),
             Fairness::VirtualTokens(_) => {
-                standing.counter = standing.counter.max(least.unwrap_or(self.floor));
+                let least = least.unwrap_or(self.floor) + i128::from(unserved);
+                standing.counter = standing.counter.max(least);
             }
             Fairness::GlobalStrict | Fairness::ProgramAware(_) => {}
         }
     }
 
-    /// The counter that [`Turns::joins`] compares.
-    pub(crate) fn counter(standing: &Standing) -> i128 {
-        standing.counter
+    /// Virtual tokens that a flow was served, without the `unserved` that it was charged for output still to come.
+    pub(crate) fn served_so_far(standing: &Standing, unserved: i64) -> i128 {
+        standing.counter - i128::from(unserved)
     }
 
     /// What dispatching `request` costs its flow, as far as it can be told.
@@ -218,17 +264,20 @@ impl Turns {
                 let most = request.max_output_tokens.unwrap_or(u32::MAX);
                 let output = account.expected_output().min(most);
                 charge.charged = charge.cost(request.prompt_tokens, output);
+                charge.guess = Some(output);
                 charge
             }
         }
     }
 
-    /// One request of the flow was dispatched for `charge`.
-    pub(crate) fn served(&mut self, standing: &mut Standing, charge: Charge) {
+    /// One request of the flow, which was charged `unserved` for output of others that is still to come, was dispatched
+    /// for `charge`.
+    pub(crate) fn served(&mut self, standing: &mut Standing, unserved: i64, charge: Charge) {
         match self.fairness {
             Fairness::RoundRobin => standing.turn = self.next_turn(),
             Fairness::VirtualTokens(_) => {
-                self.floor = self.floor.max(standing.counter);
+                let served = Self::served_so_far(standing, unserved);
+                self.floor = self.floor.max(served);
                 standing.counter += i128::from(charge.charged);
             }
             Fairness::GlobalStrict | Fairness::ProgramAware(_) => {}

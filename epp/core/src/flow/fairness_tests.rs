@@ -24,7 +24,8 @@ impl Flows {
 
     fn join(&mut self, which: usize, active: &[usize]) {
         let least = active.iter().map(|&flow| self.flows[flow].1.counter).min();
-        self.turns.joins(&mut self.flows[which].1, least);
+        let (account, standing) = &mut self.flows[which];
+        self.turns.joins(standing, account.unserved(), least);
     }
 
     /// Whose turn it is among `active`, all of whose heads arrived at `arrived`.
@@ -51,7 +52,8 @@ impl Flows {
         };
         let (account, standing) = &mut self.flows[which];
         let charge = self.turns.price(standing, account, &request);
-        self.turns.served(standing, charge);
+        self.turns.served(standing, account.unserved(), charge);
+        account.expects(charge.unserved());
         charge
     }
 }
@@ -84,19 +86,39 @@ fn a_flow_of_twice_the_weight_gets_twice_the_tokens() {
 fn real_tokens_settle_what_was_guessed() {
     let mut flows = Flows::new(virtual_tokens(&[]), &["a", "b"]);
     let charge = flows.serve(0, 100);
-    assert_eq!(charge.correction(100, 0), 0);
+    assert_eq!(charge.ended(100, 0).owed, 0);
     assert_eq!(
-        charge.correction(100, 50),
+        charge.ended(100, 50).owed,
         100_000,
         "2 per output token, in thousandths"
     );
-    assert_eq!(charge.correction(40, 0), -60_000);
+    assert_eq!(charge.ended(40, 0).owed, -60_000);
     flows.serve(1, 150);
     assert_eq!(flows.best(NOW, &[0, 1], &[0, 0]), 0);
     let (account, standing) = &mut flows.flows[0];
-    account.correct(charge.correction(100, 50));
+    account.told(charge.ended(100, 50));
     flows.turns.settle(NOW, standing, account);
     assert_eq!(flows.best(NOW, &[0, 1], &[0, 0]), 1, "200 against 150");
+}
+
+#[test]
+fn output_beyond_the_guess_is_charged_as_it_comes() {
+    let flows = Flows::new(virtual_tokens(&[]), &["a"]);
+    let (account, standing) = &flows.flows[0];
+    let request = Request {
+        prompt_tokens: 10,
+        max_output_tokens: Some(100),
+        ..Request::default()
+    };
+    let mut charge = flows.turns.price(standing, account, &request);
+    assert_eq!(charge.unserved(), 200_000);
+    assert_eq!(charge.emitted(TOLD_AT_A_TIME - 1), None, "not each token");
+    let first = charge.emitted(90).unwrap();
+    assert_eq!((first.served, first.owed), (180_000, 0));
+    let second = charge.emitted(1_100).unwrap();
+    assert_eq!((second.served, second.owed), (20_000, 2_000_000));
+    let last = charge.ended(10, 1_101);
+    assert_eq!((last.served, last.owed), (0, 2_000));
 }
 
 #[test]
@@ -122,7 +144,7 @@ fn the_least_served_program_goes_first_and_the_past_fades() {
     let told = |flows: &mut Flows, which: usize, prompt, output, at| {
         let charge = flows.serve(which, prompt);
         let (account, standing) = &mut flows.flows[which];
-        account.correct(charge.correction(prompt, output));
+        account.told(charge.ended(prompt, output));
         flows.turns.settle(at, standing, account);
     };
     told(&mut flows, 0, 1_000, 500, NOW);
@@ -154,7 +176,10 @@ fn without_a_half_life_the_decay_factor_counts() {
     };
     let mut flows = Flows::new(Fairness::ProgramAware(parameters), &["a"]);
     let (account, standing) = &mut flows.flows[0];
-    account.correct(8_000);
+    account.told(Told {
+        served: 0,
+        owed: 8_000,
+    });
     flows.turns.settle(NOW, standing, account);
     let later = flows
         .turns

@@ -1,8 +1,9 @@
 //! How many requests an endpoint takes at a time, learned from the latencies of those it has.
 //!
-//! Two latencies are followed, each against what it was on the lightly loaded endpoint (its floor): the time to first
+//! Latencies are followed, each against what it was on the lightly loaded endpoint (its floor): the time to first
 //! token per prompt token that had to be read, which rises when the engine queues, and the time per output token,
-//! which rises with its batch. Once per window the worse of the two ratios moves the limit.
+//! which rises with its batch; of answers that do not stream, and so show neither, the whole time by the tokens read
+//! and made. Once per window the worst of the ratios moves the limit.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +15,9 @@ use crate::config::{AdaptiveConcurrency, LimitAlgorithm};
 const ENOUGH: u32 = 5;
 /// Prompt tokens that a first token costs at least, so that short prompts are comparable with long ones.
 const TOKENS_AT_LEAST: f64 = 256.0;
+/// Prompt tokens that are read in the time in which one output token is made, about: so that answers of few and of
+/// many tokens are comparable.
+const READ_PER_MADE: f64 = 128.0;
 /// Smallest step down of the gradient in one window.
 const LEAST_GRADIENT: f64 = 0.5;
 /// Weight of a window's own target.
@@ -52,6 +56,7 @@ struct Learner {
     since: Duration,
     first_token: Track,
     per_token: Track,
+    whole: Track,
     /// Most requests in flight at any sample.
     peak: u32,
     /// The endpoint said itself that it has too much to do.
@@ -95,6 +100,23 @@ impl LearnedLimit {
         });
     }
 
+    /// An answer that did not stream took `took_ms` from dispatch to end, with (uncached prompt, output) tokens; none of
+    /// the latter where it has none (embeddings) or does not tell.
+    pub(crate) fn answered(
+        &self,
+        rule: &LimitRule,
+        now: Duration,
+        took_ms: f64,
+        (uncached_tokens, output_tokens): (u64, u32),
+        in_flight: u32,
+    ) {
+        let work =
+            uncached_tokens as f64 + TOKENS_AT_LEAST + READ_PER_MADE * f64::from(output_tokens);
+        self.learn(rule, now, in_flight, |learner| {
+            learner.whole.add(took_ms / work)
+        });
+    }
+
     /// The endpoint refused a request for having too much to do.
     pub(crate) fn refused(&self, rule: &LimitRule, now: Duration, in_flight: u32) {
         self.learn(rule, now, in_flight, |learner| learner.overloaded = true);
@@ -110,7 +132,7 @@ impl LearnedLimit {
         let mut learner = self.learner.lock().unwrap_or_else(PoisonError::into_inner);
         note(&mut learner);
         learner.peak = learner.peak.max(in_flight);
-        let samples = learner.first_token.count + learner.per_token.count;
+        let samples = learner.first_token.count + learner.per_token.count + learner.whole.count;
         let full = samples >= ENOUGH || learner.overloaded;
         if !full || now.saturating_sub(learner.since) < rule.window {
             return false;
@@ -138,8 +160,9 @@ impl Learner {
         let peak = f64::from(self.peak);
         // At its lowest limit an endpoint is as lightly loaded as it ever gets.
         let light = peak * 2.0 <= self.limit || self.limit <= least;
-        let strain = [self.first_token.strain(light), self.per_token.strain(light)];
-        let strain = strain.into_iter().flatten().fold(0.0, f64::max);
+        let tracks = [&mut self.first_token, &mut self.per_token, &mut self.whole];
+        let strain = tracks.into_iter().map(|track| track.strain(light));
+        let strain = strain.flatten().fold(0.0, f64::max);
         // A limit that nobody comes near is not known to be too low.
         let pressed = peak * 2.0 >= self.limit;
         self.limit = match rule.algorithm {
@@ -251,6 +274,39 @@ mod tests {
             }
             assert_eq!(limit.get(), Some(16), "{algorithm:?}");
         }
+    }
+
+    /// Whole times as they are without streams, with a burst of refusals in between.
+    #[test]
+    fn a_limit_recovers_by_answers_that_do_not_stream() {
+        for algorithm in [LimitAlgorithm::Gradient, LimitAlgorithm::Aimd] {
+            let (limit, rule) = (LearnedLimit::default(), rule(algorithm));
+            for second in 1..20 {
+                limit.refused(&rule, Duration::from_secs(second), 16);
+            }
+            let burst = limit.get().unwrap();
+            assert!(burst < 16, "{algorithm:?}: {burst}");
+            for tenth in 200..1_000 {
+                let (now, in_flight) = (Duration::from_millis(tenth * 100), limit.get().unwrap());
+                // Long and short answers of an engine that is never strained.
+                let output = 10 * (1 + tenth as u32 % 20);
+                let took_ms = 30.0 + 20.0 * f64::from(output);
+                limit.answered(&rule, now, took_ms, (400, output), in_flight);
+            }
+            let learned = limit.get().unwrap();
+            assert!(learned > 32, "{algorithm:?}: {learned}");
+        }
+    }
+
+    #[test]
+    fn a_limit_falls_with_answers_that_take_longer_and_do_not_stream() {
+        let (limit, rule) = (LearnedLimit::default(), rule(LimitAlgorithm::Gradient));
+        for tenth in 0..100 {
+            let took_ms = if tenth < 50 { 100.0 } else { 900.0 };
+            let now = Duration::from_millis(tenth * 100);
+            limit.answered(&rule, now, took_ms, (700, 0), 16);
+        }
+        assert!(limit.get().unwrap() < 16);
     }
 
     #[test]

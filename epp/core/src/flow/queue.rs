@@ -254,6 +254,11 @@ impl Queue {
         Some(&queued.waiting)
     }
 
+    /// The pool is looked at anew: what comes in turns takes its next turn.
+    pub(crate) fn look(&mut self) {
+        self.limits.look();
+    }
+
     /// Who is next at that saturation: of the highest band in which somebody waits whom `passed` does not name,
     /// whoever's turn it is by the band's fairness.
     pub(crate) fn head(

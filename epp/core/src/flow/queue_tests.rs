@@ -300,3 +300,53 @@ fn a_head_that_is_passed_over_lets_its_own_flow_and_the_others_by() {
     assert!(bench.queue.leads(Ticket { number: 0, band: 0 }));
     assert!(!bench.queue.leads(Ticket { number: 1, band: 0 }));
 }
+
+#[test]
+fn a_common_budget_that_comes_later_counts_who_is_here_already() {
+    let mut bench = of_bands(FlowConfig::default(), &[-1, -2, 3]);
+    let config = FlowConfig {
+        negative_shares: true,
+        negative_band: BandConfig {
+            max_requests: 3,
+            ..BandConfig::default()
+        },
+        ..FlowConfig::default()
+    };
+    bench
+        .queue
+        .set_config(config.clone(), UsageLimit::default());
+    assert_eq!(bench.queue.room(-7), 1, "two of three places are taken");
+    bench.bytes(-1, 10).unwrap();
+    assert_eq!(bench.bytes(-2, 10), Err(Full::Requests(3)));
+    // And back: each band by itself, and nothing is taken twice from what they shared.
+    bench
+        .queue
+        .set_config(FlowConfig::default(), UsageLimit::default());
+    bench.bytes(-2, 10).unwrap();
+    bench.drained(SECOND);
+    bench.queue.set_config(config, UsageLimit::default());
+    assert_eq!(bench.queue.room(-1), 3);
+}
+
+#[test]
+fn a_band_that_vanished_runs_out_under_its_template() {
+    let mut config = FlowConfig::default();
+    for priority in [4, 5] {
+        config.bands.insert(priority, BandConfig::default());
+    }
+    let mut bench = of_bands(config.clone(), &[4]);
+    config.bands.clear();
+    config.default_band.max_requests = 1;
+    bench.queue.set_config(config, UsageLimit::default());
+    let gauges = bench.queue.gauges().clone();
+    let priorities = |gauges: &QueueGauges| {
+        let bands = gauges.depth().bands;
+        bands.iter().map(|band| band.priority).collect::<Vec<_>>()
+    };
+    assert_eq!(priorities(&gauges), [4, 0], "nobody was in 5");
+    assert_eq!(gauges.capacity()[0].1.requests, Some(1.0));
+    assert_eq!(bench.bytes(4, 1), Err(Full::Requests(1)));
+    assert_eq!(bench.drained(SECOND), [0]);
+    assert!(bench.queue.sweep(BAND_IDLE + SECOND * 2));
+    assert_eq!(priorities(&gauges), [0]);
+}

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::limit::LimitRule;
 use super::stage::Stages;
-use crate::config::{ConcurrencyDetector, ConcurrencyMode, Detector, UtilizationDetector};
+use crate::config::{
+    ConcurrencyDetector, ConcurrencyMode, Config, Detector, Filter, UtilizationDetector,
+};
 use crate::endpoint::{Endpoint, LoadSnapshot, Scraped};
 use crate::pool::Pool;
 
@@ -63,7 +65,7 @@ pub struct StageSaturation {
     pub prefill: Option<f64>,
     /// Of the endpoints that make output.
     pub decode: Option<f64>,
-    /// The fuller of both, which dispatch goes by.
+    /// The fuller of both, which dispatch goes by as long as all endpoints tell.
     pub effective: Option<f64>,
     /// Endpoints without a usable reading.
     pub unknown: usize,
@@ -91,25 +93,49 @@ impl StageSaturation {
 struct Sum {
     used: f64,
     limit: f64,
+    /// Σ used, of each endpoint at most its limit.
+    capped: f64,
     /// Endpoints that tell.
     known: u32,
+    /// Σ of what is assumed of the others, 1 = full, and their number.
+    assumed: f64,
+    unknown: u32,
 }
 
 impl Sum {
-    fn add(&mut self, used: Use) {
-        self.used += used.at_most_full();
-        self.limit += used.limit;
-        self.known += 1;
+    /// Adds an endpoint (`sign` 1) or takes it out (−1); one that tells nothing is `assumed` to be as full as that.
+    fn add(&mut self, used: Option<Use>, assumed: f64, sign: i32) {
+        let signed = f64::from(sign);
+        match used {
+            Some(used) => {
+                let level = used.at_most_full();
+                self.used += signed * level;
+                self.capped += signed * level.min(used.limit);
+                self.limit += signed * used.limit;
+                self.known = self.known.saturating_add_signed(sign);
+            }
+            None => {
+                self.assumed += signed * assumed;
+                self.unknown = self.unknown.saturating_add_signed(sign);
+            }
+        }
     }
 
-    fn remove(&mut self, used: Use) {
-        self.used -= used.at_most_full();
-        self.limit -= used.limit;
-        self.known -= 1;
-    }
-
+    /// The level of those that tell; `None` = nobody does.
     fn level(&self) -> Option<f64> {
         (self.known > 0).then(|| self.used / self.limit)
+    }
+
+    /// The level that dispatch goes by: those that tell nothing are counted by what is assumed of them, so that a few
+    /// that are full do not stop the many of which nothing is known. `None` = nobody tells.
+    fn open(&self) -> Option<f64> {
+        if self.unknown == 0 {
+            return self.level();
+        }
+        let mean = self.limit / f64::from(self.known.max(1));
+        let unknown = f64::from(self.unknown);
+        (self.known > 0)
+            .then(|| (self.capped + self.assumed * mean) / (self.limit + unknown * mean))
     }
 }
 
@@ -127,13 +153,23 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(detector: &Detector) -> Self {
-        let rule = match detector {
-            Detector::Adaptive { parameters, window } => {
-                Some(Arc::new(LimitRule::new(parameters.clone(), *window)))
-            }
-            Detector::Concurrency(_) | Detector::Utilization { .. } => None,
-        };
+    /// By the detector of the queue. Limits are learned for it, else for the first filter of the profile that goes by
+    /// them.
+    pub(crate) fn of(config: &Config) -> Self {
+        let filters = config.profile.filters.iter();
+        let mut rooms = filters.filter_map(|named| match &named.filter {
+            Filter::Room(detector) => rule(detector),
+            _ => None,
+        });
+        let meter = Self::new(&config.detector);
+        Self {
+            rule: meter.rule.or_else(|| rooms.next()),
+            ..meter
+        }
+    }
+
+    fn new(detector: &Detector) -> Self {
+        let rule = rule(detector);
         Self {
             stages: Vec::new(),
             prefill: Sum::default(),
@@ -148,10 +184,10 @@ impl Meter {
         self.rule.clone()
     }
 
-    /// Another detector is in force.
-    pub(crate) fn set_detector(&mut self, detector: &Detector) {
+    /// Another configuration is in force.
+    pub(crate) fn set_config(&mut self, config: &Config) {
         let stages = std::mem::take(&mut self.stages);
-        *self = Self::new(detector);
+        *self = Self::of(config);
         self.stages = stages;
     }
 
@@ -183,12 +219,8 @@ impl Meter {
             (stages.decode, &mut self.decode),
         ];
         for (_, sum) in sums.into_iter().filter(|(counts, _)| *counts) {
-            if let Some(used) = used(detector, before, now) {
-                sum.remove(used);
-            }
-            if let Some(used) = used(detector, after, now) {
-                sum.add(used);
-            }
+            sum.add(used(detector, before, now), assumed(detector, before), -1);
+            sum.add(used(detector, after, now), assumed(detector, after), 1);
         }
     }
 
@@ -205,7 +237,8 @@ impl Meter {
         if self.summed != Some(now) {
             self.sum(detector, readings, now);
         }
-        match self.effective() {
+        let open = [self.prefill.open(), self.decode.open()];
+        match open.into_iter().flatten().reduce(f64::max) {
             Some(level) => Saturation::Level(level),
             None => Saturation::Unknown,
         }
@@ -214,14 +247,12 @@ impl Meter {
     fn sum(&mut self, detector: &Detector, readings: &[Reading], now: Duration) {
         (self.prefill, self.decode) = (Sum::default(), Sum::default());
         for (reading, stages) in readings.iter().zip(&self.stages) {
-            let Some(used) = used(detector, reading, now) else {
-                continue;
-            };
+            let (used, assumed) = (used(detector, reading, now), assumed(detector, reading));
             if stages.prefill {
-                self.prefill.add(used);
+                self.prefill.add(used, assumed, 1);
             }
             if stages.decode {
-                self.decode.add(used);
+                self.decode.add(used, assumed, 1);
             }
         }
         self.summed = Some(now);
@@ -275,6 +306,26 @@ impl Use {
     }
 }
 
+/// How limits are learned, where they are.
+fn rule(detector: &Detector) -> Option<Arc<LimitRule>> {
+    match detector {
+        Detector::Adaptive { parameters, window } => {
+            Some(Arc::new(LimitRule::new(parameters.clone(), *window)))
+        }
+        Detector::Concurrency(_) | Detector::Utilization { .. } => None,
+    }
+}
+
+/// How full an endpoint that tells nothing is assumed to be, from 0 to 1: its queue is what has no first token yet.
+fn assumed(detector: &Detector, reading: &Reading) -> f64 {
+    match detector {
+        Detector::Utilization { parameters, .. } => {
+            (f64::from(reading.load.waiting) / parameters.queue_depth_threshold).min(1.0)
+        }
+        Detector::Concurrency(_) | Detector::Adaptive { .. } => 0.0,
+    }
+}
+
 /// What one endpoint uses; `None` = unknown.
 fn used(detector: &Detector, reading: &Reading, now: Duration) -> Option<Use> {
     match detector {
@@ -303,7 +354,7 @@ fn concurrency(parameters: &ConcurrencyDetector, load: &LoadSnapshot) -> Use {
         limit: f64::from(parameters.max_concurrency),
     };
     let tokens = Use {
-        used: (load.waiting_tokens + load.resident_tokens) as f64,
+        used: load.waiting_tokens.saturating_add(load.resident_tokens) as f64,
         assumed: 0.0,
         limit: parameters.max_token_concurrency as f64,
     };

@@ -80,7 +80,7 @@ fn utilization_is_the_mean_of_the_worse_share_of_fresh_endpoints() {
         busy(0, 0),
     ];
     assert_eq!(
-        saturation(&detector, &pool, NOW),
+        saturation(&detector, &pool[..2], NOW),
         Saturation::Level((1.0 + 0.625) / 2.0)
     );
     assert!(!has_room(&detector, &pool[0], 1.0, NOW));
@@ -103,6 +103,34 @@ fn dispatches_since_the_scrape_count() {
     assert_eq!(
         saturation(&detector, &[reading], NOW),
         Saturation::Level(1.0)
+    );
+}
+
+/// One full endpoint among nine of which nothing is known, and nine full ones with one.
+#[test]
+fn a_few_that_are_full_do_not_stop_those_that_are_unknown() {
+    let detector = Detector::utilization_default();
+    let unknown = |waiting| {
+        let mut reading = busy(waiting, 0);
+        reading.load.waiting = waiting;
+        reading
+    };
+    let mut pool = vec![unknown(0); 9];
+    pool.push(scraped(0, 99.0, 1.0));
+    assert_eq!(saturation(&detector, &pool, NOW), Saturation::Level(0.1));
+    pool[..9].fill(unknown(5));
+    assert_eq!(
+        saturation(&detector, &pool, NOW),
+        Saturation::Level(1.0),
+        "what they have not answered counts as their queue"
+    );
+    let mut pool = vec![scraped(0, 99.0, 1.0); 9];
+    pool.push(unknown(4));
+    assert!(saturation(&detector, &pool, NOW).admits(1.0));
+    pool[9] = unknown(5);
+    assert!(
+        !saturation(&detector, &pool, NOW).admits(1.0),
+        "it does not get all of what the others have no room for"
     );
 }
 

@@ -10,8 +10,9 @@ const ALMOST: f64 = 1e-9;
 pub(crate) struct Limits {
     policy: UsageLimit,
     ceilings: Vec<f64>,
-    /// Times that a band was asked about at or above its ceiling, by rank.
-    ticks: Vec<u64>,
+    /// Looks in which a band was asked about at or above its ceiling, by rank, with the last of them.
+    ticks: Vec<(u64, u64)>,
+    looks: u64,
 }
 
 impl Limits {
@@ -20,6 +21,7 @@ impl Limits {
             policy,
             ceilings: Vec::new(),
             ticks: Vec::new(),
+            looks: 0,
         }
     }
 
@@ -33,6 +35,11 @@ impl Limits {
     /// Whether a band that is closed now may be open next time, with the pool as full as it is.
     pub(crate) fn alternates(&self) -> bool {
         matches!(self.policy, UsageLimit::SoftReflective)
+    }
+
+    /// Another look at the pool: what holds for every n-th time counts looks, however often a look asks.
+    pub(crate) fn look(&mut self) {
+        self.looks += 1;
     }
 
     /// The ceiling of each of `priorities`, highest first, at `saturation`.
@@ -56,14 +63,15 @@ impl Limits {
     }
 
     fn reflect(&mut self, saturation: f64, bands: usize) {
-        self.ticks.resize(self.ticks.len().max(bands), 0);
+        self.ticks.resize(self.ticks.len().max(bands), (0, 0));
         let below_first = bands.saturating_sub(1).max(1) as f64;
-        for (rank, tick) in self.ticks.iter_mut().take(bands).enumerate() {
+        for (rank, (tick, last)) in self.ticks.iter_mut().take(bands).enumerate() {
             let open = rank == 0
                 || saturation < 1.0 - rank as f64 * saturation / below_first
                 || (saturation < 1.0 && {
                     let period = (saturation / (1.0 - saturation + ALMOST)).round().max(1.0);
-                    *tick += 1;
+                    *tick += u64::from(*last != self.looks);
+                    *last = self.looks;
                     // Saturating: just below 1 the period is longer than any count.
                     (*tick).is_multiple_of(period as u64)
                 });
@@ -138,6 +146,9 @@ mod tests {
         let mut open = |saturation: f64, times: u32| {
             let mut counts = [0; 3];
             for _ in 0..times {
+                limits.look();
+                // Asked twice, as on an arrival that does not pass.
+                limits.compute(saturation, &[5, 0, -1]);
                 let ceilings = limits.compute(saturation, &[5, 0, -1]);
                 for (count, ceiling) in counts.iter_mut().zip(ceilings) {
                     *count += u32::from(saturation < *ceiling);

@@ -119,6 +119,75 @@ fn errors_count_by_their_share_and_against_the_others() {
     assert_eq!(standing(&other, 4.0), Standing::Serving);
 }
 
+/// Engines say 503 as well when they have too much to do: that happens to all of them.
+#[test]
+fn connections_that_fail_everywhere_are_nobodys_fault() {
+    let (watch, pool) = (watch(), [(); 4].map(|()| Health::default()));
+    for round in 0..20 {
+        for health in &pool {
+            answer(&watch, health, 1.0 + 0.1 * f64::from(round), 503);
+        }
+    }
+    for health in &pool {
+        assert_eq!(standing(health, 3.0), Standing::Serving);
+    }
+}
+
+#[test]
+fn a_trial_that_fails_as_the_others_do_decides_nothing() {
+    let (watch, one) = (watch(), Health::default());
+    let others = [Health::default(), Health::default()];
+    (0..3).for_each(|_| answer(&watch, &one, 1.0, 503));
+    assert_eq!(standing(&one, 1.0), ejected(1.0 + BASE));
+    // Meanwhile the rest has too much to do.
+    for status in [503, 200].repeat(10) {
+        for other in &others {
+            answer(&watch, other, 5.0, status);
+        }
+    }
+    answer(&watch, &one, 11.0, 503);
+    assert_eq!(standing(&one, 11.0), Standing::HalfOpen, "not for longer");
+    answer(&watch, &one, 11.0, 200);
+    assert!(matches!(standing(&one, 11.0), Standing::Ramping { .. }));
+}
+
+#[test]
+fn failures_an_hour_apart_are_not_in_a_row() {
+    let (watch, health) = (watch(), Health::default());
+    answer(&watch, &health, 1.0, 503);
+    answer(&watch, &health, 2.0, 503);
+    answer(&watch, &health, 3_600.0, 503);
+    assert_eq!(standing(&health, 3_600.0), Standing::Serving);
+}
+
+/// Failures before an ejection are its own, not those of the others that it is compared with afterwards.
+#[test]
+fn an_endpoint_is_not_measured_by_its_own_past() {
+    let (watch, one, other) = (watch(), Health::default(), Health::default());
+    (0..5).for_each(|_| answer(&watch, &other, 1.0, 200));
+    let cut = |now: f64| {
+        let mut visit = watch.dispatched(&one, seconds(now));
+        watch.ended(&one, seconds(now), &mut visit, Fate::Cut, None);
+    };
+    (0..5).for_each(|_| cut(1.0));
+    assert_eq!(standing(&one, 1.0), ejected(11.0));
+    answer(&watch, &one, 11.0, 200);
+    (0..5).for_each(|_| cut(12.0));
+    assert_eq!(standing(&one, 12.0), ejected(32.0));
+}
+
+#[test]
+fn whoever_is_back_is_seen_to_ramp() {
+    let (watch, health) = (watch(), Health::default());
+    (0..3).for_each(|_| answer(&watch, &health, 1.0, 503));
+    answer(&watch, &health, 11.0, 200);
+    assert_eq!(
+        health.view(seconds(26.0)).standing,
+        Standing::Ramping { share: 0.5 }
+    );
+    assert_eq!(health.view(seconds(41.0)).standing, Standing::Serving);
+}
+
 #[test]
 fn old_errors_are_forgotten() {
     let (watch, health) = (watch(), Health::default());
@@ -186,14 +255,26 @@ fn streams_that_stand_still_eject() {
     // Back in, those still hanging do not count any more, whenever they end.
     answer(&watch, &health, 135.0, 200);
     assert!(!watch.check_stall(&health, seconds(500.0)));
-    let mut third = watch.dispatched(&health, seconds(500.0));
-    watch.progress(&health, seconds(500.0), &mut third);
+    let mut more = [(); 2].map(|()| watch.dispatched(&health, seconds(500.0)));
+    for visit in &mut more {
+        watch.progress(&health, seconds(500.0), visit);
+    }
     for visit in [&mut first, &mut second] {
         watch.progress(&health, seconds(501.0), visit);
         watch.ended(&health, seconds(501.0), visit, Fate::Cut, None);
     }
-    assert!(watch.check_stall(&health, seconds(516.0)), "the third");
+    assert!(watch.check_stall(&health, seconds(516.0)), "the new ones");
     assert_eq!(health.view(seconds(516.0)).ejections, [0, 0, 0, 2]);
+}
+
+/// Its chunks stop to come as well when its client stops to read.
+#[test]
+fn one_stream_that_stands_still_is_no_witness() {
+    let (watch, health) = (watch(), Health::default());
+    let mut one = watch.dispatched(&health, seconds(0.0));
+    watch.progress(&health, seconds(0.0), &mut one);
+    assert!(!watch.check_stall(&health, seconds(100.0)));
+    assert_eq!(standing(&health, 100.0), Standing::Serving);
 }
 
 #[test]
@@ -202,8 +283,10 @@ fn a_slow_engine_may_be_silent_for_longer() {
     let mut visit = watch.dispatched(&health, seconds(0.0));
     let fate = Fate::Answered(200);
     watch.ended(&health, seconds(0.0), &mut visit, fate, Some(300.0));
-    let mut visit = watch.dispatched(&health, seconds(0.0));
-    watch.progress(&health, seconds(1.0), &mut visit);
+    for _ in 0..2 {
+        let mut visit = watch.dispatched(&health, seconds(0.0));
+        watch.progress(&health, seconds(1.0), &mut visit);
+    }
     assert!(!watch.check_stall(&health, seconds(30.9)), "100 · 300 ms");
     assert!(watch.check_stall(&health, seconds(31.1)));
 }

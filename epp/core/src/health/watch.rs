@@ -51,6 +51,7 @@ pub(crate) struct Watch {
 /// What shares are taken of.
 #[derive(Clone, Copy, Debug)]
 enum Part {
+    Connections,
     Failures,
     Breaks,
     Lateness,
@@ -59,9 +60,28 @@ enum Part {
 impl Part {
     fn of(self, counts: &Counts) -> (u32, u32) {
         match self {
+            Self::Connections => counts.connections(),
             Self::Failures => counts.failures(),
             Self::Breaks => counts.breaks(),
             Self::Lateness => counts.lateness(),
+        }
+    }
+}
+
+/// A share and what it is a share of.
+#[derive(Clone, Copy, Debug)]
+struct Fraction {
+    share: f64,
+    of: u32,
+}
+
+impl Fraction {
+    /// 0 of nothing.
+    fn of(part: Part, counts: &Counts) -> Self {
+        let (part, of) = part.of(counts);
+        Self {
+            share: f64::from(part) / f64::from(of.max(1)),
+            of,
         }
     }
 }
@@ -126,7 +146,7 @@ impl Watch {
         }
         if visit.probe {
             visit.probe = false;
-            if slow {
+            if slow && self.condemns(&state, now, Part::Lateness) {
                 self.eject(health, &mut state, now, Fault::SlowFirstToken);
             } else {
                 self.let_back(health, &mut state, now);
@@ -175,7 +195,10 @@ impl Watch {
         match fate {
             Fate::Answered(status) => self.answered(health, &mut state, now, visit, status),
             Fate::Unreachable => self.answered(health, &mut state, now, visit, 503),
-            Fate::Cut => self.failed(health, &mut state, now, visit, Fault::Errors),
+            Fate::Cut => {
+                self.count(&mut state, now, Counts::fail);
+                self.failed(health, &mut state, now, visit);
+            }
             Fate::Broken(waited) if !self.slow(waited) => {
                 return self.broken(health, &mut state, now, visit);
             }
@@ -216,14 +239,11 @@ impl Watch {
         status: u16,
     ) {
         if matches!(status, 502..=504) {
-            state.connect_failures += 1;
-            let most = self.rules.parameters.max_connect_failures;
-            if visit.probe || state.connect_failures >= most {
-                return self.eject(health, state, now, Fault::Connect);
-            }
+            return self.unreachable(health, state, now, visit);
         }
         if status >= 500 {
-            return self.failed(health, state, now, visit, Fault::Errors);
+            self.count(state, now, Counts::fail);
+            return self.failed(health, state, now, visit);
         }
         state.connect_failures = 0;
         self.count(state, now, |counts| counts.ended += 1);
@@ -232,32 +252,69 @@ impl Watch {
         }
     }
 
-    fn failed(
-        &self,
-        health: &Health,
-        state: &mut State,
-        now: Duration,
-        visit: &Visit,
-        fault: Fault,
-    ) {
-        self.count(state, now, |counts| {
-            counts.ended += 1;
-            counts.failed += 1;
-        });
-        if visit.probe || self.stands_out(state, now, Part::Failures) {
-            self.eject(health, state, now, fault);
+    /// No connection was made. An engine that has too much to do answers in the same way, so it counts in a row and
+    /// against the others.
+    fn unreachable(&self, health: &Health, state: &mut State, now: Duration, visit: &Visit) {
+        if now.saturating_sub(state.connect_failed) > self.rules.window {
+            state.connect_failures = 0;
         }
+        state.connect_failures = state.connect_failures.saturating_add(1);
+        state.connect_failed = now;
+        self.count(state, now, |counts| {
+            counts.fail();
+            counts.unreachable += 1;
+        });
+        if visit.probe {
+            return self.tried(health, state, now, Part::Connections, Fault::Connect);
+        }
+        let most = self.rules.parameters.max_connect_failures;
+        let (own, others) = self.shares(state, now, Part::Connections);
+        if state.connect_failures >= most && own.share >= ABOVE_OTHERS * others.share {
+            return self.eject(health, state, now, Fault::Connect);
+        }
+        self.failed(health, state, now, visit);
+    }
+
+    /// A failed answer was counted.
+    fn failed(&self, health: &Health, state: &mut State, now: Duration, visit: &Visit) {
+        if visit.probe {
+            self.tried(health, state, now, Part::Failures, Fault::Errors);
+        } else if self.stands_out(state, now, Part::Failures) {
+            self.eject(health, state, now, Fault::Errors);
+        }
+    }
+
+    /// A trial failed.
+    fn tried(&self, health: &Health, state: &mut State, now: Duration, part: Part, fault: Fault) {
+        if self.condemns(state, now, part) {
+            self.eject(health, state, now, fault);
+        } else {
+            self.undecided(health, now);
+        }
+    }
+
+    /// Whether a failed trial is held against the endpoint: not where the others fail nearly as often.
+    fn condemns(&self, state: &State, now: Duration, part: Part) -> bool {
+        let (_, others) = self.shares(state, now, part);
+        ABOVE_OTHERS * others.share <= 1.0
+    }
+
+    /// A trial told nothing: the next request is the trial.
+    fn undecided(&self, health: &Health, now: Duration) {
+        self.mark(health, Mark::Ejected(milliseconds(now)));
     }
 
     /// Clients leave all endpoints alike: an answer counts against its endpoint where far more of its own break off
     /// than of the others'. With too little to compare with nothing is held against it.
     fn broken(&self, health: &Health, state: &mut State, now: Duration, visit: &Visit) -> bool {
         if visit.probe {
-            self.left(health, state, now, visit, None);
+            self.undecided(health, now);
             return false;
         }
         self.count(state, now, |counts| counts.broken += 1);
-        let its_own = self.stands_out(state, now, Part::Breaks);
+        let (_, others) = self.shares(state, now, Part::Breaks);
+        let comparable = others.of >= self.rules.parameters.min_requests;
+        let its_own = comparable && self.stands_out(state, now, Part::Breaks);
         if its_own {
             self.eject(health, state, now, Fault::Errors);
         }
@@ -283,11 +340,12 @@ impl Watch {
                 counts.slow += 1;
             });
         }
-        if slow && (visit.probe || self.stands_out(state, now, Part::Lateness)) {
-            self.eject(health, state, now, Fault::SlowFirstToken);
+        if visit.probe && slow {
+            self.tried(health, state, now, Part::Lateness, Fault::SlowFirstToken);
         } else if visit.probe {
-            // It told nothing: the next request is the trial.
-            self.mark(health, Mark::Ejected(milliseconds(now)));
+            self.undecided(health, now);
+        } else if slow && self.stands_out(state, now, Part::Lateness) {
+            self.eject(health, state, now, Fault::SlowFirstToken);
         }
     }
 
@@ -308,24 +366,30 @@ impl Watch {
 
     /// Whether a part of what the endpoint does is above its limit and well above that of the others.
     fn stands_out(&self, state: &State, now: Duration, part: Part) -> bool {
-        let (window, parameters) = (self.rules.window, &self.rules.parameters);
+        let parameters = &self.rules.parameters;
+        let limit = match part {
+            Part::Connections | Part::Failures | Part::Breaks => parameters.max_error_share,
+            Part::Lateness => parameters.max_ttft_outlier_share,
+        };
+        let (own, others) = self.shares(state, now, part);
+        own.of >= parameters.min_requests
+            && own.share >= limit
+            && own.share >= ABOVE_OTHERS * others.share
+    }
+
+    /// A part of what the endpoint does, and the same of the others together.
+    fn shares(&self, state: &State, now: Duration, part: Part) -> (Fraction, Fraction) {
+        let window = self.rules.window;
         let own = state.recent.total(now, window);
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let others = pool.total(now, window).without(&own);
-        let share = |(part, whole): (u32, u32)| f64::from(part) / f64::from(whole.max(1));
-        let limit = match part {
-            Part::Failures | Part::Breaks => parameters.max_error_share,
-            Part::Lateness => parameters.max_ttft_outlier_share,
-        };
-        let (own, others) = (part.of(&own), part.of(&others));
-        let comparable = match part {
-            Part::Breaks => others.1 >= parameters.min_requests,
-            Part::Failures | Part::Lateness => true,
-        };
-        comparable
-            && own.1 >= parameters.min_requests
-            && share(own) >= limit
-            && share(own) >= ABOVE_OTHERS * share(others)
+        (Fraction::of(part, &own), Fraction::of(part, &others))
+    }
+
+    /// What the endpoint did counts no more: not for it, and not among the others for anybody.
+    fn begin_anew(&self, state: &mut State) {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.forget(&std::mem::take(&mut state.recent));
     }
 
     fn eject(&self, health: &Health, state: &mut State, now: Duration, fault: Fault) {
@@ -344,7 +408,7 @@ impl Watch {
         let until = now.saturating_add(doubled.min(max_ejection));
         state.times = state.times.saturating_add(1);
         state.epoch = state.epoch.wrapping_add(1);
-        state.recent = Window::default();
+        self.begin_anew(state);
         state.connect_failures = 0;
         state.ejections[fault as usize] += 1;
         state.fault = Some(fault);
@@ -353,8 +417,8 @@ impl Watch {
     }
 
     fn let_back(&self, health: &Health, state: &mut State, now: Duration) {
-        state.returned = Some(now);
-        state.recent = Window::default();
+        (state.returned, state.slow_start) = (Some(now), self.rules.slow_start);
+        self.begin_anew(state);
         self.mark(health, Mark::Ramping(milliseconds(now)));
     }
 

@@ -9,6 +9,8 @@ pub(super) struct Counts {
     pub(super) ended: u32,
     /// Of those, 5xx or cut.
     pub(super) failed: u32,
+    /// Of those, without a connection: 502, 503, 504, or another endpoint served.
+    pub(super) unreachable: u32,
     /// Answers that broke off, nobody knows at which end; not among those that ended.
     pub(super) broken: u32,
     /// First tokens whose prediction was believed.
@@ -18,9 +20,20 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// One that failed.
+    pub(super) fn fail(&mut self) {
+        self.ended += 1;
+        self.failed += 1;
+    }
+
     /// Failed answers and all.
     pub(super) fn failures(&self) -> (u32, u32) {
         (self.failed, self.ended)
+    }
+
+    /// Failed connections and all.
+    pub(super) fn connections(&self) -> (u32, u32) {
+        (self.unreachable, self.ended)
     }
 
     /// Answers that broke off and all.
@@ -38,6 +51,7 @@ impl Counts {
         Self {
             ended: self.ended.saturating_sub(part.ended),
             failed: self.failed.saturating_sub(part.failed),
+            unreachable: self.unreachable.saturating_sub(part.unreachable),
             broken: self.broken.saturating_sub(part.broken),
             first_tokens: self.first_tokens.saturating_sub(part.first_tokens),
             slow: self.slow.saturating_sub(part.slow),
@@ -48,6 +62,7 @@ impl Counts {
         Self {
             ended: self.ended.saturating_add(other.ended),
             failed: self.failed.saturating_add(other.failed),
+            unreachable: self.unreachable.saturating_add(other.unreachable),
             broken: self.broken.saturating_add(other.broken),
             first_tokens: self.first_tokens.saturating_add(other.first_tokens),
             slow: self.slow.saturating_add(other.slow),
@@ -81,6 +96,17 @@ impl Window {
         &mut self.current
     }
 
+    /// Takes out what `part` counted, of which this is a sum with others.
+    pub(super) fn forget(&mut self, part: &Self) {
+        let (current, previous) = match self.half.checked_sub(part.half) {
+            Some(0) => (part.current, part.previous),
+            Some(1) => (Counts::default(), part.current),
+            _ => return,
+        };
+        self.current = self.current.without(&current);
+        self.previous = self.previous.without(&previous);
+    }
+
     /// What happened in the span before `now`.
     pub(super) fn total(&self, now: Duration, span: Duration) -> Counts {
         match number(now, span).saturating_sub(self.half) {
@@ -99,6 +125,23 @@ fn number(now: Duration, span: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_is_taken_out_of_the_sum_wherever_it_was_counted() {
+        let span = Duration::from_secs(10);
+        let at = Duration::from_secs;
+        for (later, left) in [(4, 1), (9, 1), (14, 0), (29, 0)] {
+            let (mut sum, mut part) = (Window::default(), Window::default());
+            for window in [&mut sum, &mut part] {
+                window.at(at(1), span).failed += 3;
+                window.at(at(4), span).failed += 2;
+            }
+            sum.at(at(4), span).failed += 1;
+            sum.at(at(later), span).ended += 1;
+            sum.forget(&part);
+            assert_eq!(sum.total(at(later), span).failed, left, "at {later} s");
+        }
+    }
 
     #[test]
     fn forgets_by_halves() {

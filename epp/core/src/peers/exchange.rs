@@ -33,6 +33,8 @@ pub struct Exchange {
     heard: Heard,
     /// A peer told of its load and waits to hear that we know.
     owes_answer: bool,
+    /// A peer fell silent: what it had in flight is room now.
+    lost: bool,
 }
 
 /// What a delta changed.
@@ -107,6 +109,7 @@ impl Exchange {
             told: Told::default(),
             heard: Heard::default(),
             owes_answer: false,
+            lost: false,
         }
     }
 
@@ -123,7 +126,8 @@ impl Exchange {
     }
 
     /// Time for a delta: what changed since the last one, with `bands` queued and `chains` sent to endpoints since.
-    /// `epoch` is the time of day, which pickers need not agree on exactly. `None` = there is nothing to say.
+    /// `epoch` is the time of day, which pickers need not agree on exactly. `None` = there is nothing to say. Ask
+    /// [`Exchange::lost_peer`] afterwards.
     pub fn tick(
         &mut self,
         now: Duration,
@@ -132,7 +136,7 @@ impl Exchange {
         chains: Vec<Chain>,
     ) -> Option<Delta> {
         self.sequence += 1;
-        self.heard.age(now);
+        self.lost |= self.heard.age(now);
         if let Some(answered) = self.heard.answered() {
             self.told.answered(answered);
         }
@@ -152,6 +156,12 @@ impl Exchange {
             bands,
             ..delta
         }))
+    }
+
+    /// Whether a peer has fallen silent since the last call, so that what it had in flight no longer counts and there may
+    /// be room for who waits: the director is to look ([`crate::Director::learn_elsewhere`]).
+    pub fn lost_peer(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
     }
 
     /// What opens a connection to a peer: all that was said, up to the last tick.

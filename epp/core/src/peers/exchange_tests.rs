@@ -109,6 +109,47 @@ fn what_one_has_in_flight_the_other_sees_and_forgets_when_it_is_silent() {
     assert_eq!((b.in_flight(1), b.exchange.peers().len()), (0, 0));
 }
 
+/// A's deltas are heard, B's way back is broken: B counts what A has, but shares no room with it.
+#[test]
+fn who_no_longer_hears_us_shares_nothing() {
+    let (mut a, mut b) = (picker("a", &["x"]), picker("b", &["x"]));
+    let hello = a.tick(ms(100)).unwrap();
+    b.exchange.apply(ms(100), &hello).unwrap();
+    let answer = b.tick(ms(100)).unwrap();
+    a.exchange.apply(ms(100), &answer).unwrap();
+    let heard = |picker: &Picker| picker.exchange.peers()[0].hears_us;
+    assert!(heard(&a), "it answered");
+    let mut now = ms(100);
+    while now < ms(100) + 2 * SILENCE {
+        now += TICK;
+        a.tick(now);
+        if let Some(delta) = b.tick(now) {
+            a.exchange.apply(now, &delta).unwrap();
+        }
+    }
+    assert!(b.exchange.peers().is_empty(), "nothing came");
+    assert!(!heard(&a));
+    let pickers = a.pool.endpoints[0].load.remote().map(|it| it.pickers);
+    assert_eq!(pickers, Some(1));
+}
+
+#[test]
+fn absurd_numbers_of_a_peer_are_not_believed() {
+    let (mut a, mut b) = (picker("a", &["x"]), picker("b", &["x"]));
+    a.dispatch();
+    let mut delta = a.tick(ms(100)).unwrap();
+    delta.loads[0].1.in_flight = u32::MAX;
+    delta.loads[0].1.estimated_tokens = u64::MAX;
+    b.dispatch();
+    b.exchange.apply(ms(100), &delta).unwrap();
+    let load = b.pool.endpoints[0].load.snapshot();
+    assert_eq!(
+        (load.in_flight, load.running),
+        ((1 << 20) + 1, (1 << 20) - 1)
+    );
+    assert_eq!(load.estimated_tokens, 1 << 40);
+}
+
 #[test]
 fn nothing_is_said_while_nothing_changes_but_a_sign_of_life() {
     let mut a = picker("a", &["x"]);

@@ -14,7 +14,7 @@ pub(super) struct Peer {
     pub(super) incarnation: u64,
     pub(super) sequence: u64,
     pub(super) at: Duration,
-    /// The newest of our sequences that it answered to; `None` = it has not heard us yet.
+    /// The newest of our sequences that it answered to; `None` = it does not hear us.
     pub(super) answered: Option<u64>,
     pub(super) bands: Vec<BandUse>,
     /// What its indexes mean.
@@ -69,15 +69,14 @@ impl Heard {
             if *flight == Flight::default() {
                 peer.flights.remove(key);
             } else {
-                peer.flights.insert(key.clone(), *flight);
+                peer.flights.insert(key.clone(), flight.believable());
             }
         }
         peer.bands.clone_from(&delta.bands);
         let answer = delta.heard.iter();
         let mut answer = answer.filter(|(incarnation, _)| *incarnation == own_incarnation);
-        if let Some(&(_, sequence)) = answer.next() {
-            peer.answered = Some(sequence);
-        }
+        // Every delta says whom its sender hears: one that does not name us has stopped to.
+        peer.answered = answer.next().map(|&(_, sequence)| sequence);
         true
     }
 
@@ -102,6 +101,7 @@ impl Heard {
             sum.waiting = sum.waiting.saturating_add(flight.waiting);
             sum.waiting_tokens = sum.waiting_tokens.saturating_add(flight.waiting_tokens);
             sum.resident_tokens = sum.resident_tokens.saturating_add(flight.resident_tokens);
+            sum.estimated_tokens = sum.estimated_tokens.saturating_add(flight.estimated_tokens);
         }
         sum
     }

@@ -84,6 +84,25 @@ pub struct Flight {
     pub waiting_tokens: u64,
     /// Context tokens of the others.
     pub resident_tokens: u64,
+    /// Output tokens expected of all, where they are estimated.
+    pub estimated_tokens: u64,
+}
+
+impl Flight {
+    /// Most requests and most tokens that are believed of one picker at one endpoint.
+    const MOST: (u32, u64) = (1 << 20, 1 << 40);
+
+    /// What can be believed of it: a counter that slipped below zero elsewhere must not make an endpoint full for ever.
+    fn believable(self) -> Self {
+        let (requests, tokens) = Self::MOST;
+        Self {
+            in_flight: self.in_flight.min(requests),
+            waiting: self.waiting.min(requests),
+            waiting_tokens: self.waiting_tokens.min(tokens),
+            resident_tokens: self.resident_tokens.min(tokens),
+            estimated_tokens: self.estimated_tokens.min(tokens),
+        }
+    }
 }
 
 /// A prompt that was sent to an endpoint. Always a whole chain: an index of prefixes is only right if no block is in

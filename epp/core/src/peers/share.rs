@@ -45,6 +45,7 @@ pub(crate) struct RemoteCell {
     waiting: AtomicU32,
     waiting_tokens: AtomicU64,
     resident_tokens: AtomicU64,
+    estimated_tokens: AtomicU64,
     base: AtomicU32,
     pickers: AtomicU32,
     turn: AtomicU32,
@@ -62,6 +63,8 @@ impl RemoteCell {
         self.waiting.store(flight.waiting, Relaxed);
         self.waiting_tokens.store(flight.waiting_tokens, Relaxed);
         self.resident_tokens.store(flight.resident_tokens, Relaxed);
+        self.estimated_tokens
+            .store(flight.estimated_tokens, Relaxed);
         self.base.store(base, Relaxed);
         self.turn.store(turn, Relaxed);
         self.pickers.store(pickers, Relaxed);
@@ -76,6 +79,7 @@ impl RemoteCell {
                 waiting: self.waiting.load(Relaxed),
                 waiting_tokens: self.waiting_tokens.load(Relaxed),
                 resident_tokens: self.resident_tokens.load(Relaxed),
+                estimated_tokens: self.estimated_tokens.load(Relaxed),
             },
             base: self.base.load(Relaxed),
             pickers,

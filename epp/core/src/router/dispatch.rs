@@ -130,6 +130,7 @@ impl Router {
             prompt_tokens: request.prompt_tokens,
             cached_tokens: chosen.cached_tokens,
             estimated_tokens: estimated_tokens(&self.config.inflight_load, request),
+            streams: request.streams,
             priority: request.priority,
             slo: request.slo,
             features: learns.then(|| row(chosen, request.prompt_tokens)),

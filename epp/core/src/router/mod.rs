@@ -82,8 +82,9 @@ pub(crate) enum Offer {
     NoEndpoint,
     /// It is refused, and why: waiting does not help.
     Barred(&'static str),
-    /// Those it may go to are full.
-    NoRoom,
+    /// Those it may go to are full. `narrowed` = there are others, for which only this request is not; they may have
+    /// room for whoever comes behind it.
+    NoRoom { narrowed: bool },
     /// Its SLO cannot be met, by so many milliseconds of TTFT, or only at the cost of others'.
     Hopeless { over_ms: f64 },
     /// It can.
@@ -115,7 +116,7 @@ impl Router {
             watch,
             rng: StdRng::seed_from_u64(seed),
             readings: Vec::new(),
-            meter: Meter::new(&config.detector),
+            meter: Meter::of(&config),
             candidates: Vec::new(),
             rows: Vec::new(),
             predictions: Vec::new(),
@@ -236,6 +237,32 @@ impl Router {
         }
     }
 
+    /// Whether filters of the profile choose endpoints by the request.
+    pub(crate) fn selects_by_request(&self) -> bool {
+        self.profile.selects_by_request()
+    }
+
+    /// [`Router::offer`] among those with room. Where none of them meets the SLO of a request that may be shed for it,
+    /// but one that is full now would, should it have room in `next_room`, the request has no room yet; others may.
+    pub(crate) fn offer_room(
+        &mut self,
+        now: Duration,
+        waiting: &Waiting,
+        waited: Duration,
+        next_room: Duration,
+        ceiling: f64,
+    ) -> Offer {
+        let offer = self.offer(now, waiting, waited, Among::WithRoom, ceiling);
+        if !matches!(offer, Offer::Hopeless { .. }) || !self.sheds(waiting.request.sheddable()) {
+            return offer;
+        }
+        let expected = waited.saturating_add(next_room);
+        match self.offer(now, waiting, expected, Among::Ever, ceiling) {
+            Offer::Go => Offer::NoRoom { narrowed: true },
+            _ => offer,
+        }
+    }
+
     /// Weighs a request that has waited (or is expected to wait) `waited`, by the last readings; endpoints at or above
     /// `ceiling` have no room for it. After [`Offer::Go`] or [`Offer::Hopeless`] the candidates stand ready for [`Router::dispatch`].
     pub(crate) fn offer(
@@ -252,7 +279,10 @@ impl Router {
         }
         let request = &waiting.request;
         let ask = self.ask(now, waiting, waited);
+        let reached = self.candidates.len();
         self.keep(Stage::Constraint, &ask);
+        let narrowed = waiting.subset.is_some()
+            || self.selects_by_request() && self.candidates.len() < reached;
         if self.candidates.is_empty() {
             return Offer::Barred("no endpoint passes the filters of the scheduling profile");
         }
@@ -261,18 +291,20 @@ impl Router {
             self.keep(Stage::Room, &ask);
         }
         if self.candidates.is_empty() {
-            return Offer::NoRoom;
+            return Offer::NoRoom { narrowed };
         }
         self.match_prefix(request);
         let began = self.profile.trail.laps.start();
         self.predict(request.prompt_tokens);
         let laps = &mut self.profile.trail.laps;
         laps.lap(Work::Predict, &self.names.predictor, began);
-        let offer = self.weigh(&ask, among);
-        if offer == Offer::Go && among != Among::Ever && self.unlucky(request.priority) {
-            return Offer::Barred("the pool is filling up and the request is sheddable");
+        match self.weigh(&ask, among) {
+            Offer::Go if among != Among::Ever && self.unlucky(now, request.priority) => {
+                Offer::Barred("the pool is filling up and the request is sheddable")
+            }
+            Offer::NoRoom { .. } => Offer::NoRoom { narrowed },
+            offer => offer,
         }
-        offer
     }
 
     /// What the predictions make of the candidates.
@@ -285,7 +317,9 @@ impl Router {
             Chances::Harmful if among == Among::Ever => Offer::Go,
             Chances::Harmful if !self.sheds(request.sheddable()) => Offer::Go,
             // It can wait for them in a queue that holds up nobody above it.
-            Chances::Harmful if among == Among::WithRoom && request.priority < 0 => Offer::NoRoom,
+            Chances::Harmful if among == Among::WithRoom && request.priority < 0 => {
+                Offer::NoRoom { narrowed: false }
+            }
             Chances::Harmful => Offer::Hopeless { over_ms: 0.0 },
         }
     }
@@ -295,14 +329,16 @@ impl Router {
     }
 
     /// Whether the probabilistic admitter refuses a request of that priority.
-    fn unlucky(&mut self, priority: i32) -> bool {
+    fn unlucky(&mut self, now: Duration, priority: i32) -> bool {
         let Some(parameters) = self.config.probabilistic_admitter.as_ref() else {
             return false;
         };
         if priority >= 0 {
             return false;
         }
-        let scraped = self.readings.iter().map(|reading| reading.scraped);
+        let staleness = self.config.metrics_staleness;
+        let fresh = |reading: &Reading| reading.scraped.filter(|one| one.age(now) <= staleness);
+        let scraped = self.readings.iter().map(fresh);
         let probability = refusal_probability(parameters, scraped);
         probability > 0.0 && self.rng.random_bool(probability)
     }

@@ -79,8 +79,8 @@ impl Router {
         }
     }
 
-    /// State of the pool's TTFT models, if anything reads predictions: the prior as long as any is at it, since a
-    /// guess cannot be compared with what was learned.
+    /// State of the pool's TTFT models, if anything reads predictions: that of the one that knows least, since a guess
+    /// cannot be compared with what was learned.
     fn ttft_state(&self) -> Option<State> {
         self.config.predicted_latency.as_ref()?;
         let state = |of| self.models.get(of).state(Target::Ttft);
@@ -91,9 +91,14 @@ impl Router {
             let of = self.of_slot.get(candidate.slot as usize).copied();
             state(of.unwrap_or_default())
         };
-        let mut states = self.candidates.iter().map(of_candidate);
-        let first = states.next()?;
-        Some(states.find(|&state| state == State::Prior).unwrap_or(first))
+        let knowledge = |state: &State| match state {
+            State::Prior => 0,
+            State::Warming => 1,
+            State::Stale => 2,
+            State::Trained => 3,
+        };
+        let states = self.candidates.iter().map(of_candidate);
+        states.min_by_key(knowledge)
     }
 }
 

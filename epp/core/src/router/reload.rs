@@ -32,10 +32,8 @@ impl Router {
             index.set_pool(&Pool::default(), &self.pool);
             index
         });
-        if old.detector != new.detector {
-            self.meter.set_detector(&new.detector);
-            self.names.room = new.detector.type_name().into();
-        }
+        self.meter.set_config(new);
+        self.names.room = new.detector.type_name().into();
         self.profile
             .set_config(&old, new, self.watch.as_ref(), &self.pool);
         self.find_prefills();

@@ -82,10 +82,10 @@ impl Router {
         }
         match self.weigh(&ask, among) {
             Offer::Hopeless { .. } if self.sheds(request.sheddable()) => return Again::Hopeless,
-            Offer::NoRoom => return Again::NoRoom,
+            Offer::NoRoom { .. } => return Again::NoRoom,
             _ => {}
         }
-        if self.unlucky(request.priority) {
+        if self.unlucky(now, request.priority) {
             return Again::Barred("an admitter draws against it");
         }
         self.keep(Stage::Preference, &ask);

@@ -39,7 +39,7 @@ pub struct Ask<'r> {
     pub now: Duration,
     /// Time already spent queued, in milliseconds.
     pub waited_ms: f64,
-    /// State of the candidates' latency models for TTFT, the prior if any is at it; `None` = no predictions are made.
+    /// State of the candidates' latency models for TTFT, of the one that knows least; `None` = no predictions are made.
     pub ttft_state: Option<State>,
 }
 
@@ -96,6 +96,11 @@ pub enum Stage {
 pub trait Filter: Send {
     /// When it runs.
     fn stage(&self) -> Stage;
+
+    /// Whether, of one pool, it leaves some requests other endpoints than others; only asked of constraints.
+    fn selects_by_request(&self) -> bool {
+        false
+    }
 
     /// Another pool is in force: slots mean other endpoints.
     fn pool_changed(&mut self, _pool: &Arc<Pool>) {}

@@ -123,6 +123,12 @@ impl Profile {
         }
     }
 
+    /// Whether a constraint chooses endpoints by the request.
+    pub(crate) fn selects_by_request(&self) -> bool {
+        let mut constraints = self.filters.iter().map(|step| &step.filter);
+        constraints.any(|filter| filter.stage() == Stage::Constraint && filter.selects_by_request())
+    }
+
     /// Another pool is in force.
     pub(crate) fn pool_changed(&mut self, pool: &Arc<Pool>) {
         for step in &mut self.filters {

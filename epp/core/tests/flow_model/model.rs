@@ -167,11 +167,20 @@ impl Model {
             return;
         }
         let of_band = self.waiting.iter().filter(|other| other.band == item.band);
-        let services = of_band.map(|other| self.service[&(other.band, other.flow)]);
+        let services =
+            of_band.map(|other| self.service[&(other.band, other.flow)] - self.unserved(other));
         let floor = self.floor.get(&item.band).copied().unwrap_or(0.0);
-        let least = services.reduce(f64::min).unwrap_or(floor);
+        let least = services.reduce(f64::min).unwrap_or(floor) + self.unserved(item);
         let service = self.service.entry((item.band, item.flow)).or_default();
         *service = service.max(least);
+    }
+
+    /// What the flow of `item` was charged for output that its requests in flight have not had yet.
+    fn unserved(&self, item: &Item) -> f64 {
+        let running = self.running.iter().filter(|other| same_flow(other, item));
+        running
+            .map(|other| self.cost(other, other.estimate) - self.cost(other, 0))
+            .sum()
     }
 
     /// Place in the list of who goes next.
@@ -194,10 +203,10 @@ impl Model {
     }
 
     fn send(&mut self, item: Item, fates: &mut Vec<(u64, Fate)>) {
-        let cost = self.cost(&item, item.estimate);
+        let (cost, unserved) = (self.cost(&item, item.estimate), self.unserved(&item));
         let service = self.service.entry((item.band, item.flow)).or_default();
         let floor = self.floor.entry(item.band).or_default();
-        *floor = floor.max(*service);
+        *floor = floor.max(*service - unserved);
         *service += cost;
         self.last_turn += 1;
         self.turns.insert((item.band, item.flow), self.last_turn);

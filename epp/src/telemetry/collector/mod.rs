@@ -189,8 +189,10 @@ impl Page<'_, '_> {
         let help = "The configuration in force, by a hash of what it says and one of its text";
         self.own_gauges(config::INFO, help, one(labels))?;
         let help = "Plugins and parameters of it that something simpler stands in for";
-        let stand_ins = std::iter::once((Row::new(), configured.stand_ins as f64));
-        self.own_gauges(config::STAND_INS, help, stand_ins)
+        let (name, stand_ins) = (headroom(config::STAND_INS), configured.stand_ins as f64);
+        self.family(&name, help, MetricType::Gauge, |encoder| {
+            ConstGauge::new(stand_ins).encode(encoder)
+        })
     }
 }
 

@@ -28,6 +28,10 @@ impl Filter for ContextLengthFilter {
         Stage::Constraint
     }
 
+    fn selects_by_request(&self) -> bool {
+        true
+    }
+
     fn pool_changed(&mut self, pool: &Arc<Pool>) {
         self.ranges.pool_changed(pool);
     }

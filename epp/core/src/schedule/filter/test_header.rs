@@ -47,6 +47,10 @@ impl Filter for TestHeaderFilter {
         Stage::Constraint
     }
 
+    fn selects_by_request(&self) -> bool {
+        true
+    }
+
     fn pool_changed(&mut self, pool: &Arc<Pool>) {
         self.addresses.clear();
         let endpoints = pool.endpoints.iter();

@@ -1,9 +1,13 @@
 //! `predicted-ttft-scorer`, Headroom's own: the shortest predicted time to first token.
 //!
 //! Endpoints predicted to meet the SLO, and to let those already there meet theirs where that is protected, score in
-//! 0.5..=1, the others in 0..0.5; within each part the score is the best cost ÷ the endpoint's cost. Cost = predicted TTFT × (1 + w·u), where u is the share of the prompt
-//! that the endpoint would have to compute: work that a cache hit saves is also saved to whoever comes next.
-//! Until the model has learned anything, queue, KV and prefix count 2, 2 and 3, as in llm-d's default.
+//! 0.5..=1, the others in 0..0.5; within each part the score is the best cost ÷ the endpoint's cost.
+//! Cost = predicted TTFT × (1 + w·u), where u is the share of the prompt that the endpoint would have to compute: work
+//! that a cache hit saves is also saved to whoever comes next.
+//!
+//! Until the model is trained, queue, KV and prefix count 2, 2 and 3, as in llm-d's default. A model of a few labels
+//! knows only the load that it began with: it would part prompts from their prefixes, and where a prompt has been once
+//! it goes again.
 
 use predictor::State;
 
@@ -25,8 +29,8 @@ pub(super) struct PredictedTtftScorer {
 
 impl Score for PredictedTtftScorer {
     fn score(&mut self, ask: &Ask<'_>, candidates: &[Candidate], scores: &mut [f32]) {
-        let learned = ask.ttft_state.is_some_and(|state| state != State::Prior);
-        if !learned
+        let trained = matches!(ask.ttft_state, Some(State::Trained | State::Stale));
+        if !trained
             || candidates
                 .iter()
                 .any(|candidate| candidate.prediction.is_none())
@@ -147,16 +151,23 @@ mod tests {
     fn a_cache_hit_counts_beyond_its_own_saving() {
         // Costs 150·(1 + 1) and 200·(1 + 0.25).
         let candidates = [predicted(150.0, 20.0, 0), predicted(200.0, 20.0, 75)];
-        let scored = scores(State::Warming, &candidates);
+        let scored = scores(State::Trained, &candidates);
         assert_eq!(scored[1], 1.0);
         assert!((scored[0] - (0.5 + 0.5 * 250.0 / 300.0)).abs() < 1e-6);
     }
 
     #[test]
-    fn a_prior_is_not_believed() {
+    fn a_model_is_believed_once_it_was_trained() {
         let mut busy = predicted(10.0, 1.0, 0);
         busy.load.waiting = 2;
-        let scored = scores(State::Prior, &[busy, predicted(900.0, 40.0, 0)]);
-        assert!(scored[1] > scored[0]);
+        let candidates = [busy, predicted(900.0, 40.0, 0)];
+        for state in [State::Prior, State::Warming] {
+            let scored = scores(state, &candidates);
+            assert!(scored[1] > scored[0], "{state:?}");
+        }
+        for state in [State::Trained, State::Stale] {
+            let scored = scores(state, &candidates);
+            assert!(scored[0] > scored[1], "{state:?}");
+        }
     }
 }
