@@ -4,24 +4,39 @@
 use std::time::Duration;
 
 use epp_core::Config;
-use epp_core::config::FlowConfig;
+use epp_core::config::{ConcurrencyDetector, Detector, FlowConfig};
 use simulator_core::Profile;
-use simulator_core::workload::{WorkloadSpec, generate};
+use simulator_core::workload::{SharedPrefix, Stage};
 
 use super::client::{KindMix, Offer, offers};
 use super::{FleetReport, FleetSpec, Pickers, Sizing, Slo, replay};
 
-/// Requests that a replica is given at most: their prompts fill three quarters of its KV cache.
-const ROOM: u32 = 16;
-
-/// Conversations that keep two replicas busy, half of them from people who wait. Nobody may be refused.
+/// More prompts than four replicas can read, with common beginnings that fill three quarters of all their caches; a
+/// third comes from people who wait. Nobody may be refused.
 fn saturating(seed: u64) -> Vec<Offer> {
-    let conversations = generate(&WorkloadSpec::mooncake_conversation(), seed);
-    let mix = KindMix {
-        interactive: 50,
-        plain: 50,
+    let prompts = SharedPrefix {
+        output_tokens: 100,
+        stages: vec![Stage {
+            rate: 30.0,
+            duration: Duration::from_secs(60),
+        }],
+        ..SharedPrefix::optimized_baseline()
     };
-    offers(&conversations.slice(Duration::from_secs(600)), mix, seed)
+    let mix = KindMix {
+        interactive: 30,
+        plain: 70,
+    };
+    offers(&prompts.generate(seed), mix, seed)
+}
+
+/// As many at a time as keep an engine busy. While the pool has room, one replica may have half as many again: the
+/// room that appears is seldom where the prefix is.
+fn room() -> ConcurrencyDetector {
+    ConcurrencyDetector {
+        max_concurrency: 64,
+        headroom: 0.5,
+        ..ConcurrencyDetector::default()
+    }
 }
 
 /// llm-d's default profile; with the queue, or dispatching at once.
@@ -34,11 +49,12 @@ fn run(queue: bool, seed: u64) -> FleetReport {
         name: if queue { "queue" } else { "at once" }.into(),
         epp: Config {
             flow: queue.then_some(patient),
-            ..Config::llmd_default().with_max_concurrency(ROOM)
+            detector: Detector::Concurrency(room()),
+            ..Config::llmd_default()
         },
         profile: Profile::builtin("qwen3-32b-h100-tp2").unwrap(),
         startup: Duration::from_secs(30),
-        sizing: Sizing::Fixed(2),
+        sizing: Sizing::Fixed(4),
         pickers: Pickers::ONE,
         clients: None,
         learner: None,
