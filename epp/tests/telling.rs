@@ -137,6 +137,98 @@ async fn a_request_is_in_every_family_that_it_belongs_to() {
     assert_eq!(declared.len(), count);
 }
 
+/// The picker's metrics, once one of them says what it is to say.
+async fn metrics_with(picker: &Handle, line: &str) -> String {
+    let told = async {
+        loop {
+            let page = page(picker, "/metrics").await;
+            if page.lines().any(|one| one == line) {
+                return page;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await;
+    told.unwrap_or_else(|_| panic!("{line} is not told"))
+}
+
+#[tokio::test]
+async fn requests_that_are_refused_unread_are_counted() {
+    runtime::tls::install_provider();
+    let picker = start(Telling::default()).await;
+    let mut stream = Stream::open(&picker).await;
+    stream.say(request_headers(&[])).await;
+    stream.say(request_body(b"no JSON", true)).await;
+    assert!(matches!(
+        stream.next().await,
+        Outgoing::ImmediateResponse(_)
+    ));
+    stream.rest().await.unwrap();
+    let line =
+        "headroom_refused_before_queue_total{status=\"400\",reason=\"rejected-bad-request\"} 1";
+    let page = metrics_with(&picker, line).await;
+    let error = "llm_d_epp_request_error_total{model_name=\"\",target_model_name=\"\",fairness_id=\"\",priority=\"0\",error_code=\"BadRequest\"} 1";
+    assert!(page.lines().any(|line| line == error), "{page}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_the_queue_is_an_outcome_of_it() {
+    runtime::tls::install_provider();
+    let picker = start(Telling::default()).await;
+    picker.set_endpoints(vec![], Objectives::default());
+    let stream = Stream::open(&picker).await;
+    stream.say(request_headers(&[])).await;
+    stream.say(request_body(BODY, true)).await;
+    let labels = "model_name=\"m\",target_model_name=\"m\",fairness_id=\"default-flow\",priority=\"0\",inference_pool=\"default\"";
+    metrics_with(
+        &picker,
+        &format!("llm_d_epp_flow_control_queue_size{{{labels}}} 1"),
+    )
+    .await;
+    drop(stream);
+    let outcome = "outcome=\"EvictedContextCancelled\"";
+    let line = format!(
+        "llm_d_epp_flow_control_requests_total{{{outcome},priority=\"0\",inference_pool=\"default\"}} 1"
+    );
+    let page = metrics_with(&picker, &line).await;
+    let waited = format!(
+        "llm_d_epp_flow_control_request_queue_duration_seconds_count{{{labels},{outcome}}} 1"
+    );
+    assert!(page.lines().any(|line| line == waited), "{page}");
+}
+
+#[tokio::test]
+async fn every_histogram_has_a_bucket_for_all() {
+    runtime::tls::install_provider();
+    let mut config = Config {
+        metrics: None,
+        ..Config::headroom_default()
+    };
+    config.flow.as_mut().unwrap().eviction = true;
+    let picker = epp::start(config, Options::local(), Clock::start(), Shutdown::new())
+        .await
+        .unwrap();
+    picker.set_endpoints(vec![endpoint(1)], Objectives::default());
+    request(&picker, "r-1", &[]).await;
+    let page = page(&picker, "/metrics").await;
+    assert!(page.contains("revocation_confirmation"), "{page}");
+    // The last bucket of each: the one before another family, or other labels.
+    let buckets: Vec<_> = page
+        .lines()
+        .filter(|line| line.contains("_bucket{"))
+        .collect();
+    let of = |line: &str| {
+        let (head, bound) = line.split_once("le=\"").unwrap();
+        let (bound, _) = bound.split_once('"').unwrap();
+        (head.to_owned(), bound.to_owned())
+    };
+    for pair in buckets.windows(2) {
+        let ((one, bound), (next, _)) = (of(pair[0]), of(pair[1]));
+        assert!(one == next || bound == "+Inf", "{}", pair[0]);
+    }
+    assert!(!page.contains("e308"), "{page}");
+}
+
 #[tokio::test]
 async fn a_decision_can_be_asked_for_and_is_in_the_file() {
     runtime::tls::install_provider();

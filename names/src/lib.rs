@@ -101,21 +101,6 @@ pub mod header {
         "x-data-parallel-rank",
         "x-kv-cache-source-host-port",
     ];
-
-    /// Whether the picker keeps `name` to itself: read from the client, never set again on the way out.
-    pub fn system_owned(name: &str) -> bool {
-        let read = [
-            SLO_TTFT_MS,
-            SLO_TPOT_MS,
-            OBJECTIVE,
-            FAIRNESS_ID,
-            MODEL_REWRITE,
-            TTL,
-        ];
-        ROUTING.contains(&name)
-            || matches!(name, DROPPED_REASON | "content-length")
-            || read.iter().any(|owned| owned.matches(name))
-    }
 }
 
 /// Values of [`header::DROPPED_REASON`]. `BAD_REQUEST`, `SLO_UNATTAINABLE` and `OTHER` are Headroom's, the rest llm-d's.
@@ -569,13 +554,6 @@ pub mod metric {
 #[cfg(test)]
 mod tests {
     use super::header;
-
-    #[test]
-    fn a_client_cannot_keep_a_routing_header() {
-        for name in header::ROUTING {
-            assert!(header::system_owned(name), "{name}");
-        }
-    }
 
     #[test]
     fn aliases_are_the_old_spellings() {

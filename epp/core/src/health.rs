@@ -131,6 +131,16 @@ struct State {
     /// Counts ejections: what was sent before the last one says nothing new.
     epoch: u32,
     ejections: [u64; 4],
+    /// What it was last ejected for.
+    fault: Option<Fault>,
+}
+
+impl State {
+    /// Whether what it was last ejected for ends the answers under way too.
+    fn breaks_answers(&self) -> bool {
+        self.fault
+            .is_some_and(|fault| fault != Fault::SlowFirstToken)
+    }
 }
 
 impl Health {

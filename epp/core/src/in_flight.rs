@@ -162,14 +162,14 @@ impl InFlight {
 
     /// The stream ended: records the outcome, gives the load back and returns what is now known.
     pub fn finish(mut self, now: Duration, end: End) -> Completion {
-        let outcome = end.outcome();
         let (prompt_tokens, cached_tokens, output_tokens) = self.tokens(end);
         let tpot_ms = self.tpot_ms(now, output_tokens);
         self.teach_limit(now, end, tpot_ms);
         if let Some(evictable) = self.evictable.as_mut().filter(|_| end == End::Evicted) {
             evictable.taken();
         }
-        self.tell_health(now, self.fate(now, end), tpot_ms);
+        let blamed = self.tell_health(now, self.fate(now, end), tpot_ms);
+        let outcome = end.outcome(blamed);
         let learned = self.lesson(end, tpot_ms, now);
         let ttft_ms = self
             .first_token_at
@@ -238,7 +238,7 @@ impl InFlight {
                     output_tokens,
                 )
             }
-            End::ClientGone | End::UpstreamCut | End::Evicted => {
+            End::ClientGone | End::UpstreamCut | End::BrokenOff | End::Evicted => {
                 (expected_prompt, expected_cached, None)
             }
         }
@@ -342,22 +342,27 @@ impl InFlight {
 
     /// What `end` says of the endpoint.
     fn fate(&self, now: Duration, end: End) -> Fate {
+        // Only a stream shows its first token, and so only its client can tell that it has not come.
+        let waiting = self.booking.streams && self.first_token_at.is_none();
+        let waited = || {
+            let waited = now.saturating_sub(self.booking.dispatched_at);
+            self.booking.times_p99(waited).filter(|_| waiting)
+        };
         match end {
             End::Complete { status, .. } => Fate::Answered(status),
             End::UpstreamCut => Fate::Cut,
-            // Only a stream shows its first token, and so only its client can tell that it has not come.
-            End::ClientGone if self.booking.streams && self.first_token_at.is_none() => {
-                let waited = now.saturating_sub(self.booking.dispatched_at);
-                Fate::Left(self.booking.times_p99(waited))
-            }
-            End::ClientGone | End::Evicted => Fate::Left(None),
+            End::BrokenOff => Fate::Broken(waited()),
+            End::ClientGone => Fate::Left(waited()),
+            End::Evicted => Fate::Left(None),
         }
     }
 
-    fn tell_health(&mut self, now: Duration, fate: Fate, tpot_ms: Option<f64>) {
-        if let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) {
-            watch.ended(&self.endpoint.load.health, now, visit, fate, tpot_ms);
-        }
+    /// True = the answer broke off, and its endpoint is to blame.
+    fn tell_health(&mut self, now: Duration, fate: Fate, tpot_ms: Option<f64>) -> bool {
+        let (Some(watch), Some(visit)) = (&self.booking.watch, &mut self.visit) else {
+            return false;
+        };
+        watch.ended(&self.endpoint.load.health, now, visit, fate, tpot_ms)
     }
 
     /// Gives the load back.

@@ -137,6 +137,14 @@ fn limits_beyond_the_whole_queue() {
         6,
         "no request waits longer than 10s",
     );
+    // Of what nobody wrote nothing is said, although a band's defaults are larger.
+    let narrow = format!("{gate}  maxRequests: 1000\n  maxBytes: 256M\n");
+    for band in [
+        "  priorityBands: [{priority: 10}]",
+        "  defaultPriorityBand: {fairnessPolicyRef: global-strict-fairness-policy}",
+    ] {
+        assert_eq!(levels(&format!("{narrow}{band}"), None), [], "{band}");
+    }
     let wide = format!("{gate}  maxRequests: 9000");
     one(&wide, None, Level::Caution, 5, "each holds at most 5000");
     let priority = format!("{gate}  defaultPriorityBand: {{priority: 5}}");
@@ -265,4 +273,18 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn paths_that_no_parser_knows_under_either_name_of_the_list() {
+    let part = "answered with 400";
+    let listed =
+        "plugins: [{type: openai-parser}]\nrequestHandler: {parsers: [{pluginRef: openai-parser}]}";
+    one(listed, None, Level::Caution, 4, part);
+    let twin = "plugins: [{type: openai-parser}]\nparser: {pluginRef: openai-parser}";
+    let found = levels(twin, None);
+    let cautious = |(level, line, message): &(Level, u64, String)| {
+        *level == Level::Caution && *line == 4 && message.contains(part)
+    };
+    assert!(found.iter().any(cautious), "{found:#?}");
 }

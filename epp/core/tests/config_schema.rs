@@ -131,6 +131,11 @@ fn mistakes_are_found() {
 fn deprecated_parameters_are_known() {
     let old = json!({"type": "approx-prefix-cache-producer", "parameters": {"blockSize": 32}});
     valid(&validator(), "blockSize", &document(old));
+    let label = json!({"type": "topology-extractor", "parameters": {"hostnameLabel": "host"}});
+    let label = document(label);
+    valid(&validator(), "hostnameLabel", &label);
+    let topology = Config::from_yaml(&label.to_string()).unwrap().topology;
+    assert_eq!(topology.hostname, "host");
     let schema = schema();
     assert_eq!(
         schema["$defs"]["PrefixProducer"]["properties"]["blockSize"]["deprecated"],

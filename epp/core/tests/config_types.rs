@@ -445,3 +445,30 @@ fn every_type_and_parameter_is_documented() {
         "docs/configuration.md and the pages that it leads to lack {missing:#?}"
     );
 }
+
+#[test]
+fn the_extractor_that_tells_an_attribute_is_one() {
+    let scorer = |producer: &str| {
+        with(&format!(
+            "plugins: [{{type: queue-scorer}}, {{type: endpoint-attribute-scorer, parameters: {{attributeKey: a, producer: {producer}}}}}]"
+        ))
+    };
+    assert!(scorer("core-metrics-extractor").is_ok(), "it is injected");
+    let misspelt = scorer("core-metrics-extracter").unwrap_err();
+    for part in [
+        "`endpoint-attribute-scorer` producer",
+        "core-metrics-extracter",
+        "core-metrics-extractor",
+    ] {
+        assert!(misspelt.contains(part), "{misspelt}");
+    }
+    let scorer = scorer("queue-scorer").unwrap_err();
+    assert!(scorer.contains("extractor is wanted here"), "{scorer}");
+}
+
+/// As Helm writes what has no value.
+#[test]
+fn an_empty_name_is_none() {
+    let lines = "plugins: [{name: \"\", type: queue-scorer}]\nschedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]";
+    assert_eq!(with(lines).unwrap().profile.scorers.len(), 1);
+}

@@ -199,12 +199,20 @@ fn model(members: &mut Members, intake: &Intake<'_>) -> Result<Model, RequestErr
     };
     match given {
         Some(name) => {
-            let comma = if members.empty { "" } else { "," };
-            let text = format!(r#""model":{}{comma}"#, json_string(&name));
+            let text = json_string(&name);
+            let rename = match members.null_model.clone() {
+                // A second member would be the first, and servers heed the last.
+                Some(span) => Edit::new(span, text),
+                None => {
+                    let comma = if members.empty { "" } else { "," };
+                    let member = format!(r#""model":{text}{comma}"#);
+                    Edit::new(members.begin..members.begin, member)
+                }
+            };
             Ok(Model {
                 name,
                 target: None,
-                rename: Some(Edit::new(members.begin..members.begin, text)),
+                rename: Some(rename),
             })
         }
         None if shape.model == Named::Needed => {

@@ -62,6 +62,9 @@ struct Aside {
     kind: Option<Vec<u8>>,
 }
 
+/// Asides inside each other: a document's source, those of its images, and some. Each byte is fed to all of them.
+const MOST_ASIDES: usize = 4;
+
 /// Longest value of `type` that means something.
 const LONGEST_TYPE: usize = 6;
 
@@ -138,7 +141,8 @@ impl Content {
         }
         let key = std::mem::replace(&mut self.key, Key::Plain);
         let media = key == Key::Media;
-        if media || key == Key::Source && kind == Kind::Object {
+        let aside = media || key == Key::Source && kind == Kind::Object;
+        if aside && self.asides.len() < MOST_ASIDES {
             self.asides.push(Aside {
                 depth,
                 mark: self.hasher.mark(),

@@ -67,3 +67,16 @@ fn of_a_document_the_text_is_fed_and_the_images_in_it_are_not() {
     assert_eq!(one.0, two.0);
     assert_ne!(one.1, two.1);
 }
+
+/// Each byte is fed to every source that it is in: to so many of them, and no more.
+#[test]
+fn sources_inside_sources_are_set_aside_to_a_depth() {
+    let data = "A".repeat(10_000);
+    let image = format!(r#"{{"type":"base64","data":"{data}"}}"#);
+    let within = |depth: usize| {
+        let (open, close) = (r#"{"source":"#.repeat(depth), "}".repeat(depth));
+        fed(&format!("[{open}{image}{close}]")).0
+    };
+    assert!(within(1) < 60 && within(2) < 60, "a document's images");
+    assert!(within(120) > 2_000, "it is text like any other");
+}

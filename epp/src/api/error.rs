@@ -1,5 +1,6 @@
 //! Answers to requests that are not served, each in the shape that its API's clients understand.
 
+use super::head::LONGEST_NAME;
 use super::json::Kind;
 use bytes::Bytes;
 use serde::Serialize;
@@ -86,6 +87,14 @@ pub(super) fn missing(field: &'static str, right: &str) -> RequestError {
     RequestError::Field {
         field,
         problem: format!("is missing: {right}"),
+    }
+}
+
+/// `field` is a name that is longer than names may be.
+pub(super) fn too_long(field: &'static str) -> RequestError {
+    RequestError::Field {
+        field,
+        problem: format!("is too long: give a name of at most {LONGEST_NAME} bytes"),
     }
 }
 

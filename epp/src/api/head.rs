@@ -25,6 +25,10 @@ impl Header {
     }
 }
 
+/// Most bytes of a name that a client gives: of models and flows. Names are kept beyond their requests, in records and
+/// accounts.
+pub const LONGEST_NAME: usize = 256;
+
 /// Path assumed when no header carries one.
 const DEFAULT_PATH: &str = "/v1/completions";
 
@@ -144,14 +148,25 @@ impl RequestHead {
     }
 
     /// The model to send on instead of the body's.
-    pub fn rewrite(&self) -> Option<&str> {
-        self.rewrite.text().filter(|model| !model.is_empty())
-    }
-
-    /// The client's latency targets.
     ///
     /// # Errors
-    /// [`RequestError::Header`] when one is no number of milliseconds above zero.
+    /// [`RequestError::Header`] when it is longer than [`LONGEST_NAME`].
+    pub fn rewrite(&self) -> Result<Option<&str>, RequestError> {
+        let model = self.rewrite.text().filter(|model| !model.is_empty());
+        match &self.rewrite.0 {
+            Some((rank, value)) if value.len() > LONGEST_NAME => Err(RequestError::Header {
+                name: header::MODEL_REWRITE.all().nth(*rank).unwrap_or_default(),
+                value: shortened(value),
+                expected: "give a model's name of at most 256 bytes",
+            }),
+            _ => Ok(model),
+        }
+    }
+
+    /// The client's latency targets; an empty one and 0 are none.
+    ///
+    /// # Errors
+    /// [`RequestError::Header`] when one is no number of milliseconds.
     pub fn slo(&self) -> Result<Slo, RequestError> {
         Ok(Slo {
             ttft_ms: target(&self.ttft, header::SLO_TTFT_MS)?,
@@ -159,20 +174,21 @@ impl RequestHead {
         })
     }
 
-    /// The client's bound on its time in the queue.
+    /// The client's bound on its time in the queue; an empty one and 0 are none.
     ///
     /// # Errors
     /// [`RequestError::Header`] when it is no duration.
     pub fn ttl(&self) -> Result<Option<Duration>, RequestError> {
-        let Some(value) = &self.ttl else {
+        let Some(value) = self.ttl.as_ref().filter(|ttl| !ttl.trim_ascii().is_empty()) else {
             return Ok(None);
         };
         let duration = std::str::from_utf8(value).ok().and_then(duration);
-        duration.map(Some).ok_or_else(|| RequestError::Header {
+        let bound = duration.ok_or_else(|| RequestError::Header {
             name: header::TTL.canonical,
             value: shortened(value),
             expected: "give a duration such as 500ms, 5s or 1m30s",
-        })
+        })?;
+        Ok(Some(bound).filter(|bound| !bound.is_zero()))
     }
 }
 
@@ -180,7 +196,11 @@ fn target(value: &Ranked, name: Name) -> Result<Option<f64>, RequestError> {
     let Some((rank, value)) = &value.0 else {
         return Ok(None);
     };
-    let parsed = std::str::from_utf8(value).ok().and_then(Slo::parse_ms);
+    let text = std::str::from_utf8(value).map(str::trim);
+    if text.is_ok_and(|text| text.is_empty() || text.parse() == Ok(0.0)) {
+        return Ok(None);
+    }
+    let parsed = text.ok().and_then(Slo::parse_ms);
     parsed.map(Some).ok_or_else(|| RequestError::Header {
         name: name.all().nth(*rank).unwrap_or(name.canonical),
         value: shortened(value),
@@ -305,6 +325,36 @@ mod tests {
             "header `x-slo-ttft-ms` is \"soon\": give a number of milliseconds above zero"
         );
         assert_eq!(error.status(), 400);
+    }
+
+    #[test]
+    fn zero_and_nothing_are_as_good_as_no_header() {
+        for nothing in ["", " ", "0", "0.0"] {
+            let head = read(&[("x-slo-ttft-ms", nothing), ("x-llm-d-slo-tpot-ms", nothing)]);
+            assert_eq!(head.slo(), Ok(Slo::default()), "{nothing:?}");
+        }
+        for nothing in ["", " ", "0", "0s"] {
+            let head = read(&[("x-llm-d-inference-ttl", nothing)]);
+            assert_eq!(head.ttl(), Ok(None), "{nothing:?}");
+        }
+        for bad in ["-1", "none", "0x1"] {
+            assert!(read(&[("x-slo-ttft-ms", bad)]).slo().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_name_beyond_any_measure_is_refused_with_the_limit() {
+        let (long, longest) = ("n".repeat(LONGEST_NAME + 1), "n".repeat(LONGEST_NAME));
+        let error = read(&[("x-gateway-model-name-rewrite", &long)])
+            .rewrite()
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("`x-gateway-model-name-rewrite`"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("256 bytes"), "{error}");
+        let head = read(&[("x-gateway-model-name-rewrite", &longest)]);
+        assert_eq!(head.rewrite(), Ok(Some(&*longest)));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use epp_core::{PrefixHasher, content_digest};
 /// Items that are told apart in one prompt; further ones count as their placeholders.
 const MOST_ITEMS: usize = 1024;
 
+/// Kinds of items that are told apart in one prompt; further ones count as their placeholders.
+const MOST_MODALITIES: usize = 16;
+
 /// Which item stands where, in order of place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Placed(Vec<(u64, u64)>);
@@ -21,11 +24,17 @@ impl Placed {
         }
         reader.object(|reader, key| match (key.raw, reader.kind()?) {
             (b"mm_hashes", Kind::Object) => reader.object(|reader, key| {
-                modality(&mut found, key.raw).hashes = hashes(reader)?;
+                let Some(modality) = modality(&mut found, key.raw) else {
+                    return reader.skip();
+                };
+                modality.hashes = hashes(reader)?;
                 Ok(())
             }),
             (b"mm_placeholders", Kind::Object) => reader.object(|reader, key| {
-                modality(&mut found, key.raw).offsets = offsets(reader)?;
+                let Some(modality) = modality(&mut found, key.raw) else {
+                    return reader.skip();
+                };
+                modality.offsets = offsets(reader)?;
                 Ok(())
             }),
             _ => reader.skip(),
@@ -70,17 +79,21 @@ struct Modality<'a> {
     hashes: Vec<u64>,
 }
 
-fn modality<'m, 'a>(found: &'m mut Vec<Modality<'a>>, name: &'a [u8]) -> &'m mut Modality<'a> {
+/// The modality `name`, new if there is room for one more.
+fn modality<'m, 'a>(
+    found: &'m mut Vec<Modality<'a>>,
+    name: &'a [u8],
+) -> Option<&'m mut Modality<'a>> {
     let known = found.iter().position(|modality| modality.name == name);
     let index = known.unwrap_or(found.len());
-    if known.is_none() {
+    if known.is_none() && index < MOST_MODALITIES {
         found.push(Modality {
             name,
             offsets: Vec::new(),
             hashes: Vec::new(),
         });
     }
-    &mut found[index]
+    found.get_mut(index)
 }
 
 fn hashes(reader: &mut Reader<'_>) -> Result<Vec<u64>, JsonError> {
@@ -198,6 +211,24 @@ mod tests {
         assert_ne!(one.1[2], two.1[2]);
         assert_ne!(one.1[2], plain.1[2]);
         assert_eq!(hashed(&features("one")), one);
+    }
+
+    /// Each key is held against all that are known: without a bound on them, a body of keys takes minutes.
+    #[test]
+    fn modalities_beyond_measure_mark_nothing() {
+        let placed = |modalities: usize| {
+            let each = |value: &str| {
+                let members: Vec<_> = (0..modalities)
+                    .map(|index| format!(r#""k{index}":{value}"#))
+                    .collect();
+                members.join(",")
+            };
+            let (hashes, places) = (each(r#"["h"]"#), each(r#"[{"offset":1,"length":1}]"#));
+            let text = format!(r#"{{"mm_hashes":{{{hashes}}},"mm_placeholders":{{{places}}}}}"#);
+            Placed::from_features(text.as_bytes()).unwrap().0.len()
+        };
+        assert_eq!(placed(MOST_MODALITIES), MOST_MODALITIES);
+        assert_eq!(placed(MOST_MODALITIES + 100), MOST_MODALITIES);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Hot path: the members of a body that mean something, taken as they arrive.
 
 use super::content::{Content, feed_ids};
-use super::error::{RequestError, missing, wrong};
+use super::error::{RequestError, missing, too_long, wrong};
+use super::head::LONGEST_NAME;
 use super::json::{JsonError, Kind, Reader};
 use super::media::Placed;
 use super::rope::Rope;
@@ -17,6 +18,8 @@ pub(super) struct Members {
     hashing: PrefixHashing,
     /// The model and where it stands, quotes included.
     pub(super) model: Option<(String, Range<usize>)>,
+    /// Where a null stands in its place.
+    pub(super) null_model: Option<Range<usize>>,
     pub(super) stream: bool,
     pub(super) options: Option<Range<usize>>,
     sampling: Option<Range<usize>>,
@@ -64,6 +67,7 @@ impl Members {
             shape,
             hashing,
             model: None,
+            null_model: None,
             stream: false,
             options: None,
             sampling: None,
@@ -135,7 +139,10 @@ impl Members {
         let span = self.since..at;
         let text = || String::from_utf8_lossy(&self.text).into_owned();
         match (std::mem::replace(&mut self.taking, Taking::Nothing), kind) {
-            (Taking::Model, Kind::String) => self.model = Some((text(), span)),
+            (Taking::Model, Kind::String) => {
+                (self.model, self.null_model) = (Some((text(), span)), None);
+            }
+            (Taking::Model, Kind::Null) => (self.model, self.null_model) = (None, Some(span)),
             (Taking::Salt, Kind::String) => self.salt = Some(text()),
             (Taking::Stream, Kind::Bool) => self.stream = self.text == b"true",
             (Taking::Options, _) => self.options = Some(span),
@@ -260,6 +267,9 @@ impl Sink for Members {
     fn text(&mut self, run: &[u8]) -> Result<(), RequestError> {
         match &mut self.content {
             Some(content) => content.text(run),
+            None if self.taking == Taking::Model && self.text.len() + run.len() > LONGEST_NAME => {
+                Err(too_long("model"))
+            }
             None => {
                 self.text.extend_from_slice(run);
                 Ok(())
@@ -298,3 +308,7 @@ fn limit(field: &'static str, kind: Kind, text: &[u8]) -> Result<Option<u32>, Re
 fn no_limit(field: &'static str, found: Kind) -> RequestError {
     wrong(field, found, "give a whole number of tokens")
 }
+
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;

@@ -16,6 +16,8 @@ pub struct Wanted {
     agent: Option<AgentIdentity>,
     /// Headers of answers that name the endpoint, so that the session comes back to it.
     tokens: Vec<Arc<str>>,
+    /// Headers of answers that carry a label of the endpoint: header, label.
+    stamps: Vec<(Arc<str>, String)>,
     /// Tell the client which endpoint served.
     served: bool,
     reported: Vec<Reported>,
@@ -58,12 +60,19 @@ impl Wanted {
     /// What `config` wants.
     pub fn of(config: &Config) -> Self {
         let filters = config.profile.filters.iter().map(|named| &named.filter);
-        let scorers = config.profile.scorers.iter().map(|named| &named.scorer);
+        let scorers = || config.profile.scorers.iter().map(|named| &named.scorer);
         let filters = filters.filter_map(|filter| match filter {
             Filter::Session(affinity) => Some(affinity),
             _ => None,
         });
-        let scorers = scorers.filter_map(|scorer| match scorer {
+        let stamps = scorers().filter_map(|scorer| match scorer {
+            Scorer::HeaderLabel(affinity) if affinity.stamp_response_header => {
+                let header = affinity.header_name.to_ascii_lowercase();
+                Some((header.into(), affinity.label_key.clone()))
+            }
+            _ => None,
+        });
+        let scorers = scorers().filter_map(|scorer| match scorer {
             Scorer::Session(affinity) => Some(affinity),
             _ => None,
         });
@@ -89,6 +98,7 @@ impl Wanted {
             session: config.session.clone(),
             agent: config.agent_identity.clone(),
             tokens,
+            stamps: stamps.collect(),
             served: config.verify_served,
             reported: reported.collect(),
             unread: ((1.0 - config.read_answers).clamp(0.0, 1.0) * (1_u64 << 32) as f64) as u64,
@@ -125,7 +135,12 @@ impl Wanted {
             let name = Arc::from(names::header::TEST_ENDPOINT_SERVED);
             (name, endpoint.address.as_ref().to_owned())
         });
-        self.tokens.iter().map(token).chain(served).collect()
+        let stamps = self.stamps.iter().filter_map(|(header, label)| {
+            let value = endpoint.labels.get(label)?;
+            Some((Arc::clone(header), value.clone()))
+        });
+        let tokens = self.tokens.iter().map(token);
+        tokens.chain(stamps).chain(served).collect()
     }
 
     /// What the proxy is told of an answer with `usage`.
@@ -220,6 +235,30 @@ mod tests {
             (Some("me"), Some("agent-7"))
         );
         assert_eq!(taken.headers, [("x-tier".into(), "gold".to_owned())]);
+    }
+
+    #[test]
+    fn answers_carry_the_label_that_requests_are_held_against() {
+        let endpoint = |labels: &[(&str, &str)]| {
+            let labels = labels
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()));
+            Endpoint::new("a", "10.0.0.1:80", labels.collect())
+        };
+        let scorer = |stamp: &str| {
+            let parameters = format!("{{headerName: X-Tier, labelKey: tier{stamp}}}");
+            wanted(
+                &format!("- {{type: header-label-affinity-scorer, parameters: {parameters}}}\n"),
+                "  - {pluginRef: header-label-affinity-scorer}\n",
+            )
+        };
+        let gold = endpoint(&[("tier", "gold")]);
+        assert_eq!(
+            scorer("").answered(&gold),
+            [("x-tier".into(), "gold".to_owned())]
+        );
+        assert_eq!(scorer("").answered(&endpoint(&[])), []);
+        assert_eq!(scorer(", stampResponseHeader: false").answered(&gold), []);
     }
 
     #[test]

@@ -7,18 +7,20 @@ use super::response::{Asking, Relayed};
 use crate::api::body::{Intake, Reading};
 use crate::api::edit::Edit;
 use crate::api::error::{ErrorShape, RequestError};
-use crate::api::head::{Header, RequestHead};
+use crate::api::head::{Header, LONGEST_NAME, RequestHead};
 use crate::api::include_usage::Usage;
 use crate::api::paths::Api;
 use crate::api::rename::Rename;
 use crate::api::rope::Rope;
 use crate::api::wanted::Taken;
+use crate::telemetry::capped::OTHER;
 use crate::usage::dialect::Plan;
 use bytes::Bytes;
 use epp_core::{Dispatch, Request};
 use names::header;
 use std::cell::Cell;
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
 /// A flow for requests whose client names none.
 const DEFAULT_FLOW: &str = "default-flow";
@@ -86,10 +88,11 @@ impl Gathering {
             share: _,
         } = self;
         let (api, reading) = api?;
+        let said = head.rewrite()?;
         let ruled = Cell::new(None);
         // What the request itself says goes before the operator's rules.
         let rewrite = |model: Option<&str>| {
-            if let Some(said) = head.rewrite() {
+            if let Some(said) = said {
                 return Some(said.to_owned());
             }
             let choice = rules.rewrites.choose(model, serial)?;
@@ -103,8 +106,8 @@ impl Gathering {
             most_bytes: rules.max_request_bytes,
         };
         let read = reading.finish(&body, &intake)?;
-        let back = read.target.as_ref().filter(|_| api.watched());
-        let back = back.map(|target| Rename::new(target, &read.model));
+        let target = read.target.as_ref();
+        let back = target.map(|target| Rename::new(target, &read.model));
         // Inside gRPC messages a name is only put back by reading them.
         let reads = rules.wanted.reads(serial) || back.is_some() && api.grpc();
         let (id, made_id) = identity(&head, serial);
@@ -161,20 +164,77 @@ fn accepted(encoding: bool, grpc_encoding: bool) -> Vec<&'static str> {
     named.into_iter().flatten().collect()
 }
 
-/// What the request says itself goes before what its agent says.
+/// What the request says itself goes before what its agent says. Flows are kept longer than requests: those with
+/// names beyond any measure are one.
 fn flow(said: Option<&str>, agent: Option<Arc<str>>) -> Arc<str> {
-    let said = said.map(Arc::from);
-    said.or(agent).unwrap_or_else(|| Arc::from(DEFAULT_FLOW))
+    let bounded = |id: &str| match id.len() {
+        ..=LONGEST_NAME => Arc::from(id),
+        _ => Arc::from(OTHER),
+    };
+    said.map(bounded)
+        .or(agent)
+        .unwrap_or_else(|| Arc::from(DEFAULT_FLOW))
 }
 
-/// The request's id, and the same again if it had none.
+/// The request's id as far as it is kept, and the same again if it had none.
 fn identity(head: &RequestHead, serial: u64) -> (String, Option<String>) {
     match &head.request_id {
-        Some(id) => (String::from_utf8_lossy(id).into_owned(), None),
+        Some(id) => {
+            let kept = &id[..id.len().min(LONGEST_NAME)];
+            (String::from_utf8_lossy(kept).into_owned(), None)
+        }
         None => {
-            let id = format!("{serial:016x}");
+            let id = made_id(serial);
             (id.clone(), Some(id))
         }
+    }
+}
+
+/// An id for the request on the stream with that number, in the form of a UUID (version 4): no other request has it,
+/// here or at another picker.
+fn made_id(serial: u64) -> String {
+    /// Its keys are drawn anew in each process.
+    static PROCESS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    const VERSION: u128 = 0x4 << 76;
+    const VARIANT: u128 = 0x2 << 62;
+    let half = |which: u8| u128::from(PROCESS.hash_one((serial, which)));
+    let drawn = half(0) << 64 | half(1);
+    let bits = drawn & !(0xf << 76) & !(0x3 << 62) | VERSION | VARIANT;
+    let hex = format!("{bits:032x}");
+    let [a, b, c, d, e] = [0..8, 8..12, 12..16, 16..20, 20..32].map(|part| &hex[part]);
+    format!("{a}-{b}-{c}-{d}-{e}")
+}
+
+/// A request without a body, on its way to any endpoint.
+#[derive(Debug)]
+pub(super) struct Bodyless {
+    made_id: Option<String>,
+    smuggled: Vec<&'static str>,
+}
+
+impl Bodyless {
+    /// From its headers, with how its client is told of errors.
+    pub(super) fn new(headers: &[Header], rules: &Rules, serial: u64) -> (Self, ErrorShape) {
+        let head = RequestHead::read(headers);
+        let api = rules.parsers.of(head.path());
+        let errors = api.map_or_else(|_| ErrorShape::default(), |api| api.errors());
+        let (_, made_id) = identity(&head, serial);
+        let smuggled = head.smuggled;
+        (Self { made_id, smuggled }, errors)
+    }
+
+    /// Sends it to one of `endpoints`.
+    pub(super) fn relay(self, endpoints: Arc<str>) -> Reply {
+        let id = self.made_id.map(|id| (header::REQUEST_ID, Bytes::from(id)));
+        Reply::RequestHeaders(HeaderChange {
+            set: id.into_iter().collect(),
+            remove: self.smuggled,
+            destination: Some(Destination {
+                endpoints,
+                scores: Vec::new(),
+            }),
+            ..HeaderChange::default()
+        })
     }
 }
 

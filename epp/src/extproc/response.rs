@@ -91,6 +91,10 @@ pub(super) struct Answer {
     tokens: Tokens,
     /// Output tokens that came as ids.
     ids: u32,
+    /// The answer's last event has passed.
+    whole: bool,
+    /// The server said that it failed in the middle of the answer.
+    failed: bool,
     /// Events that carried a choice: how far the answer is while its usage is unknown.
     events: u32,
     /// It passes unread: its pieces are all there is to tell how far it is.
@@ -143,6 +147,8 @@ impl Answer {
             passed: Vec::new(),
             tokens: Tokens::default(),
             ids: 0,
+            whole: false,
+            failed: false,
             events: 0,
             unread: !reads && api.watched(),
         };
@@ -230,6 +236,8 @@ impl Answer {
     ) {
         self.tokens = self.tokens.merge(found.tokens);
         self.ids = self.ids.saturating_add(found.ids);
+        self.whole |= found.last;
+        self.failed |= found.failed;
         if found.choices > 0 {
             self.asking.learn(found.null);
         }
@@ -262,8 +270,16 @@ impl Answer {
         self.tokens.output.max(counted)
     }
 
+    /// Whether nothing of the answer is missing, although its end was not told.
+    pub(super) fn whole(&self) -> bool {
+        self.whole
+    }
+
     /// How the answer ended, relayed to its end.
     pub(super) fn end(&self) -> End {
+        if self.failed && self.head.status == 200 {
+            return End::UpstreamCut;
+        }
         let usage = self.usage();
         End::Complete {
             status: self.status(),
@@ -283,6 +299,8 @@ struct Found {
     ids: u32,
     /// The first choice came with `"usage":null`.
     null: bool,
+    last: bool,
+    failed: bool,
 }
 
 impl Found {
@@ -293,5 +311,7 @@ impl Found {
         }
         self.tokens = self.tokens.merge(seen.usage.unwrap_or_default());
         self.ids = self.ids.saturating_add(seen.ids);
+        self.last |= seen.last;
+        self.failed |= seen.failed;
     }
 }

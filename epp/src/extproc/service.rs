@@ -4,11 +4,11 @@
 use super::hub::{Hub, Submitted};
 use super::incoming::event;
 use super::protocol::{Action, Actions, Ended, Event, Submission};
-use super::reply::Reply;
+use super::reply::{Immediate, Reply};
 use super::stream::Stream as Machine;
 use super::wire::{self, ProcessingRequest, ProcessingResponse};
 use crate::api::head::Header;
-use crate::spans::Trace;
+use crate::spans::{Trace, Value};
 use crate::telemetry::StreamCode;
 use crate::telemetry::account::Account;
 use bytes::Bytes;
@@ -27,6 +27,9 @@ use tonic::codegen::{Body, BoxFuture, StdError};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Response, Status, Streaming};
 use tonic_prost::ProstCodec;
+
+/// OpenTelemetry's name of an attribute.
+const HTTP_STATUS: &str = "http.response.status_code";
 
 /// `envoy.service.ext_proc.v3.ExternalProcessor`.
 #[derive(Clone, Debug)]
@@ -109,6 +112,10 @@ pub struct Exchange {
     first_label: Option<Observation>,
     opened: Duration,
     code: Option<StreamCode>,
+    /// HTTP status of the answer, as far as there is one.
+    status: Option<u16>,
+    /// The request was not served, and not because its client left.
+    failed: bool,
 }
 
 impl Exchange {
@@ -129,6 +136,8 @@ impl Exchange {
             first_label: None,
             opened,
             code: None,
+            status: None,
+            failed: false,
         }
     }
 
@@ -178,9 +187,23 @@ impl Exchange {
     fn act(&mut self, action: Action) -> Option<Result<Reply, Option<Status>>> {
         match action {
             Action::Send(mut reply) => {
+                if let Reply::Immediate(immediate) = &reply {
+                    self.status = Some(immediate.status);
+                    self.failed |= immediate.status == 429;
+                }
                 match (&mut reply, &self.account, &self.trace) {
                     (Reply::Immediate(immediate), Some(account), _) => {
                         account.series.error(error_code(immediate.status));
+                    }
+                    (
+                        Reply::Immediate(Immediate {
+                            status, details, ..
+                        }),
+                        None,
+                        _,
+                    ) => {
+                        let telemetry = &self.hub.telemetry;
+                        telemetry.refused_unread(*status, details, error_code(*status));
                     }
                     (Reply::RequestHeaders(change), _, Some(trace)) => {
                         let traceparent = Bytes::from(trace.traceparent());
@@ -197,7 +220,7 @@ impl Exchange {
             }
             Action::Withdraw => {
                 if let Some(account) = &mut self.account {
-                    account.withdrawn();
+                    account.withdrawn(&self.hub, self.hub.clock.now());
                 }
                 if let Some((ticket, verdict)) = self.queued.take() {
                     // A verdict that nobody read may hold reserved room: it goes back before others are let in.
@@ -219,6 +242,7 @@ impl Exchange {
             Action::Fail(error) => {
                 tracing::warn!(%error, "stream closed");
                 self.code = Some(StreamCode::FailedPrecondition);
+                self.failed = true;
                 return Some(Err(Some(Status::failed_precondition(error.to_string()))));
             }
             Action::Reset(reason) => {
@@ -268,6 +292,9 @@ impl Exchange {
         }
         self.hub.pump();
         let Ended { completion, status } = ended;
+        self.status = status.or(self.status);
+        let outcome = completion.outcome;
+        self.failed |= matches!(outcome, Outcome::UpstreamCut | Outcome::Evicted);
         let Some(account) = &mut self.account else {
             return;
         };
@@ -382,8 +409,11 @@ impl Drop for Exchange {
         self.hub.telemetry.stream_ended(code, life);
         if let (Some(mut trace), Some(tracer)) = (self.trace.take(), &self.hub.telemetry.tracer) {
             let account = self.account.as_ref();
-            let attributes = account.map_or_else(Vec::new, Account::attributes);
-            trace.request(self.opened, now, attributes, code != StreamCode::Ok);
+            let mut attributes = account.map_or_else(Vec::new, Account::attributes);
+            let status = self.status.map(|status| Value::Int(status.into()));
+            attributes.extend(status.map(|status| (HTTP_STATUS, status)));
+            let failed = self.failed || self.status.is_some_and(|status| status >= 500);
+            trace.request(self.opened, now, attributes, failed);
             tracer.take(*trace);
         }
     }

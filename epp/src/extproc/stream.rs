@@ -6,8 +6,8 @@
 //! reserved load ([`InFlight`]) as long as the stream lives, and no longer.
 
 use super::protocol::{Action, Actions, Ended, Event, Phase, ProtocolError, Rules};
-use super::reply::{Destination, HeaderChange, Immediate, Reply};
-use super::request::{Gathering, Pending};
+use super::reply::{Immediate, Reply};
+use super::request::{Bodyless, Gathering, Pending};
 use super::response::{Answer, Relayed};
 use crate::api::error::{ErrorShape, RequestError};
 use crate::api::head::Header;
@@ -23,7 +23,7 @@ enum State {
     Start,
     Gathering(Box<Gathering>),
     Waiting(Box<Pending>),
-    Picking,
+    Picking(Bodyless),
     Relayed(Box<Relayed>),
     Answering(Box<Answer>),
     Over,
@@ -58,7 +58,7 @@ impl Stream {
         match self.state {
             State::Start => Phase::Start,
             State::Gathering(_) => Phase::Gathering,
-            State::Waiting(_) | State::Picking => Phase::Waiting,
+            State::Waiting(_) | State::Picking(_) => Phase::Waiting,
             State::Relayed(_) => Phase::Relayed,
             State::Answering(_) => Phase::Answering,
             State::Over => Phase::Over,
@@ -124,7 +124,9 @@ impl Stream {
         let subset = subset.filter(|_| self.rules.subsets);
         if end_of_stream {
             // Nothing to read a model or a prompt from (a GET): any endpoint will do.
-            self.state = State::Picking;
+            let (bodyless, errors) = Bodyless::new(headers, &self.rules, self.serial);
+            self.errors = errors;
+            self.state = State::Picking(bodyless);
             out.push_back(Action::PickAny(subset));
         } else {
             let gathering = Gathering::new(headers, subset, &self.rules);
@@ -215,22 +217,15 @@ impl Stream {
     }
 
     fn picked(&mut self, endpoint: Option<Arc<str>>, out: &mut Actions) -> bool {
-        if !matches!(self.state, State::Picking) {
+        if !matches!(self.state, State::Picking(_)) {
             return true;
         }
-        match endpoint {
-            Some(endpoints) => {
-                self.state = State::Relayed(Box::default());
-                let destination = Some(Destination {
-                    endpoints,
-                    scores: Vec::new(),
-                });
-                out.push_back(Action::Send(Reply::RequestHeaders(HeaderChange {
-                    destination,
-                    ..Default::default()
-                })));
+        let picking = std::mem::replace(&mut self.state, State::Relayed(Box::default()));
+        match (picking, endpoint) {
+            (State::Picking(bodyless), Some(endpoint)) => {
+                out.push_back(Action::Send(bodyless.relay(endpoint)));
             }
-            None => self.answer(no_endpoints(self.errors), out),
+            _ => self.answer(no_endpoints(self.errors), out),
         }
         true
     }
@@ -249,7 +244,7 @@ impl Stream {
                 self.withdraw(out);
                 Relayed::default()
             }
-            State::Start | State::Picking | State::Answering(_) | State::Over => return false,
+            State::Start | State::Picking(_) | State::Answering(_) | State::Over => return false,
         };
         let (answer, mut change) = Answer::new(headers, relayed);
         if let Some(in_flight) = &self.in_flight {
@@ -344,11 +339,17 @@ impl Stream {
     }
 
     /// The proxy ended the stream before the answer's end. It does so in the same way whether the client left or
-    /// the server died in the middle of its answer, so both count as a client that left; a server that cannot
-    /// be reached at all is answered for by the proxy, with a status of its own.
+    /// the server died in the middle of its answer: nobody says which, unless the answer's last event had passed,
+    /// upon which clients may leave. A server that cannot be reached at all is answered for by the proxy, with a
+    /// status of its own.
     fn closed(&mut self, now: Duration, out: &mut Actions) -> bool {
         self.withdraw(out);
-        self.end(now, End::ClientGone, out);
+        let end = match &self.state {
+            State::Answering(answer) if answer.whole() => answer.end(),
+            State::Answering(_) => End::BrokenOff,
+            _ => End::ClientGone,
+        };
+        self.end(now, end, out);
         true
     }
 
@@ -433,6 +434,9 @@ mod api_tests;
 #[cfg(test)]
 #[path = "stream_bench.rs"]
 mod bench;
+#[cfg(test)]
+#[path = "stream_end_tests.rs"]
+mod endings;
 #[cfg(test)]
 #[path = "stream_eviction_tests.rs"]
 mod eviction;

@@ -9,7 +9,6 @@ use runtime::{Clock, Shutdown};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tonic::client::Grpc;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -61,27 +60,26 @@ pub(crate) fn run(
     shutdown: Shutdown,
 ) -> Result<impl Future<Output = ()> + Send + use<>, CollectorError> {
     let target = Target::of(&options.exporter, clock)?;
-    Ok(send_all(options, target, spans.0, shutdown))
+    Ok(send_all(options, target, spans, shutdown))
 }
 
-async fn send_all(
-    options: SpanOptions,
-    target: Target,
-    mut spans: mpsc::Receiver<Vec<wire::Span>>,
-    shutdown: Shutdown,
-) {
+async fn send_all(options: SpanOptions, target: Target, mut spans: Spans, shutdown: Shutdown) {
     let mut failures: u32 = 0;
+    let mut batch: Vec<wire::Span> = Vec::new();
     loop {
-        let first = tokio::select! {
-            first = spans.recv() => first,
-            () = shutdown.stopped() => spans.try_recv().ok(),
-        };
-        let Some(mut batch) = first else {
-            return;
-        };
+        if batch.is_empty() {
+            let first = tokio::select! {
+                first = spans.next() => first,
+                () = shutdown.stopped() => spans.at_hand(),
+            };
+            let Some(first) = first else {
+                return;
+            };
+            batch = first;
+        }
         let full = async {
             while batch.len() < options.most_at_once {
-                match spans.recv().await {
+                match spans.next().await {
                     Some(more) => batch.extend(more),
                     None => return,
                 }
@@ -94,10 +92,14 @@ async fn send_all(
         }
         // What is left of a process that ends.
         while shutdown.is_stopped() && batch.len() < options.most_at_once {
-            let Ok(more) = spans.try_recv() else { break };
+            let Some(more) = spans.at_hand() else { break };
             batch.extend(more);
         }
-        match target.send(&options, batch).await {
+        let rest = batch.split_off(batch.len().min(options.most_at_once.max(1)));
+        match target
+            .send(&options, std::mem::replace(&mut batch, rest))
+            .await
+        {
             Ok(()) => failures = 0,
             Err(status) => {
                 if failures.is_multiple_of(COMPLAIN_EVERY) {

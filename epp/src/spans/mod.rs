@@ -17,7 +17,8 @@ use epp_core::{Lap, Work};
 use prometheus_client::metrics::counter::Counter;
 use runtime::Clock;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -30,7 +31,10 @@ pub struct Tracer {
     drawn: AtomicU64,
     /// Nanoseconds since the Unix epoch when the picker's clock read zero.
     epoch_ns: u64,
-    sender: mpsc::Sender<Vec<wire::Span>>,
+    sender: mpsc::UnboundedSender<Vec<wire::Span>>,
+    /// Spans that wait to be sent, and how many may.
+    waiting: Arc<AtomicUsize>,
+    most_waiting: usize,
     /// Spans that there was no room for.
     pub dropped: Counter,
 }
@@ -38,16 +42,20 @@ pub struct Tracer {
 impl Tracer {
     /// A tracer, and the receiver of its spans, which [`run`] sends on.
     pub(crate) fn new(options: &SpanOptions, clock: Clock) -> (Self, Spans) {
-        let (sender, receiver) = mpsc::channel(options.most_queued);
+        // Traces differ in length: what waits is counted in spans.
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
         let tracer = Self {
             sampler: options.sampler,
             seed: RandomState::new().hash_one(()),
             drawn: AtomicU64::new(0),
             epoch_ns: (clock.unix_ms() * 1_000_000).saturating_sub(nanoseconds(clock.now())),
             sender,
+            waiting: Arc::clone(&waiting),
+            most_waiting: options.most_queued,
             dropped: Counter::default(),
         };
-        (tracer, Spans(receiver))
+        (tracer, Spans { receiver, waiting })
     }
 
     /// The trace of a request with that `traceparent`; `None` = it is not traced.
@@ -82,9 +90,11 @@ impl Tracer {
             .iter()
             .map(|span| self.written(&trace, span))
             .collect();
-        let count = spans.len() as u64;
-        if self.sender.try_send(spans).is_err() {
-            self.dropped.inc_by(count);
+        let count = spans.len();
+        let room = |waiting: usize| Some(waiting + count).filter(|all| *all <= self.most_waiting);
+        let taken = self.waiting.fetch_update(Relaxed, Relaxed, room);
+        if taken.is_err() || self.sender.send(spans).is_err() {
+            self.dropped.inc_by(count as u64);
         }
     }
 
@@ -126,7 +136,26 @@ impl Tracer {
 
 /// Spans on their way out.
 #[derive(Debug)]
-pub(crate) struct Spans(mpsc::Receiver<Vec<wire::Span>>);
+pub(crate) struct Spans {
+    receiver: mpsc::UnboundedReceiver<Vec<wire::Span>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Spans {
+    /// Those of the next request; `None` = none will come.
+    async fn next(&mut self) -> Option<Vec<wire::Span>> {
+        let spans = self.receiver.recv().await?;
+        self.waiting.fetch_sub(spans.len(), Relaxed);
+        Some(spans)
+    }
+
+    /// The same, if they have come already.
+    fn at_hand(&mut self) -> Option<Vec<wire::Span>> {
+        let spans = self.receiver.try_recv().ok()?;
+        self.waiting.fetch_sub(spans.len(), Relaxed);
+        Some(spans)
+    }
+}
 
 /// One request's trace.
 #[derive(Debug)]

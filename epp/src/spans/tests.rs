@@ -107,7 +107,10 @@ fn lap(work: Work, plugin: &str, began: u64) -> Lap {
 #[tokio::test]
 async fn a_request_is_told_with_its_steps() {
     let (endpoint, mut received) = collector().await;
-    let options = options(&endpoint, 0.0);
+    let options = SpanOptions {
+        most_at_once: 8,
+        ..options(&endpoint, 0.0)
+    };
     let (clock, shutdown) = (Clock::start(), Shutdown::new());
     let (tracer, spans) = Tracer::new(&options, clock);
     let sending = tokio::spawn(run(options, spans, clock, shutdown.clone()).unwrap());
@@ -217,6 +220,30 @@ async fn what_waits_when_the_process_ends_is_still_sent() {
 }
 
 #[tokio::test]
+async fn no_message_has_more_spans_than_it_may() {
+    let (endpoint, mut received) = collector().await;
+    let options = SpanOptions {
+        most_at_once: 3,
+        ..options(&endpoint, 1.0)
+    };
+    let (clock, shutdown) = (Clock::start(), Shutdown::new());
+    let (tracer, spans) = Tracer::new(&options, clock);
+    for _ in 0..2 {
+        let mut trace = tracer.begin(None).unwrap();
+        trace.decision(Duration::ZERO, Duration::ZERO, &[], str::to_owned, vec![]);
+        trace.request(Duration::ZERO, Duration::ZERO, vec![], false);
+        tracer.take(trace);
+    }
+    shutdown.stop();
+    run(options, spans, clock, shutdown).unwrap().await;
+    let mut told = Vec::new();
+    while let Ok((_, message)) = received.try_recv() {
+        told.push(message.resource_spans[0].scope_spans[0].spans.len());
+    }
+    assert_eq!(told, [3, 1]);
+}
+
+#[tokio::test]
 async fn spans_beyond_what_may_wait_are_dropped_and_counted() {
     let options = SpanOptions {
         most_queued: 2,
@@ -229,6 +256,22 @@ async fn spans_beyond_what_may_wait_are_dropped_and_counted() {
         tracer.take(trace);
     }
     assert_eq!(tracer.dropped.get(), 3);
+    // A trace of several spans takes the room of several.
+    let options = SpanOptions {
+        most_queued: 4,
+        ..options
+    };
+    let (tracer, mut spans) = Tracer::new(&options, Clock::start());
+    let take = || {
+        let mut trace = tracer.begin(None).unwrap();
+        trace.decision(Duration::ZERO, Duration::ZERO, &[], str::to_owned, vec![]);
+        trace.request(Duration::ZERO, Duration::ZERO, vec![], false);
+        tracer.take(trace);
+        tracer.dropped.get()
+    };
+    assert_eq!([take(), take(), take()], [0, 0, 2]);
+    assert_eq!(spans.at_hand().map(|spans| spans.len()), Some(2));
+    assert_eq!(take(), 2, "there is room again");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use crate::extproc::hub::Hub;
 use crate::extproc::protocol::Submission;
 use crate::spans::{Trace, Value};
 use epp_core::record::{PickRecord, Picked, Refused, RequestRecord, SCHEMA};
-use epp_core::{Completion, Dispatch, Endpoint, Refusal, Slo, Verdict};
+use epp_core::{Completion, Dispatch, Endpoint, Outcome, Refusal, Slo, Verdict};
 use prometheus_client::metrics::gauge::Gauge;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Account {
     pub(crate) series: Arc<Series>,
-    /// The request's id, if it is traced.
-    id: Option<String>,
+    /// What the request names, if it is traced.
+    named: Option<Box<Names>>,
     slo: Slo,
     priority: i32,
     streaming: bool,
@@ -39,6 +39,15 @@ pub(crate) struct Account {
     relaying: Duration,
     draft: Option<Box<Draft>>,
     kept: Option<Arc<Kept>>,
+}
+
+/// Names as they came, where labels are bounded in number.
+#[derive(Debug)]
+struct Names {
+    id: String,
+    model: String,
+    target_model: String,
+    flow: Arc<str>,
 }
 
 /// A record whose decision is not made yet.
@@ -113,7 +122,14 @@ impl Account {
             })
         });
         let account = Self {
-            id: trace.map(|_| request.id.clone()),
+            named: trace.map(|_| {
+                Box::new(Names {
+                    id: request.id.clone(),
+                    model: request.model.clone(),
+                    target_model: request.sent_model().to_owned(),
+                    flow: Arc::clone(&request.flow),
+                })
+            }),
             slo: request.slo,
             priority: request.priority,
             streaming: submission.streaming,
@@ -143,9 +159,14 @@ impl Account {
         self.series.taken_in("Queued", took);
     }
 
-    /// It is no longer wanted.
-    pub(crate) fn withdrawn(&mut self) {
-        self.queued = None;
+    /// At `now` it is no longer wanted.
+    pub(crate) fn withdrawn(&mut self, hub: &Hub, now: Duration) {
+        if self.queued.take().is_some() {
+            let outcome = Outcome::EvictedContextCancelled.name();
+            hub.telemetry.outcome(outcome, self.priority);
+            let waited = now.saturating_sub(self.submitted).as_secs_f64();
+            self.series.waited(outcome, waited);
+        }
     }
 
     /// It was decided on at `now`.
@@ -369,15 +390,16 @@ impl Account {
 
     /// What the span of the whole request says of it.
     pub(crate) fn attributes(&self) -> Vec<(&'static str, Value)> {
-        let labels = &self.series.labels;
         let text = |text: &str| Value::Text(text.to_owned());
-        let mut attributes = vec![
-            ("gen_ai.request.model", text(&labels.model_name)),
-            ("headroom.target_model", text(&labels.target_model_name)),
-            ("headroom.fairness_id", text(&labels.fairness_id)),
-            ("headroom.priority", Value::Int(self.priority.into())),
-        ];
-        attributes.extend(self.id.as_deref().map(|id| ("gen_ai.request.id", text(id))));
+        let mut attributes = vec![("headroom.priority", Value::Int(self.priority.into()))];
+        if let Some(names) = &self.named {
+            attributes.extend([
+                ("gen_ai.request.id", text(&names.id)),
+                ("gen_ai.request.model", text(&names.model)),
+                ("headroom.target_model", text(&names.target_model)),
+                ("headroom.fairness_id", text(&names.flow)),
+            ]);
+        }
         attributes
     }
 }

@@ -41,11 +41,8 @@ use std::time::Duration;
 
 /// One stream in so many is looked at closely: how long each plugin takes, and the relaying of its answer.
 const PROFILED: u64 = 64;
-/// The index that prompts are looked up in.
-pub(crate) const PREFIX_INDEX: IndexLabels = IndexLabels {
-    plugin_name: "approx-prefix-cache-producer",
-    plugin_type: "approx-prefix-cache-producer",
-};
+/// Type of the index that prompts are looked up in.
+pub(crate) const PREFIX_INDEX: &str = "approx-prefix-cache-producer";
 
 /// Labels of decisions by outcome.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -93,10 +90,10 @@ pub struct PluginLabels {
 }
 
 /// Labels of the prefix index.
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct IndexLabels {
     /// Its name.
-    pub plugin_name: &'static str,
+    pub plugin_name: Arc<str>,
     /// Its type.
     pub plugin_type: &'static str,
 }
@@ -105,6 +102,15 @@ pub struct IndexLabels {
 #[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct ReasonLabel {
     /// Why.
+    pub reason: &'static str,
+}
+
+/// Labels of requests that were answered before they were read.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RefusedLabels {
+    /// HTTP status.
+    pub status: u16,
+    /// As clients are told it.
     pub reason: &'static str,
 }
 
@@ -148,6 +154,7 @@ pub struct Telemetry {
     extract_errors: Family<ExtractorLabels, Counter>,
     outcomes: Family<OutcomeLabels, Counter>,
     unlearned: Family<ReasonLabel, Counter>,
+    refused_unread: Family<RefusedLabels, Counter>,
     /// How long requests waited, by program; only where fairness looks at programs.
     pub(crate) waits: Mutex<BTreeMap<Arc<str>, collector::Wait>>,
     /// Draws which requests are traced; `None` = none is.
@@ -181,6 +188,29 @@ pub(crate) struct Configured {
     pub(crate) detector: &'static str,
     /// Running requests may be taken off their endpoints.
     pub(crate) evicts: bool,
+    /// Names of the plugins that requests are counted and predicted by.
+    pub(crate) producers: Producers,
+}
+
+/// Names of the plugins behind metrics: as configured, else their types.
+#[derive(Clone, Debug)]
+pub(crate) struct Producers {
+    /// Prefixes; `None` = nothing remembers any.
+    pub(crate) prefix: Option<Arc<str>>,
+    /// What is on endpoints.
+    pub(crate) load: Arc<str>,
+    /// Latencies.
+    pub(crate) predictor: Arc<str>,
+}
+
+impl Default for Producers {
+    fn default() -> Self {
+        Self {
+            prefix: Some(PREFIX_INDEX.into()),
+            load: "inflight-load-producer".into(),
+            predictor: "predicted-latency-producer".into(),
+        }
+    }
 }
 
 /// How a stream ended, seen from gRPC.
@@ -220,7 +250,12 @@ impl Telemetry {
         let streams: Family<CodeLabel, Counter> = Family::default();
         let code = |code| streams.get_or_create_owned(&CodeLabel { code });
         let telemetry = Self {
-            requests: SeriesTable::new(&mut to, pool, telling.label_limit),
+            requests: SeriesTable::new(
+                &mut to,
+                pool,
+                telling.label_limit,
+                &configured.producers.predictor,
+            ),
             flows: Capped::new(telling.label_limit),
             on_endpoint: PerEndpoint::default(),
             attempts: PerEndpoint::default(),
@@ -243,6 +278,7 @@ impl Telemetry {
             extract_errors: Family::default(),
             outcomes: Family::default(),
             unlearned: Family::default(),
+            refused_unread: Family::default(),
             waits: Mutex::default(),
             tracer,
             configured: ArcSwap::from_pointee(configured),
@@ -287,6 +323,8 @@ impl Telemetry {
         );
         let help = "Streams that gave no label for the time per output token (before their first token: none at all), by reason";
         to.own("predictor_unlearned", help, &self.unlearned);
+        let help = "Requests answered by the picker before it could tell what they ask for";
+        to.own("refused_before_queue", help, &self.refused_unread);
         if let Some(tracer) = &self.tracer {
             to.own("spans_dropped", "Spans that were not sent", &tracer.dropped);
         }
@@ -372,15 +410,17 @@ impl Telemetry {
     pub fn prefix(&self, prompt_tokens: u32, cached_tokens: u32) {
         /// Bytes of a token, as prompts are estimated.
         const TOKEN_BYTES: f64 = 4.0;
-        if prompt_tokens > 0 {
+        if prompt_tokens > 0
+            && let Some(name) = &self.configured.load().producers.prefix
+        {
+            let index = IndexLabels {
+                plugin_name: Arc::clone(name),
+                plugin_type: PREFIX_INDEX,
+            };
             let ratio = f64::from(cached_tokens) / f64::from(prompt_tokens);
             let bytes = f64::from(cached_tokens) * TOKEN_BYTES;
-            self.prefix_hit_ratio
-                .get_or_create(&PREFIX_INDEX)
-                .observe(ratio);
-            self.prefix_hit_bytes
-                .get_or_create(&PREFIX_INDEX)
-                .observe(bytes);
+            self.prefix_hit_ratio.get_or_create(&index).observe(ratio);
+            self.prefix_hit_bytes.get_or_create(&index).observe(bytes);
         }
     }
 
@@ -394,6 +434,13 @@ impl Telemetry {
             StreamCode::Cancelled => self.streams_cancelled.inc(),
             StreamCode::ResourceExhausted => self.streams_exhausted.inc(),
         };
+    }
+
+    /// A request was answered with `status` before it was read, which llm-d calls `error_code`.
+    pub fn refused_unread(&self, status: u16, reason: &'static str, error_code: &'static str) {
+        let labels = RefusedLabels { status, reason };
+        self.refused_unread.get_or_create(&labels).inc();
+        self.requests.error_unread(error_code);
     }
 
     /// A stream ended without teaching the predictor.

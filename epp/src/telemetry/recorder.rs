@@ -7,12 +7,12 @@ use epp_core::record::{Line, PoolRecord};
 use prometheus_client::metrics::counter::Counter;
 use runtime::{Clock, Shutdown};
 use std::collections::VecDeque;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, SeekFrom};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::fs::{File, OpenOptions};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// Records that wait to be written; more are dropped.
@@ -87,7 +87,7 @@ impl Recorder {
 impl Records {
     /// Writes until `shutdown` is stopped, and then what has come by then.
     pub(crate) async fn write(mut self, clock: Clock, shutdown: Shutdown) {
-        let mut file = Rotating::new(&self.options, clock.unix_ms());
+        let mut file = Rotating::new(&self.options, clock.unix_ms(), self.counters.clone());
         loop {
             let next = tokio::select! {
                 next = self.receiver.recv() => next,
@@ -97,16 +97,12 @@ impl Records {
                 file.flush().await;
                 return;
             };
-            match file.append(&kept).await {
-                Ok(()) => self.counters.written.inc(),
-                Err(error) => {
-                    if self.counters.dropped.inc() == 0 {
-                        let path = file.path.display();
-                        tracing::warn!(%path, %error, "decision records cannot be written (--decision-records)");
-                    }
-                    0
-                }
-            };
+            if let Err(error) = file.append(&kept).await
+                && self.counters.dropped.inc() == 0
+            {
+                let path = file.path.display();
+                tracing::warn!(%path, %error, "decision records cannot be written (--decision-records)");
+            }
             if self.receiver.is_empty() {
                 file.flush().await;
             }
@@ -123,10 +119,13 @@ struct Rotating {
     known: VecDeque<(Arc<Pool>, u64)>,
     /// Larger than any number that an earlier process has given.
     next_number: u64,
+    /// Records that may not have reached the file yet.
+    unflushed: u64,
+    counters: Counters,
 }
 
 impl Rotating {
-    fn new(options: &RecordOptions, unix_ms: u64) -> Self {
+    fn new(options: &RecordOptions, unix_ms: u64, counters: Counters) -> Self {
         Self {
             path: options.path.clone(),
             most_bytes: options.most_bytes / 2,
@@ -134,6 +133,8 @@ impl Rotating {
             known: VecDeque::new(),
             // A thousand a millisecond: readers in other languages have 53 bits.
             next_number: unix_ms * 1000,
+            unflushed: 0,
+            counters,
         }
     }
 
@@ -167,8 +168,9 @@ impl Rotating {
         if let Some((file, bytes)) = &mut self.open {
             let written = file.write_all(&text).await;
             *bytes += text.len() as u64;
-            if written.is_err() {
-                self.close();
+            match &written {
+                Ok(()) => self.unflushed += 1,
+                Err(_) => self.lose(),
             }
             return written;
         }
@@ -200,8 +202,13 @@ impl Rotating {
             // Tenants' names are in it.
             #[cfg(unix)]
             options.mode(0o600);
-            let file = options.open(&self.path).await?;
-            let bytes = file.metadata().await?.len();
+            let mut file = options.open(&self.path).await?;
+            let mut bytes = file.metadata().await?.len();
+            if torn(&self.path, bytes).await? {
+                // What was cut off stays a line of its own, so that the next one can be read.
+                file.write_all(b"\n").await?;
+                bytes += 1;
+            }
             self.known.clear();
             self.open = Some((file, bytes));
         }
@@ -221,13 +228,33 @@ impl Rotating {
         self.known.clear();
     }
 
-    async fn flush(&mut self) {
-        if let Some((file, _)) = &mut self.open
-            && file.flush().await.is_err()
-        {
-            self.close();
-        }
+    /// The file cannot be written: what has not reached it never will.
+    fn lose(&mut self) {
+        let lost = std::mem::take(&mut self.unflushed);
+        self.counters.dropped.inc_by(lost);
+        self.close();
     }
+
+    async fn flush(&mut self) {
+        let Some((file, _)) = &mut self.open else {
+            return;
+        };
+        if file.flush().await.is_err() {
+            return self.lose();
+        }
+        let written = std::mem::take(&mut self.unflushed);
+        self.counters.written.inc_by(written);
+    }
+}
+
+/// Whether a file of so many bytes ends inside a line.
+async fn torn(path: &Path, bytes: u64) -> io::Result<bool> {
+    if bytes == 0 {
+        return Ok(false);
+    }
+    let mut file = File::open(path).await?;
+    file.seek(SeekFrom::Start(bytes - 1)).await?;
+    Ok(file.read_u8().await? != b'\n')
 }
 
 #[cfg(test)]
@@ -348,6 +375,26 @@ mod tests {
             panic!("{now:?}")
         };
         assert_eq!(last.id, "49");
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_cut_off_takes_no_other_with_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = RecordOptions {
+            path: directory.path().join("records"),
+            sample: 1.0,
+            most_bytes: 1 << 20,
+        };
+        let path = options.path.clone();
+        std::fs::write(&path, "{\"kind\":\"pi").unwrap();
+        let (recorder, records) = Recorder::new(options);
+        recorder.take(Decisions::default().decided(FILE, Some(pool("a")), pick("1")));
+        let shutdown = Shutdown::new();
+        shutdown.stop();
+        records.write(Clock::start(), shutdown).await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        let whole: Vec<_> = text.lines().map(|line| Line::parse(line).is_ok()).collect();
+        assert_eq!(whole, [false, true, true], "{text}");
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::decisions::Decisions;
 use super::recorder::{Recorder, Records};
-use super::{Configured, Telemetry};
+use super::{Configured, Producers, Telemetry};
 use crate::options::Options;
 use crate::reload::hash as hash_of;
 use crate::spans::{self, CollectorError, SpanOptions, Spans, Tracer};
@@ -62,9 +62,15 @@ pub(crate) fn set_up(config: &Config, options: &Options, metrics: &Metrics, cloc
 impl Configured {
     /// What is to be said of `config`, whose text has that hash; `scores` = the proxy is told every candidate's score.
     pub(crate) fn of(config: &Config, hash: Arc<str>, scores: bool) -> Self {
+        // Two that behave alike have the same one, in one version of this program, whatever there is to say about how
+        // they are written.
+        let behaviour = Config {
+            warnings: Vec::new(),
+            stand_ins: Vec::new(),
+            ..config.clone()
+        };
         Self {
-            // Two that behave alike have the same one, in one version of this program.
-            version: hash_of(&format!("{config:?}")),
+            version: hash_of(&format!("{behaviour:?}")),
             hash,
             stand_ins: config.stand_ins.len(),
             types: types(config),
@@ -72,6 +78,7 @@ impl Configured {
             programs: programs(config),
             detector: config.detector.type_name(),
             evicts: config.flow.as_ref().is_some_and(|flow| flow.eviction),
+            producers: producers(config),
         }
     }
 }
@@ -107,6 +114,28 @@ fn programs(config: &Config) -> bool {
     bands.any(|band| matches!(band.fairness, Fairness::ProgramAware(_)))
 }
 
+/// The names of the plugins behind metrics.
+fn producers(config: &Config) -> Producers {
+    let listed = |of: &str| {
+        let mut types = config.types.iter();
+        types.find(|(_, kind)| **kind == of).map(|(name, _)| name)
+    };
+    let named = |of: &Arc<str>| Arc::clone(listed(of).unwrap_or(of));
+    let Producers {
+        prefix,
+        load,
+        predictor,
+    } = Producers::default();
+    Producers {
+        prefix: prefix
+            .filter(|_| config.prefix.is_some())
+            .as_ref()
+            .map(named),
+        load: named(&load),
+        predictor: named(&predictor),
+    }
+}
+
 /// Plugins' types by their names, where they differ.
 fn types(config: &Config) -> BTreeMap<Arc<str>, Arc<str>> {
     let named = config.types.iter();
@@ -126,6 +155,31 @@ mod tests {
         let ours = version(Config::headroom_default());
         assert_eq!(ours, version(Config::headroom_default()));
         assert_ne!(ours, version(Config::llmd_default()));
+    }
+
+    #[test]
+    fn the_version_is_not_that_of_the_text() {
+        let text = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig";
+        let one = Config::from_yaml(text).unwrap();
+        let moved = Config::from_yaml(&format!("# A comment.\n{text}")).unwrap();
+        assert_ne!(one.warnings, moved.warnings, "they say where");
+        let version = |config: &Config| Configured::of(config, Arc::default(), false).version;
+        assert_eq!(version(&one), version(&moved));
+    }
+
+    #[test]
+    fn producers_have_the_names_that_they_are_given() {
+        let named = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{name: prefix-a, type: approx-prefix-cache-producer}, {name: load-a, type: inflight-load-producer}, {name: latency-a, type: predicted-latency-producer}]";
+        let of = |text| producers(&Config::from_yaml(text).unwrap());
+        let found = of(named);
+        let found = (found.prefix.as_deref(), &*found.load, &*found.predictor);
+        assert_eq!(found, (Some("prefix-a"), "load-a", "latency-a"));
+        let bare = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: queue-scorer}]\nschedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]";
+        let found = of(bare);
+        assert_eq!(
+            (found.prefix, &*found.load),
+            (None, "inflight-load-producer")
+        );
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub struct Seen {
     pub usage: Option<Tokens>,
     /// Output tokens that are there as ids.
     pub ids: u32,
+    /// It is the last event of an answer.
+    pub last: bool,
+    /// The server says that it failed in the middle of the answer.
+    pub failed: bool,
     /// Where in the event a `"usage":null` stands, with the comma that goes with it.
     pub null_usage: Option<Range<usize>>,
 }
@@ -241,6 +245,7 @@ fn judge(event: &[u8]) -> Seen {
     let mut at = 0;
     for line in event.split(|&byte| byte == b'\n') {
         if let Some(data) = line.strip_prefix(FIELD) {
+            seen.last |= data.trim_ascii() == b"[DONE]";
             // What is no JSON object (`[DONE]`, a truncated beginning) carries what was read so far.
             let _ = judge_data(data, at + FIELD.len(), &mut seen);
         }
@@ -275,7 +280,13 @@ fn judge_data(data: &[u8], at: usize, seen: &mut Seen) -> Result<(), JsonError> 
             }
             // Anthropic's first event and the last of OpenAI's responses.
             (b"message" | b"response", Kind::Object) => judge_nested(reader, seen)?,
-            (b"type", Kind::String) => seen.choice |= is_delta(reader.string()?.raw),
+            (b"type", Kind::String) => {
+                let kind = reader.string()?.raw;
+                seen.choice |= is_delta(kind);
+                seen.last |= is_last(kind);
+                seen.failed |= kind == b"response.failed";
+            }
+            (b"error", Kind::Object) => seen.failed |= is_servers(reader)?,
             // SGLang's.
             (b"text", Kind::String) | (b"output_ids", Kind::Array) => {
                 seen.choice = true;
@@ -297,6 +308,27 @@ fn judge_data(data: &[u8], at: usize, seen: &mut Seen) -> Result<(), JsonError> 
 /// An event of Anthropic's messages, or of OpenAI's responses, that carries a part of the answer.
 fn is_delta(kind: &[u8]) -> bool {
     kind == b"content_block_delta" || kind.starts_with(b"response.") && kind.ends_with(b".delta")
+}
+
+/// The event that closes an answer of Anthropic's messages, or of OpenAI's responses.
+fn is_last(kind: &[u8]) -> bool {
+    matches!(
+        kind,
+        b"message_stop" | b"response.completed" | b"response.incomplete" | b"response.failed"
+    )
+}
+
+/// Whether an error in the middle of an answer is the server's: all are, but those with a status of 4xx.
+fn is_servers(reader: &mut Reader<'_>) -> Result<bool, JsonError> {
+    let mut clients = false;
+    reader.object(|reader, key| {
+        if key.raw != b"code" || reader.kind()? != Kind::Number {
+            return reader.skip();
+        }
+        clients = matches!(reader.unsigned()?, Some(400..500));
+        Ok(())
+    })?;
+    Ok(!clients)
 }
 
 /// Counts the token ids of one choice, where the server gives ids.

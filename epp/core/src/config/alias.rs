@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 use super::error::{ConfigError, from_yaml};
 
 /// Old and new names of parameters: type, old, new.
-pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[(
-    "approx-prefix-cache-producer",
-    "blockSize",
-    "blockSizeTokens",
-)];
+pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
+    (
+        "approx-prefix-cache-producer",
+        "blockSize",
+        "blockSizeTokens",
+    ),
+    ("topology-extractor", "hostnameLabel", "hostname"),
+];
 
 /// The parameters of `type_name`, a deprecated type, for the type that it stands for.
 pub(super) fn translated(

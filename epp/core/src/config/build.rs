@@ -1,5 +1,6 @@
 //! From the document to a [`Config`]: references resolved, values checked, defaults injected.
 
+use super::catalogue::catalogue;
 use super::data_layer::data_layer;
 use std::time::Duration;
 
@@ -267,6 +268,31 @@ fn producer_names(registry: &mut Registry) -> Result<(), ConfigError> {
     }
     for (place, producer) in named {
         registry.find(&place, &producer, Role::Producer)?;
+    }
+    let attributes: Vec<_> = registry
+        .plugins()
+        .filter_map(|(name, plugin)| {
+            let producer = match plugin {
+                Plugin::AttributeFilter(it) => it.producer.clone()?,
+                Plugin::AttributeScorer(it) => it.producer.clone()?,
+                _ => return None,
+            };
+            Some((format!("plugin `{name}` producer"), producer))
+        })
+        .collect();
+    for (place, producer) in attributes {
+        if registry.get(&producer).is_some() {
+            registry.named(&place, &producer, Role::Extractor)?;
+            continue;
+        }
+        // Those that are there without being listed go by their types.
+        let types: Vec<_> = catalogue()
+            .filter(|entry| entry.role == Role::Extractor)
+            .map(|entry| entry.name)
+            .collect();
+        if !types.contains(&producer.as_str()) {
+            return Err(ConfigError::unknown(place, "extractor", &producer, types));
+        }
     }
     Ok(())
 }

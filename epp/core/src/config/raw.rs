@@ -43,13 +43,21 @@ pub(crate) struct Document {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct PluginEntry {
-    /// What other parts refer to it by; the type, where there is none.
+    /// What other parts refer to it by; the type, where there is none or an empty one.
     pub(crate) name: Option<String>,
     #[serde(rename = "type")]
     pub(crate) type_name: String,
     /// Absent parameters have the type's defaults.
     #[serde(default)]
     pub(crate) parameters: Value,
+}
+
+impl PluginEntry {
+    /// What other parts refer to it by. An empty name is none, as in Go.
+    pub(crate) fn goes_by(&self) -> &str {
+        let name = self.name.as_deref().filter(|name| !name.is_empty());
+        name.unwrap_or(&self.type_name)
+    }
 }
 
 /// A scheduling profile: filters, scorers and a picker, in any order.

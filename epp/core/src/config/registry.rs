@@ -40,7 +40,7 @@ impl Registry {
 
     /// Adds the plugin of one entry of the document.
     pub(super) fn add(&mut self, index: usize, entry: raw::PluginEntry) -> Result<(), ConfigError> {
-        let name = entry.name.unwrap_or_else(|| entry.type_name.clone());
+        let name = entry.goes_by().to_owned();
         let place = format!("plugins[{index}] `{name}`");
         let listed = self.listed(&place, &name, &entry.type_name, entry.parameters)?;
         if self.get(&name).is_some() {
@@ -170,6 +170,18 @@ impl Registry {
         name: &str,
         role: Role,
     ) -> Result<Plugin, ConfigError> {
+        let plugin = self.named(place, name, role)?;
+        self.used.insert(name.to_owned());
+        Ok(plugin)
+    }
+
+    /// The same, of which nothing is made use of.
+    pub(super) fn named(
+        &mut self,
+        place: &str,
+        name: &str,
+        role: Role,
+    ) -> Result<Plugin, ConfigError> {
         let plugin = match self.get(name) {
             Some(plugin) => plugin,
             None => self.injected(place, name, role)?,
@@ -182,7 +194,6 @@ impl Registry {
                 format!("is a {actual}; a {wanted} is wanted here"),
             ));
         }
-        self.used.insert(name.to_owned());
         Ok(plugin)
     }
 

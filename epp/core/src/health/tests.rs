@@ -314,3 +314,60 @@ fn standings_fit_one_word() {
         assert_eq!(Mark::decode(mark.encode()), mark);
     }
 }
+
+/// Answers that broke off, one after the other; how many of them are held against the endpoint.
+fn broken(watch: &Watch, health: &Health, now: f64, count: usize) -> usize {
+    let now = seconds(now);
+    let visits: Vec<_> = (0..count).map(|_| watch.dispatched(health, now)).collect();
+    let blamed = visits.into_iter().filter_map(|mut visit| {
+        let fate = Fate::Broken(None);
+        watch
+            .ended(health, now, &mut visit, fate, None)
+            .then_some(())
+    });
+    blamed.count()
+}
+
+#[test]
+fn answers_that_break_off_eject_where_those_of_others_do_not() {
+    let (watch, one, other) = (watch(), Health::default(), Health::default());
+    assert_eq!(broken(&watch, &one, 1.0, 50), 0, "nothing to compare with");
+    assert_eq!(standing(&one, 1.0), Standing::Serving);
+    // Clients leave everywhere.
+    assert_eq!(broken(&watch, &other, 1.0, 50), 0);
+    assert_eq!(standing(&other, 1.0), Standing::Serving);
+    // One server dies with all that is on it.
+    for _ in 0..20 {
+        answer(&watch, &one, 60.0, 200);
+        answer(&watch, &other, 60.0, 200);
+    }
+    assert_eq!(broken(&watch, &other, 60.0, 2), 0);
+    assert_eq!(
+        broken(&watch, &one, 60.0, 30),
+        11,
+        "the 20th of 40, and all after it"
+    );
+    assert_eq!(standing(&one, 60.0), ejected(70.0));
+    assert_eq!(one.view(seconds(60.0)).ejections, [0, 1, 0, 0]);
+    assert_eq!(standing(&other, 60.0), Standing::Serving);
+}
+
+#[test]
+fn a_trial_whose_answer_breaks_off_is_left_to_the_next() {
+    let (watch, health) = (watch(), Health::default());
+    (0..3).for_each(|_| answer(&watch, &health, 1.0, 503));
+    assert_eq!(broken(&watch, &health, 11.0, 1), 0);
+    assert_eq!(standing(&health, 11.0), Standing::HalfOpen);
+}
+
+#[test]
+fn a_client_that_gives_up_on_its_first_token_breaks_nothing_off() {
+    let (watch, health, other) = (watch(), Health::default(), Health::default());
+    (0..9).for_each(|_| answer(&watch, &other, 1.0, 200));
+    for _ in 0..5 {
+        let mut visit = watch.dispatched(&health, seconds(1.0));
+        let fate = Fate::Broken(Some(9.0));
+        assert!(!watch.ended(&health, seconds(1.0), &mut visit, fate, None));
+    }
+    assert_eq!(health.view(seconds(1.0)).ejections, [0, 0, 1, 0]);
+}

@@ -30,8 +30,10 @@ pub(crate) enum Fate {
     Answered(u16),
     /// No connection was made: another endpoint served it.
     Unreachable,
-    /// The answer broke off.
+    /// The server broke its answer off, and said so.
     Cut,
+    /// The answer broke off, nobody knows at which end. Carries what `Left` does.
+    Broken(Option<f64>),
     /// The client left, or the picker took it away: nobody knows. Carries how many times its predicted p99 it
     /// waited without a first token.
     Left(Option<f64>),
@@ -51,6 +53,7 @@ pub(crate) struct Watch {
 enum Part {
     Connections,
     Failures,
+    Breaks,
     Lateness,
 }
 
@@ -59,6 +62,7 @@ impl Part {
         match self {
             Self::Connections => counts.connections(),
             Self::Failures => counts.failures(),
+            Self::Breaks => counts.breaks(),
             Self::Lateness => counts.lateness(),
         }
     }
@@ -133,7 +137,7 @@ impl Watch {
         if self.stale(health, &state, visit) {
             return;
         }
-        let slow = times_p99.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
+        let slow = self.slow(times_p99);
         if times_p99.is_some() {
             self.count(&mut state, now, |counts| {
                 counts.first_tokens += 1;
@@ -164,7 +168,8 @@ impl Watch {
         }
     }
 
-    /// It ended, with `tpot_ms` per output token.
+    /// It ended, with `tpot_ms` per output token. True = its answer broke off, and all speaks for the endpoint
+    /// having done it.
     pub(crate) fn ended(
         &self,
         health: &Health,
@@ -172,9 +177,9 @@ impl Watch {
         visit: &mut Visit,
         fate: Fate,
         tpot_ms: Option<f64>,
-    ) {
+    ) -> bool {
         if std::mem::replace(&mut visit.settled, true) {
-            return;
+            return false;
         }
         let mut state = health.lock();
         if visit.watched && state.epoch == visit.epoch {
@@ -184,7 +189,8 @@ impl Watch {
             health.paced(tpot_ms);
         }
         if self.stale(health, &state, visit) {
-            return;
+            let broke = matches!(fate, Fate::Cut | Fate::Broken(_));
+            return broke && visit.epoch != state.epoch && state.breaks_answers();
         }
         match fate {
             Fate::Answered(status) => self.answered(health, &mut state, now, visit, status),
@@ -193,8 +199,14 @@ impl Watch {
                 self.count(&mut state, now, Counts::fail);
                 self.failed(health, &mut state, now, visit);
             }
-            Fate::Left(waited) => self.left(health, &mut state, now, visit, waited),
+            Fate::Broken(waited) if !self.slow(waited) => {
+                return self.broken(health, &mut state, now, visit);
+            }
+            Fate::Left(waited) | Fate::Broken(waited) => {
+                self.left(health, &mut state, now, visit, waited);
+            }
         }
+        false
     }
 
     /// Ejects the endpoint if its streams stand still; true = it does so now.
@@ -292,6 +304,27 @@ impl Watch {
         self.mark(health, Mark::Ejected(milliseconds(now)));
     }
 
+    /// Clients leave all endpoints alike: an answer counts against its endpoint where far more of its own break off
+    /// than of the others'. With too little to compare with nothing is held against it.
+    fn broken(&self, health: &Health, state: &mut State, now: Duration, visit: &Visit) -> bool {
+        if visit.probe {
+            self.undecided(health, now);
+            return false;
+        }
+        self.count(state, now, |counts| counts.broken += 1);
+        let (_, others) = self.shares(state, now, Part::Breaks);
+        let comparable = others.of >= self.rules.parameters.min_requests;
+        let its_own = comparable && self.stands_out(state, now, Part::Breaks);
+        if its_own {
+            self.eject(health, state, now, Fault::Errors);
+        }
+        its_own
+    }
+
+    fn slow(&self, times_p99: Option<f64>) -> bool {
+        times_p99.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor)
+    }
+
     fn left(
         &self,
         health: &Health,
@@ -300,7 +333,7 @@ impl Watch {
         visit: &Visit,
         waited: Option<f64>,
     ) {
-        let slow = waited.is_some_and(|times| times > self.rules.parameters.ttft_outlier_factor);
+        let slow = self.slow(waited);
         if slow {
             self.count(state, now, |counts| {
                 counts.first_tokens += 1;
@@ -335,7 +368,7 @@ impl Watch {
     fn stands_out(&self, state: &State, now: Duration, part: Part) -> bool {
         let parameters = &self.rules.parameters;
         let limit = match part {
-            Part::Connections | Part::Failures => parameters.max_error_share,
+            Part::Connections | Part::Failures | Part::Breaks => parameters.max_error_share,
             Part::Lateness => parameters.max_ttft_outlier_share,
         };
         let (own, others) = self.shares(state, now, part);
@@ -378,6 +411,7 @@ impl Watch {
         self.begin_anew(state);
         state.connect_failures = 0;
         state.ejections[fault as usize] += 1;
+        state.fault = Some(fault);
         health.watched.store(0, Relaxed);
         self.mark(health, Mark::Ejected(milliseconds(until)));
     }

@@ -11,6 +11,8 @@ pub(super) struct Counts {
     pub(super) failed: u32,
     /// Of those, without a connection: 502, 503, 504, or another endpoint served.
     pub(super) unreachable: u32,
+    /// Answers that broke off, nobody knows at which end; not among those that ended.
+    pub(super) broken: u32,
     /// First tokens whose prediction was believed.
     pub(super) first_tokens: u32,
     /// Of those, far too late.
@@ -34,6 +36,11 @@ impl Counts {
         (self.unreachable, self.ended)
     }
 
+    /// Answers that broke off and all.
+    pub(super) fn breaks(&self) -> (u32, u32) {
+        (self.broken, self.ended.saturating_add(self.broken))
+    }
+
     /// Late first tokens and all.
     pub(super) fn lateness(&self) -> (u32, u32) {
         (self.slow, self.first_tokens)
@@ -45,6 +52,7 @@ impl Counts {
             ended: self.ended.saturating_sub(part.ended),
             failed: self.failed.saturating_sub(part.failed),
             unreachable: self.unreachable.saturating_sub(part.unreachable),
+            broken: self.broken.saturating_sub(part.broken),
             first_tokens: self.first_tokens.saturating_sub(part.first_tokens),
             slow: self.slow.saturating_sub(part.slow),
         }
@@ -55,6 +63,7 @@ impl Counts {
             ended: self.ended.saturating_add(other.ended),
             failed: self.failed.saturating_add(other.failed),
             unreachable: self.unreachable.saturating_add(other.unreachable),
+            broken: self.broken.saturating_add(other.broken),
             first_tokens: self.first_tokens.saturating_add(other.first_tokens),
             slow: self.slow.saturating_add(other.slow),
         }

@@ -25,15 +25,19 @@ pub enum End {
     },
     /// The client left.
     ClientGone,
-    /// The server's stream broke off.
+    /// The server broke its answer off, and said so.
     UpstreamCut,
+    /// The answer broke off; nobody says whether the client left or the server ended it. Where passive health sees
+    /// that far more answers of this endpoint break off than of others it counts as [`Self::UpstreamCut`], else as
+    /// [`Self::ClientGone`].
+    BrokenOff,
     /// The request was taken off the server to make room.
     Evicted,
 }
 
 impl End {
-    /// What the request counts as.
-    pub(super) fn outcome(self) -> Outcome {
+    /// What the request counts as; `blamed` = an answer that broke off is held against its endpoint.
+    pub(super) fn outcome(self, blamed: bool) -> Outcome {
         match self {
             Self::Complete {
                 status: 200..=299, ..
@@ -41,6 +45,8 @@ impl End {
             Self::Complete { .. } => Outcome::Failed,
             Self::ClientGone => Outcome::ClientGone,
             Self::UpstreamCut => Outcome::UpstreamCut,
+            Self::BrokenOff if blamed => Outcome::UpstreamCut,
+            Self::BrokenOff => Outcome::ClientGone,
             Self::Evicted => Outcome::Evicted,
         }
     }

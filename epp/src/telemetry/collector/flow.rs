@@ -96,7 +96,7 @@ impl Page<'_, '_> {
         let help = "Requests named that have not ended";
         self.gauges(picker::PENDING_RECLAIM, help, one(revocations.pending()))?;
         let told = revocations.confirmations();
-        let bounds = CONFIRMATION_BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = CONFIRMATION_BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(told.counts.iter().copied()).collect();
         let count = told.counts.iter().sum();
         for name in super::all(picker::REVOCATION_CONFIRMATION, self.twins) {

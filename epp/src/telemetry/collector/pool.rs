@@ -9,10 +9,8 @@ use names::Name;
 use names::metric::picker;
 use rustc_hash::FxHashSet;
 use std::fmt::Error;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// The producer that counts what is on endpoints.
-const PRODUCER: &str = "inflight-load-producer";
 
 /// What a page is read for: mean, standard deviation, and what they are of.
 type Told = (Name, Name, &'static str, fn(&Scraped) -> f32);
@@ -83,14 +81,21 @@ impl Page<'_, '_> {
             .iter()
             .filter(|endpoint| !busy.contains(&(&*endpoint.name, &*endpoint.address)))
             .collect();
+        let producer = Arc::clone(&hub.telemetry.configured().producers.load);
+        let producer = &*producer;
         let rows = |of: fn(&OnEndpoint) -> i64| {
             let busy = cells.iter().map(move |cell| {
-                let labels = on_endpoint(&cell.endpoint, &cell.label, &cell.priority.to_string());
+                let labels = on_endpoint(
+                    producer,
+                    &cell.endpoint,
+                    &cell.label,
+                    &cell.priority.to_string(),
+                );
                 (labels, of(&cell.value).max(0) as f64)
             });
             let idle = idle
                 .iter()
-                .map(|endpoint| (on_endpoint(&endpoint.name, "", ""), 0.0));
+                .map(|endpoint| (on_endpoint(producer, &endpoint.name, "", ""), 0.0));
             busy.chain(idle).collect::<Vec<_>>()
         };
         let requests = rows(|on| on.requests.load(Relaxed));
@@ -134,9 +139,12 @@ impl Page<'_, '_> {
     }
 
     pub(super) fn prefixes(&mut self, hub: &Hub) -> Result<(), Error> {
+        let Some(name) = hub.telemetry.configured().producers.prefix.clone() else {
+            return Ok(());
+        };
         let labels: Row = vec![
-            ("plugin_name", PREFIX_INDEX.plugin_name.into()),
-            ("plugin_type", PREFIX_INDEX.plugin_type.into()),
+            ("plugin_name", name.to_string().into()),
+            ("plugin_type", PREFIX_INDEX.into()),
         ];
         let blocks = hub.prefix_blocks() as f64;
         let help = "Blocks remembered in the prefix index, over all endpoints";
@@ -155,11 +163,11 @@ fn tried(cell: &Cell<Attempts>) -> Row<'_> {
     ]
 }
 
-fn on_endpoint<'l>(endpoint: &str, flow: &str, priority: &str) -> Row<'l> {
+fn on_endpoint<'l>(producer: &str, endpoint: &str, flow: &str, priority: &str) -> Row<'l> {
     vec![
         ("endpoint_name", short(endpoint).to_owned().into()),
         ("namespace", namespace(endpoint).to_owned().into()),
-        ("producer_name", PRODUCER.into()),
+        ("producer_name", producer.to_owned().into()),
         ("fairness_id", flow.to_owned().into()),
         ("priority", priority.to_owned().into()),
     ]

@@ -75,7 +75,7 @@ pub(super) struct EnqueueLabels {
 /// Labels of predictions.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct PredictionLabels {
-    pub(super) plugin: &'static str,
+    pub(super) plugin: Arc<str>,
     pub(super) model: Arc<str>,
 }
 
@@ -165,8 +165,6 @@ pub enum Latency {
     /// Time per output token.
     Tpot,
 }
-
-pub(super) const PREDICTOR: &str = "predicted-latency-producer";
 
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 

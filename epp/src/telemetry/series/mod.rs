@@ -5,8 +5,8 @@ mod families;
 use super::capped::Capped;
 use super::registrar::Registrar;
 use families::{
-    EnqueueLabels, ErrorLabels, Families, HISTOGRAMS, LastLabels, PREDICTOR, PredictionLabels,
-    QueueLabels, StreamingLabels, ViolationLabels, WaitLabels,
+    EnqueueLabels, ErrorLabels, Families, HISTOGRAMS, LastLabels, PredictionLabels, QueueLabels,
+    StreamingLabels, ViolationLabels, WaitLabels,
 };
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
@@ -29,6 +29,7 @@ pub struct Series {
     /// With models and flow capped.
     pub labels: RequestLabels,
     pool: Arc<str>,
+    predictor: Arc<str>,
     families: Arc<Families>,
     /// Requests.
     pub requests: Counter,
@@ -146,7 +147,7 @@ impl Series {
 
     fn prediction(&self) -> PredictionLabels {
         PredictionLabels {
-            plugin: PREDICTOR,
+            plugin: Arc::clone(&self.predictor),
             model: Arc::clone(&self.labels.target_model_name),
         }
     }
@@ -168,12 +169,20 @@ pub struct SeriesTable {
     models: Capped,
     flows: Capped,
     pool: Arc<str>,
+    /// Name of the plugin that predicts.
+    predictor: Arc<str>,
     families: Arc<Families>,
 }
 
 impl SeriesTable {
-    /// Registered, without any series; of models and flows each `limit` are kept apart.
-    pub(super) fn new(to: &mut Registrar<'_>, pool: &str, limit: usize) -> Self {
+    /// Registered, without any series; of models and flows each `limit` are kept apart. The plugin called `predictor`
+    /// predicts.
+    pub(super) fn new(
+        to: &mut Registrar<'_>,
+        pool: &str,
+        limit: usize,
+        predictor: &Arc<str>,
+    ) -> Self {
         let families = Families::new();
         families.register(to);
         Self {
@@ -182,6 +191,7 @@ impl SeriesTable {
             models: Capped::new(super::capped::DISTINCT_VALUES),
             flows: Capped::new(limit),
             pool: pool.into(),
+            predictor: Arc::clone(predictor),
             families: Arc::new(families),
         }
     }
@@ -239,6 +249,22 @@ impl SeriesTable {
         series
     }
 
+    /// Counts a request without a model that ended in `error_code`.
+    pub fn error_unread(&self, error_code: &'static str) {
+        let none: Arc<str> = Arc::from("");
+        let request = RequestLabels {
+            model_name: Arc::clone(&none),
+            target_model_name: Arc::clone(&none),
+            fairness_id: none,
+            priority: 0,
+        };
+        let labels = ErrorLabels {
+            request,
+            error_code,
+        };
+        self.families.errors.get_or_create(&labels).inc();
+    }
+
     /// Model names that the operator chose are kept apart however many clients name.
     pub fn exempt<'a>(&self, models: impl IntoIterator<Item = &'a str>) {
         self.models.exempt(models);
@@ -278,6 +304,7 @@ impl SeriesTable {
             dispatched: OnceLock::new(),
             taken_in: OnceLock::new(),
             pool: Arc::clone(&self.pool),
+            predictor: Arc::clone(&self.predictor),
             families: Arc::clone(families),
             labels,
         }
@@ -306,6 +333,7 @@ mod tests {
             &mut Registrar::new(registry, twins),
             "pool",
             DISTINCT_VALUES,
+            &Arc::from("latency-a"),
         )
     }
 

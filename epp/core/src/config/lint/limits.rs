@@ -39,19 +39,15 @@ pub(super) fn check(document: &raw::Document, config: &Config, notes: &mut Notes
         let Some(limits) = flow.bands.get(&band.priority) else {
             continue;
         };
-        beyond_global(&place, limits, config, notes);
+        beyond_global(&place, band.into(), limits, config, notes);
     }
-    if section.default_priority_band.is_some() {
-        beyond_global(
-            "flowControl.defaultPriorityBand",
-            &flow.default_band,
-            config,
-            notes,
-        );
+    if let Some(band) = &section.default_priority_band {
+        let place = "flowControl.defaultPriorityBand";
+        beyond_global(place, band.into(), &flow.default_band, config, notes);
     }
-    if section.default_negative_priority_band.is_some() {
+    if let Some(band) = &section.default_negative_priority_band {
         let place = "flowControl.defaultNegativePriorityBand";
-        beyond_global(place, &flow.negative_band, config, notes);
+        beyond_global(place, band.into(), &flow.negative_band, config, notes);
     }
     if let Some(most) = flow.max_requests
         && most > flow.default_band.max_requests
@@ -87,8 +83,41 @@ fn idle_parameters(place: &str, entry: &raw::PluginEntry, notes: &mut Notes) {
     }
 }
 
+/// Which limits of a band somebody wrote: of defaults nothing is said.
+struct Written {
+    requests: bool,
+    bytes: bool,
+    ttl: bool,
+}
+
+impl From<&raw::Band> for Written {
+    fn from(band: &raw::Band) -> Self {
+        Self {
+            requests: band.max_requests.is_some(),
+            bytes: band.max_bytes.is_some(),
+            ttl: band.default_request_ttl.is_some(),
+        }
+    }
+}
+
+impl From<&raw::DefaultBand> for Written {
+    fn from(band: &raw::DefaultBand) -> Self {
+        Self {
+            requests: band.max_requests.is_some(),
+            bytes: band.max_bytes.is_some(),
+            ttl: band.default_request_ttl.is_some(),
+        }
+    }
+}
+
 /// Limits of a band that the limits of the whole queue make meaningless.
-fn beyond_global(place: &str, band: &BandConfig, config: &Config, notes: &mut Notes) {
+fn beyond_global(
+    place: &str,
+    written: Written,
+    band: &BandConfig,
+    config: &Config,
+    notes: &mut Notes,
+) {
     let Some(flow) = &config.flow else { return };
     let shorter = |all: Option<Duration>| all.zip(band.request_ttl).filter(|(all, own)| own >= all);
     let mut never = |field: &str, message: String| {
@@ -99,19 +128,25 @@ fn beyond_global(place: &str, band: &BandConfig, config: &Config, notes: &mut No
             "write less, or leave it out",
         );
     };
-    if let Some(all) = flow.max_requests.filter(|&all| band.max_requests > all) {
+    if let Some(all) = flow
+        .max_requests
+        .filter(|&all| written.requests && band.max_requests > all)
+    {
         never(
             "maxRequests",
             format!("is never reached: the whole queue holds {all}"),
         );
     }
-    if let Some(all) = flow.max_bytes.filter(|&all| band.max_bytes > all) {
+    if let Some(all) = flow
+        .max_bytes
+        .filter(|&all| written.bytes && band.max_bytes > all)
+    {
         never(
             "maxBytes",
             format!("is never reached: the whole queue holds {all} bytes"),
         );
     }
-    if let Some((all, _)) = shorter(flow.request_ttl) {
+    if let Some((all, _)) = shorter(flow.request_ttl).filter(|_| written.ttl) {
         never(
             "defaultRequestTTL",
             format!("changes nothing: no request waits longer than {all:?}"),

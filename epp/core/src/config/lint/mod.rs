@@ -77,7 +77,7 @@ impl raw::Document {
     /// The listed plugins with their places: place, name, entry.
     fn listed(&self) -> impl Iterator<Item = (String, &str, &raw::PluginEntry)> {
         self.plugins.iter().map(|entry| {
-            let name = entry.name.as_deref().unwrap_or(&entry.type_name);
+            let name = entry.goes_by();
             (format!("plugin `{name}`"), name, entry)
         })
     }

@@ -233,8 +233,7 @@ parameters! {
 parameters! {
     /// `topology-extractor`: the labels that say where an endpoint is.
     TopologyExtractor {
-        /// Label with the host; llm-d calls the parameter `hostnameLabel`.
-        #[serde(alias = "hostnameLabel")]
+        /// Label with the host.
         hostname: String = names::label::HOST.to_owned(),
         /// Label with the rack.
         rack: String = names::label::RACK.to_owned(),
