@@ -44,7 +44,7 @@ pub fn keep(folder: &Path, target: &str, input: &[u8]) -> io::Result<PathBuf> {
 
 /// A name that equal inputs share.
 fn name(input: &[u8]) -> String {
-    let fold = |hash, byte: &u8| Random::new(hash ^ u64::from(*byte)).next();
+    let fold = |hash, byte: &u8| Random::new(hash ^ u64::from(*byte)).number();
     format!("{:016x}", input.iter().fold(input.len() as u64, fold))
 }
 

@@ -5,6 +5,8 @@
 //! inputs are made from them. Everything random comes from one seed: the same seed, corpus and count of inputs give
 //! the same inputs.
 
+#![expect(clippy::expect_used, reason = "a target fails by panicking")]
+
 pub mod campaign;
 pub mod corpus;
 pub mod mutate;

@@ -16,7 +16,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ impl Random {
         if bound == 0 {
             return 0;
         }
-        (self.next() % bound as u64) as usize
+        (self.number() % bound as u64) as usize
     }
 
     /// A part of `length` things; perhaps an empty one.
@@ -61,7 +61,7 @@ fn step(input: &mut Vec<u8>, other: &[u8], words: &[&[u8]], random: &mut Random)
                 *byte = TELLING[random.below(TELLING.len())];
             }
         }
-        2 => input.insert(at, random.next() as u8),
+        2 => input.insert(at, random.number() as u8),
         3 => {
             let gone = random.part(input.len(), 64);
             input.drain(gone);

@@ -92,8 +92,8 @@ mod tests {
             waiting: number as f32,
             running: -(number as f32),
             kv_utilization: number as f32 / 7.0,
-            block_tokens: (number % 3 > 0).then_some(number),
-            kv_blocks: (number % 2 > 0).then_some(u32::MAX - number),
+            block_tokens: (!number.is_multiple_of(3)).then_some(number),
+            kv_blocks: (!number.is_multiple_of(2)).then_some(u32::MAX - number),
         }
     }
 

@@ -1,5 +1,7 @@
 //! What flows of one band may expect of each other.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::VecDeque;
@@ -133,11 +135,10 @@ fn of_flow(flow: &str, prompt_tokens: u32) -> Request {
 /// the first of `newcomer`.
 fn before_the_first(
     director: &mut Director,
-    running: Vec<Box<Dispatch>>,
+    mut running: VecDeque<Box<Dispatch>>,
     newcomer: Ticket,
     cancelled: bool,
 ) -> usize {
-    let mut running = VecDeque::from(running);
     let mut before = 0;
     while let Some(mut dispatch) = running.pop_front() {
         if !cancelled {
@@ -192,7 +193,7 @@ fn wrong_guesses_in_flight_are_nobodys_lead() {
                 busy(&mut director);
                 newcomer
             };
-            let before = before_the_first(&mut director, running, newcomer, cancelled);
+            let before = before_the_first(&mut director, running.into(), newcomer, cancelled);
             assert!(
                 before <= 1,
                 "{before} went before, {first} first, cancelled: {cancelled}"

@@ -1,6 +1,8 @@
 //! Another configuration while requests wait and run, and the time for which the first ones after a pause wait for fresh
 //! readings.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Who waits for room, and who looks when it comes about.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::sync::Arc;
@@ -13,7 +15,6 @@ use support::{
     complete, dispatched, pool, refused, request, seconds, trained_model, warm, with_slo,
 };
 
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn config(lines: &str) -> Config {
     let head =
         "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nfeatureGates: [flowControl]\n";
@@ -66,7 +67,6 @@ fn dispatched_by_itself(director: &mut Director, ticket: Ticket, until: Duration
 
 /// One picker has filled the pool and is killed: what it held is room for the other.
 #[test]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 fn a_peer_that_dies_leaves_room_to_the_survivor() {
     let config = Config::round_robin().with_max_concurrency(1);
     let (pool_a, pool_b) = (pool(1), pool(1));
