@@ -38,16 +38,13 @@ async fn peers(address: &str) -> Vec<String> {
 /// Requests in flight on all servers that the picker at `address` counts, and those among them that are its peers'.
 async fn in_flight(address: &str) -> Option<(u64, u64)> {
     let state = state(address).await?;
-    let loads = state["endpoints"]
+    let mut loads = state["endpoints"]
         .as_array()?
         .iter()
         .map(|one| &one["load"]);
-    loads.fold(Some((0, 0)), |sum, load| {
-        let (all, theirs) = sum?;
-        Some((
-            all + load["inFlight"].as_u64()?,
-            theirs + load["ofPeers"].as_u64()?,
-        ))
+    loads.try_fold((0, 0), |(all, theirs), load| {
+        let of_peers = load["ofPeers"].as_u64()?;
+        Some((all + load["inFlight"].as_u64()?, theirs + of_peers))
     })
 }
 
