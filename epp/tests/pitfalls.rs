@@ -473,7 +473,7 @@ fn pitfall_16_events_of_the_cache_are_not_read_in_silence() {
     stands_in(
         include_str!("../core/tests/configs/precise-sample.yaml"),
         "precise-prefix-cache-producer",
-        "approx",
+        "not those that engines report",
     );
 }
 
