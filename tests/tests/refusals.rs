@@ -73,7 +73,7 @@ async fn requests_that_are_wrong_get_400_and_reach_no_server() {
             Some("x-llm-d-slo-ttft-ms"),
         ),
         (
-            Call::post(PATH, good).header("x-slo-ttft-ms", "0"),
+            Call::post(PATH, good).header("x-slo-ttft-ms", "-5"),
             Some("x-slo-ttft-ms"),
         ),
         (
