@@ -6,6 +6,7 @@
 # PAIRS=5 and DURATION=10s may be set; so may CARGO_TARGET_DIR. Exits with 1 when a bar is missed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/bench-picker.sh
 bench=.tools/epbench
 release=${CARGO_TARGET_DIR:-target}/release
 duration=${DURATION:-10s}
@@ -15,29 +16,9 @@ servers=()
 missed=0
 cleanup() { kill "${servers[@]}" 2>/dev/null || true; rm -rf "$work"; }
 trap cleanup EXIT
-for program in "$bench" "$release/headroom" "$release/echo"; do
-  [ -x "$program" ] || { echo "not run: needs $program (make bench-epp builds it)" >&2; exit 1; }
-done
+needs bench-epp "$bench" "$release/headroom" "$release/echo"
 
-cat > "$work/config.yaml" <<YAML
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- {type: file-discovery, parameters: {path: $work/endpoints.yaml}}
-- {type: queue-scorer}
-- {type: kv-cache-utilization-scorer}
-- {type: prefix-cache-scorer}
-- {type: max-score-picker}
-schedulingProfiles:
-- name: default
-  plugins:
-  - {pluginRef: queue-scorer, weight: 2}
-  - {pluginRef: kv-cache-utilization-scorer, weight: 2}
-  - {pluginRef: prefix-cache-scorer, weight: 3}
-  - {pluginRef: max-score-picker}
-dataLayer:
-  discovery: {pluginRef: file-discovery}
-YAML
+write_config "$work/config.yaml" "$work/endpoints.yaml"
 
 stop() { kill "${servers[@]}"; wait "${servers[@]}" 2>/dev/null || true; servers=(); }
 

@@ -5,6 +5,7 @@
 # RATE=200 (requests a second and picker; 0 = as many as they take), ENDPOINTS=8, DURATION=10s and PAIRS=5 may be set; so may HEADROOM and EPBENCH.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. tests/bench-picker.sh
 bench=${EPBENCH:-.tools/epbench}
 headroom=${HEADROOM:-target/release/headroom}
 rate=${RATE:-200}
@@ -16,31 +17,11 @@ work=$(mktemp -d)
 pickers=()
 cleanup() { kill "${pickers[@]}" 2>/dev/null || true; rm -rf "$work"; }
 trap cleanup EXIT
-for program in "$bench" "$headroom"; do
-  [ -x "$program" ] || { echo "not run: needs $program (make bench-peers builds it)" >&2; exit 1; }
-done
+needs bench-peers "$bench" "$headroom"
 command -v openssl >/dev/null || { echo "not run: needs openssl, for the pickers' certificate" >&2; exit 1; }
 
 # Many prefixes, learned by each picker: what is told is what changes.
-cat > "$work/config.yaml" <<EOF
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- {type: file-discovery, parameters: {path: $work/endpoints.yaml}}
-- {type: queue-scorer}
-- {type: kv-cache-utilization-scorer}
-- {type: prefix-cache-scorer}
-- {type: max-score-picker}
-schedulingProfiles:
-- name: default
-  plugins:
-  - {pluginRef: queue-scorer, weight: 2}
-  - {pluginRef: kv-cache-utilization-scorer, weight: 2}
-  - {pluginRef: prefix-cache-scorer, weight: 3}
-  - {pluginRef: max-score-picker}
-dataLayer:
-  discovery: {pluginRef: file-discovery}
-EOF
+write_config "$work/config.yaml" "$work/endpoints.yaml"
 "$bench" -endpoints "$endpoints" -write-endpoints "$work/endpoints.yaml"
 (
   cd "$work"
