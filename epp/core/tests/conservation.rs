@@ -79,6 +79,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// A director, what it was told, and what it said.
 struct World {
     director: Director,
+    /// Requests that one endpoint may have at a time.
+    most: u32,
     now: Duration,
     pool: Arc<Pool>,
     endpoints: Vec<Arc<Endpoint>>,
@@ -90,9 +92,10 @@ struct World {
 
 impl World {
     fn new(config: Config) -> Self {
-        let director = Director::new(bounded(config), 7);
+        let config = bounded(config);
         Self {
-            director,
+            most: most(&config.detector),
+            director: Director::new(config, 7),
             now: Duration::ZERO,
             pool: Arc::default(),
             endpoints: Vec::new(),
@@ -158,7 +161,12 @@ impl World {
                 self.now += Duration::from_millis(u64::from(millis));
                 self.director.advance(self.now);
             }
-            Step::Reload(number) => self.director.set_config(self.now, numbered(number)),
+            Step::Reload(number) => {
+                let config = numbered(number);
+                // What was dispatched under the last configuration stays.
+                self.most = self.most.max(most(&config.detector));
+                self.director.set_config(self.now, config);
+            }
             Step::Awaited(millis) => {
                 let until = self.now + Duration::from_millis(u64::from(millis));
                 self.director.await_readings(self.now, until);
@@ -235,8 +243,8 @@ impl World {
                 self.streams.iter().filter(here).count()
             );
             assert!(
-                load.in_flight <= CONCURRENCY,
-                "never more than its capacity"
+                load.in_flight <= self.most,
+                "never more than its capacity and headroom"
             );
         }
     }
@@ -273,6 +281,13 @@ fn bounded(mut config: Config) -> Config {
         config
     } else {
         config.with_max_concurrency(CONCURRENCY)
+    }
+}
+
+fn most(detector: &Detector) -> u32 {
+    match detector {
+        Detector::Concurrency(it) => (f64::from(CONCURRENCY) * (1.0 + it.headroom)).ceil() as u32,
+        _ => CONCURRENCY,
     }
 }
 

@@ -44,7 +44,11 @@ fn exchanging(count: usize, partitions: Vec<Partition>) -> Pickers {
 fn run(pickers: Pickers, replicas: u32, seed: u64) -> FleetReport {
     let spec = FleetSpec {
         name: "under test".into(),
-        epp: Config::headroom_default().with_max_concurrency(LIMIT),
+        epp: Config {
+            // Its limit is one that no endpoint may exceed.
+            detector: Config::llmd_default().with_max_concurrency(LIMIT).detector,
+            ..Config::headroom_default()
+        },
         profile: Profile::builtin("qwen3-32b-h100-tp2").unwrap(),
         startup: Duration::from_secs(30),
         sizing: Sizing::Fixed(replicas),

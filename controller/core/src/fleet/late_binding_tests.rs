@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use epp_core::Config;
-use epp_core::config::{ConcurrencyDetector, Detector, FlowConfig};
+use epp_core::config::FlowConfig;
 use simulator_core::Profile;
 use simulator_core::workload::{SharedPrefix, Stage};
 
@@ -29,17 +29,7 @@ fn saturating(seed: u64) -> Vec<Offer> {
     offers(&prompts.generate(seed), mix, seed)
 }
 
-/// As many at a time as keep an engine busy. While the pool has room, one replica may have half as many again: the
-/// room that appears is seldom where the prefix is.
-fn room() -> ConcurrencyDetector {
-    ConcurrencyDetector {
-        max_concurrency: 64,
-        headroom: 0.5,
-        ..ConcurrencyDetector::default()
-    }
-}
-
-/// llm-d's default profile; with the queue, or dispatching at once.
+/// The default configuration; with its queue, or dispatching at once.
 fn run(queue: bool, seed: u64) -> FleetReport {
     let patient = FlowConfig {
         request_ttl: None,
@@ -49,8 +39,7 @@ fn run(queue: bool, seed: u64) -> FleetReport {
         name: if queue { "queue" } else { "at once" }.into(),
         epp: Config {
             flow: queue.then_some(patient),
-            detector: Detector::Concurrency(room()),
-            ..Config::llmd_default()
+            ..Config::headroom_default()
         },
         profile: Profile::builtin("qwen3-32b-h100-tp2").unwrap(),
         startup: Duration::from_secs(30),

@@ -95,11 +95,17 @@ impl Config {
                 ],
                 ..Self::default().profile
             },
+            // The room that appears is seldom where the prefix is: while the pool has room, an endpoint may have
+            // half as many requests again.
+            detector: Detector::Concurrency(ConcurrencyDetector {
+                headroom: 0.5,
+                ..ConcurrencyDetector::default()
+            }),
             ..Self::llmd_default()
         }
     }
 
-    /// llm-d's default profile behind the same queue and detector as [`Config::headroom_default`].
+    /// llm-d's default profile and `concurrency-detector`, behind the same queue as [`Config::headroom_default`].
     pub fn llmd_default() -> Self {
         Self {
             flow: Some(FlowConfig::default()),
@@ -108,7 +114,7 @@ impl Config {
         }
     }
 
-    /// Round robin behind the same queue and detector as [`Config::headroom_default`].
+    /// Round robin behind the same queue and detector as [`Config::llmd_default`].
     pub fn round_robin() -> Self {
         let profile = Profile {
             filters: Vec::new(),
@@ -124,14 +130,17 @@ impl Config {
         }
     }
 
-    /// The same with `requests` in flight per endpoint at most, counted by the concurrency detector.
+    /// The same with capacity for `requests` in flight per endpoint, counted by the concurrency detector.
     #[must_use]
     pub fn with_max_concurrency(mut self, requests: u32) -> Self {
-        let parameters = ConcurrencyDetector {
-            max_concurrency: requests.max(1),
-            ..ConcurrencyDetector::default()
+        let parameters = match self.detector {
+            Detector::Concurrency(parameters) => parameters,
+            _ => ConcurrencyDetector::default(),
         };
-        self.detector = Detector::Concurrency(parameters);
+        self.detector = Detector::Concurrency(ConcurrencyDetector {
+            max_concurrency: requests.max(1),
+            ..parameters
+        });
         self
     }
 }
