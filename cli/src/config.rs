@@ -6,6 +6,7 @@
 //! | 1 | the picker would refuse it |
 //! | 2 | a file cannot be read, or the command was asked for wrongly |
 
+mod envoy;
 mod page;
 mod requests;
 
@@ -23,6 +24,8 @@ use crate::story::Trouble;
 pub(crate) enum Command {
     /// Says what will happen with a configuration, line by line.
     Lint(LintArgs),
+    /// Writes an Envoy configuration that fits it.
+    Envoy(envoy::EnvoyArgs),
     /// Prints the JSON schema of an EndpointPickerConfig.
     Schema,
 }
@@ -62,6 +65,7 @@ impl Checked {
 /// If a file cannot be read, or the picker would refuse the configuration.
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Envoy(args) => print(&envoy::write(&args)?),
         Command::Schema => print(&(serde_json::to_string_pretty(&schema())? + "\n")),
         Command::Lint(args) => {
             let checked = check(&args)?;

@@ -19,7 +19,7 @@ use controller::standalone::Observe;
 use controller::{Journal, Listed, Publication, Standalone, StandaloneOptions};
 use controller_core::Signals;
 use epp::bootstrap::{self, BootstrapOptions, ServerProtocol};
-use epp_core::config::{AppProtocol, Detector};
+use epp_core::config::Detector;
 use epp_core::{Config, EndpointSpec, Load};
 use runtime::logging::{self, LogOptions};
 use runtime::{Clock, Shutdown, Tasks};
@@ -85,7 +85,7 @@ enum Speaks {
 /// Names of the files in the folder.
 pub(crate) const ENDPOINTS: &str = "endpoints.yaml";
 pub(crate) const FALLBACK: &str = "fallback.yaml";
-const ENVOY: &str = "envoy.yaml";
+pub(crate) const ENVOY: &str = "envoy.yaml";
 /// Time that is served on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -208,25 +208,19 @@ fn options(args: &Args, folder: &Path, journal: &Journal) -> epp::Options {
     }
 }
 
-/// What Envoy's configuration follows from: the picker's says how many endpoints it names, and whether they speak gRPC.
+/// What Envoy's configuration follows from: the picker's, and what flags say.
 fn proxy(args: &Args, folder: &Path, config: &Config) -> BootstrapOptions {
-    let grpc = |config: &Config| {
-        let mut parsers = config.parsers.iter();
-        !parsers.all(|parser| parser.serves(AppProtocol::Http))
-    };
-    let server_protocol = match args.server_protocol {
-        Some(Speaks::Http1) => ServerProtocol::Http1,
-        Some(Speaks::Http2) => ServerProtocol::Http2,
-        Some(Speaks::AsClient) => ServerProtocol::AsClient,
-        None if grpc(config) => ServerProtocol::AsClient,
-        None => ServerProtocol::Http1,
-    };
+    let derived = BootstrapOptions::for_picker(config);
     BootstrapOptions {
         listener: args.listen,
         fallback_eds: folder.join(FALLBACK),
-        endpoints_named: config.profile.endpoints,
-        server_protocol,
-        ..BootstrapOptions::default()
+        server_protocol: match args.server_protocol {
+            Some(Speaks::Http1) => ServerProtocol::Http1,
+            Some(Speaks::Http2) => ServerProtocol::Http2,
+            Some(Speaks::AsClient) => ServerProtocol::AsClient,
+            None => derived.server_protocol,
+        },
+        ..derived
     }
 }
 
@@ -413,6 +407,16 @@ schedulingProfiles: [{name: default, plugins: [{pluginRef: max-score-picker}]}]
         let derived = of(&[], grpc);
         let wanted = (3, ServerProtocol::AsClient);
         assert_eq!((derived.endpoints_named, derived.server_protocol), wanted);
+        let queued = |ttl: &str| {
+            let text = format!("featureGates: [flowControl]\nflowControl: {{{ttl}}}");
+            of(&[], &text).longest_queueing.as_secs()
+        };
+        assert_eq!(
+            queued("defaultRequestTTL: 5m"),
+            600,
+            "with servers and without"
+        );
+        assert_eq!(queued("defaultRequestTTL: 1s"), 60);
         let told = of(&["--server-protocol", "http2"], grpc);
         assert_eq!(told.server_protocol, ServerProtocol::Http2);
     }

@@ -158,6 +158,12 @@ fn extend(url: &mut Url, namespace: &str, model: &str) {
 }
 
 fn refused(code: u16, message: &str) -> anyhow::Error {
+    if code == 404 && message.trim().is_empty() {
+        let what = "this controller has no page for models by their namespace";
+        return Trouble::failed(what)
+            .advice("a controller on one machine (`headroom controller`, `headroom demo`) explains itself at /decisions of the same address")
+            .into();
+    }
     let trouble = Trouble::failed(format!("the controller says: {message}"));
     match code {
         404 => trouble.advice(

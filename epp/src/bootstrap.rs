@@ -7,7 +7,8 @@
 //! check takes a dead picker out, and a panic threshold of zero keeps it out. And the message timeout must
 //! exceed the longest time a request may be queued.
 
-use epp_core::EndpointSpec;
+use epp_core::config::AppProtocol;
+use epp_core::{Config, EndpointSpec};
 use names::{header, health, metadata};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -90,6 +91,29 @@ impl Default for BootstrapOptions {
     }
 }
 
+impl BootstrapOptions {
+    /// What follows from the picker's configuration: how many endpoints it names, whether they speak gRPC, and how long
+    /// a request may be queued.
+    pub fn for_picker(config: &Config) -> Self {
+        let defaults = Self::default();
+        let mut parsers = config.parsers.iter();
+        let server_protocol = if parsers.all(|parser| parser.serves(AppProtocol::Http)) {
+            ServerProtocol::Http1
+        } else {
+            ServerProtocol::AsClient
+        };
+        let longest = config.longest_queueing().unwrap_or(UNLIMITED_QUEUEING);
+        Self {
+            longest_queueing: longest.max(defaults.longest_queueing),
+            endpoints_named: config.profile.endpoints,
+            server_protocol,
+            ..defaults
+        }
+    }
+}
+
+/// How long the proxy waits for the picker where requests may be queued for ever.
+const UNLIMITED_QUEUEING: Duration = Duration::from_secs(24 * 60 * 60);
 /// Added to the longest queueing: the message timeout must never strike first.
 const QUEUEING_MARGIN: Duration = Duration::from_secs(30);
 /// Requests at a time: far beyond what the picker admits, since Envoy's own default of 1,024 would refuse first.
@@ -110,8 +134,8 @@ pub fn render(options: &BootstrapOptions) -> String {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty());
     let fallbacks = options.endpoints_named.saturating_sub(1);
-    let (picked, next_in_list, tells_served) = if fallbacks == 0 {
-        (PICKED_ADDRESS, String::new(), String::new())
+    let (picked, next_in_list, tells_served, tells_attempts) = if fallbacks == 0 {
+        (PICKED_ADDRESS, String::new(), String::new(), String::new())
     } else {
         // Only what has reached no server is sent to another one.
         let retry = format!(
@@ -121,13 +145,16 @@ pub fn render(options: &BootstrapOptions) -> String {
             "\n              metadata_options: {{forwarding_namespaces: {{untyped: [{}]}}}}",
             metadata::LB
         );
-        (PICKED_LIST, retry, told)
+        // Tells a server that could not be reached from one that is not in the list yet.
+        let attempts = "\n              include_attempt_count_in_response: true".to_owned();
+        (PICKED_LIST, retry, told, attempts)
     };
     [
         // First, since it has holes of its own.
         ("{{PICKED_CLUSTER}}", picked.trim_end().to_owned()),
         ("{{NEXT_IN_LIST}}", next_in_list),
         ("{{TELLS_SERVED}}", tells_served),
+        ("{{TELLS_ATTEMPTS}}", tells_attempts),
         ("{{SERVER_PROTOCOL}}", options.server_protocol.options()),
         ("{{LB_METADATA}}", metadata::LB.to_owned()),
         (

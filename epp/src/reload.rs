@@ -78,7 +78,7 @@ fn reload(hub: &Hub, flags: &Flags, text: &str) -> Result<Reloaded, Refused> {
     let config = flags.over(Config::from_yaml(text)?);
     let old = hub.config();
     Config::reloadable(&old, &config).map_err(Refused::NeedsRestart)?;
-    let unchanged = *old == config;
+    let unchanged = old.behaviour() == config.behaviour();
     for warning in config.warnings.iter().filter(|_| !unchanged) {
         tracing::warn!("configuration: {warning}");
     }

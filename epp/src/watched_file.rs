@@ -18,6 +18,8 @@ struct Fingerprint {
     inode: u64,
     bytes: u64,
     modified: (i64, i64),
+    /// Also when it is renamed into place, or its permissions change.
+    changed: (i64, i64),
 }
 
 impl Fingerprint {
@@ -28,17 +30,28 @@ impl Fingerprint {
             inode: metadata.ino(),
             bytes: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
+}
+
+/// What is known of a file. A change is read when two looks agree on it: by then nobody is writing any more, and two
+/// writes within one tick of the file system's clock, which look alike, have both been made.
+#[derive(Clone, Copy, Debug)]
+enum Seen {
+    /// It was never looked at: it is read as it is, and once more when a second look agrees.
+    Nothing,
+    /// This was found and not read yet; `None` = it could not be.
+    Differs(Option<Fingerprint>),
+    /// This was read.
+    Read(Fingerprint),
 }
 
 /// Reads one file; remembers what it saw last.
 #[derive(Debug)]
 pub(crate) struct Watched {
     path: PathBuf,
-    seen: Option<Fingerprint>,
-    /// Two writes within one tick of the file system's clock look alike: after a change it is read once more.
-    settled: bool,
+    seen: Seen,
     /// The last complaint, so that it is made once.
     complaint: String,
 }
@@ -47,8 +60,7 @@ impl Watched {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            seen: None,
-            settled: false,
+            seen: Seen::Nothing,
             complaint: String::new(),
         }
     }
@@ -63,34 +75,45 @@ impl Watched {
         &mut self,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<Result<T, String>> {
-        let read = Fingerprint::of(&self.path)
-            .map_err(|error| error.to_string())
-            .and_then(|found| {
-                let changed = self.seen != Some(found);
-                if !changed && self.settled {
-                    return Ok(None);
-                }
-                (self.seen, self.settled) = (Some(found), !changed);
-                if found.bytes > MOST_BYTES {
-                    let bytes = found.bytes;
-                    return Err(format!("the file has {bytes} bytes; 16 MiB are the most"));
-                }
-                let text =
-                    std::fs::read_to_string(&self.path).map_err(|error| error.to_string())?;
-                parse(&text).map(Some)
-            });
-        match read {
-            Ok(None) => None,
-            Ok(Some(file)) => {
-                self.complaint.clear();
-                Some(Ok(file))
-            }
-            Err(error) if error == self.complaint => None,
-            Err(error) => {
-                self.complaint.clone_from(&error);
-                Some(Err(error))
-            }
+        let result = self.read()?.and_then(|text| parse(&text));
+        match &result {
+            Ok(_) => self.complaint.clear(),
+            Err(error) if *error == self.complaint => return None,
+            Err(error) => self.complaint.clone_from(error),
         }
+        Some(result)
+    }
+
+    /// The file's text, if it is to be read.
+    fn read(&mut self) -> Option<Result<String, String>> {
+        let found = match Fingerprint::of(&self.path) {
+            Ok(found) => found,
+            Err(error) => {
+                self.seen = Seen::Differs(None);
+                return Some(Err(error.to_string()));
+            }
+        };
+        self.seen = match self.seen {
+            Seen::Nothing => Seen::Differs(Some(found)),
+            Seen::Differs(Some(last)) if last == found => Seen::Read(found),
+            Seen::Read(last) if last == found => return None,
+            Seen::Differs(_) | Seen::Read(_) => {
+                self.seen = Seen::Differs(Some(found));
+                return None;
+            }
+        };
+        if found.bytes > MOST_BYTES {
+            let bytes = found.bytes;
+            return Some(Err(format!(
+                "the file has {bytes} bytes; 16 MiB are the most"
+            )));
+        }
+        let text = std::fs::read_to_string(&self.path);
+        if text.is_err() {
+            // It is tried again.
+            self.seen = Seen::Differs(None);
+        }
+        Some(text.map_err(|error| error.to_string()))
     }
 }
 
@@ -115,6 +138,12 @@ mod tests {
         look(watched).map(Result::unwrap)
     }
 
+    /// After a change: nothing at the first look, which nobody else agrees with yet.
+    fn settled(watched: &mut Watched) -> Option<Result<usize, String>> {
+        assert!(look(watched).is_none(), "somebody may still be writing");
+        look(watched)
+    }
+
     #[test]
     fn a_file_that_is_replaced_is_read_again_and_a_quiet_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
@@ -131,7 +160,56 @@ mod tests {
         let next = directory.path().join("next");
         fs::write(&next, TWO).unwrap();
         fs::rename(&next, &path).unwrap();
-        assert_eq!(endpoints(&mut watched), Some(2));
+        assert_eq!(settled(&mut watched), Some(Ok(2)));
+        assert_eq!(endpoints(&mut watched), None);
+    }
+
+    #[test]
+    fn what_is_still_being_written_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("endpoints.yaml");
+        fs::write(&path, ONE).unwrap();
+        let mut watched = Watched::new(path.clone());
+        assert_eq!(endpoints(&mut watched), Some(1));
+        for half in ["", "endpoints: [", "endpoints: [{name: a,"] {
+            fs::write(&path, half).unwrap();
+            assert_eq!(look(&mut watched), None);
+        }
+        fs::write(&path, TWO).unwrap();
+        assert_eq!(settled(&mut watched), Some(Ok(2)));
+    }
+
+    #[test]
+    fn the_same_file_is_read_again_after_it_was_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, aside) = (directory.path().join("a"), directory.path().join("b"));
+        fs::write(&path, ONE).unwrap();
+        let mut watched = Watched::new(path.clone());
+        assert!(look(&mut watched).is_some() && look(&mut watched).is_some());
+        for _ in 0..2 {
+            fs::rename(&path, &aside).unwrap();
+            let said = look(&mut watched).unwrap().unwrap_err();
+            assert!(said.contains("No such file"), "{said}");
+            fs::rename(&aside, &path).unwrap();
+            assert_eq!(settled(&mut watched), Some(Ok(1)));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        // A directory has a state, and cannot be read.
+        let path = directory.path().join("a");
+        fs::create_dir(&path).unwrap();
+        let mut watched = Watched::new(path);
+        assert!(look(&mut watched).unwrap().is_err());
+        for _ in 0..4 {
+            assert_eq!(look(&mut watched), None, "it complains once");
+            assert!(
+                matches!(watched.seen, Seen::Differs(_)),
+                "it is not given up"
+            );
+        }
     }
 
     #[test]
@@ -147,12 +225,13 @@ mod tests {
         );
         assert!(look(&mut watched).is_none());
         fs::write(&path, "endpoints: [{name: a, adress: 10.0.0.1, port: 1}]").unwrap();
-        assert!(look(&mut watched).unwrap().unwrap_err().contains("adress"));
+        let said = settled(&mut watched).unwrap().unwrap_err();
+        assert!(said.contains("adress"), "{said}");
         assert!(look(&mut watched).is_none() && look(&mut watched).is_none());
         let next = directory.path().join("next");
         fs::write(&next, ONE).unwrap();
         fs::rename(&next, &path).unwrap();
-        assert_eq!(endpoints(&mut watched), Some(1));
+        assert_eq!(settled(&mut watched), Some(Ok(1)));
     }
 
     #[test]
@@ -169,7 +248,7 @@ mod tests {
         assert_eq!(endpoints(&mut watched), Some(1));
         symlink("v2", at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
-        assert_eq!(endpoints(&mut watched), Some(2));
+        assert_eq!(settled(&mut watched), Some(Ok(2)));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub mod header {
     pub const DESTINATION: &str = "x-gateway-destination-endpoint";
     /// From the proxy: the endpoint that answered.
     pub const DESTINATION_SERVED: &str = "x-gateway-destination-endpoint-served";
+    /// From the proxy, on answers: how many servers were tried.
+    pub const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
     /// From the proxy: the endpoints to choose among.
     pub const DESTINATION_SUBSET: &str = "x-gateway-destination-endpoint-subset";
     /// To the proxy: the weighted score of every candidate.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use names::header;
 use system_tests::client::{Call, Next};
@@ -81,6 +82,32 @@ async fn the_second_serves_where_the_first_is_not_there_and_is_booked_for_it() {
     let served = [("Served".to_owned(), count as u64)];
     assert_eq!(stack.outcomes().await, served.into());
     assert!(stack.fallback.received().is_empty());
+}
+
+/// A pod that is Ready is in the picker's pool before the proxy's name server has it. That is not its fault, and the
+/// proxy tells it from one that cannot be reached.
+#[tokio::test]
+async fn who_the_proxy_does_not_know_yet_is_passed_over_without_an_attempt() {
+    let stack = start().await;
+    let (new, serving) = (nobody(), stack.server().address());
+    for (known, attempts) in [(vec![serving], "1"), (vec![new, serving], "2")] {
+        stack.list_for_proxy(&known).await;
+        stack.list(&[new, serving]).await;
+        let numbers = AtomicU32::new(0);
+        let first = until("the new server to be named first", async || {
+            // Each of its own, which no server has seen.
+            let number = numbers.fetch_add(1, Relaxed);
+            let body = format!(r#"{{"model":"fake-model","prompt":"{attempts} {number}"}}"#);
+            let answer = Call::post(PATH, body).send(stack.proxy).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let received = stack.server().received();
+            let named = received.last()?.header(header::DESTINATION)?.to_owned();
+            named.starts_with(&new.to_string()).then_some(answer)
+        })
+        .await;
+        let told = first.headers.get(header::ATTEMPT_COUNT).unwrap();
+        assert_eq!(told.to_str().unwrap(), attempts);
+    }
 }
 
 #[tokio::test]

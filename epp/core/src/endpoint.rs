@@ -142,8 +142,9 @@ impl Endpoint {
     /// Stores what the endpoint's metrics said, asked for when so many requests had been dispatched
     /// ([`Load::dispatches`]): those since then count beside what is told.
     pub fn set_scraped_as_of(&self, dispatches: u32, scraped: Scraped) {
-        self.load.scraped(dispatches);
+        // The page first: who reads in between counts a few requests twice, and none not at all.
         self.scraped.store(&scraped);
+        self.load.scraped(dispatches);
     }
 
     /// The last scrape, however old; `None` = never scraped.

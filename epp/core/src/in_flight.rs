@@ -65,13 +65,19 @@ impl InFlight {
         }
     }
 
-    /// Another endpoint than the one picked serves the request: the proxy could not reach the first and took a
-    /// fall-back. The load moves there, and nothing is learned, since nothing was predicted for it.
-    pub fn served_by(&mut self, now: Duration, endpoint: Arc<Endpoint>) {
+    /// Another endpoint than the one picked serves the request: the proxy took a fall-back. The load moves there, and
+    /// nothing is learned, since nothing was predicted for it. `tried` = the proxy could not reach the first; else it
+    /// may not know it yet, which is no fault of the endpoint's.
+    pub fn served_by(&mut self, now: Duration, endpoint: Arc<Endpoint>, tried: bool) {
         if Arc::ptr_eq(&endpoint.load, &self.endpoint.load) {
             return;
         }
-        self.tell_health(now, Fate::Unreachable, None);
+        let fate = if tried {
+            Fate::Unreachable
+        } else {
+            Fate::Left(None)
+        };
+        self.tell_health(now, fate, None);
         self.release();
         self.booking.features = None;
         self.booking.prediction = None;

@@ -1,6 +1,9 @@
 //! Hot path: what is dispatched to one endpoint now, in counters.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use crate::flow::LearnedLimit;
 use crate::health::Health;
@@ -144,12 +147,12 @@ impl Load {
     /// Requests dispatched since the last scrape was asked for, ended or not.
     pub fn unseen(&self) -> u32 {
         self.dispatches()
-            .wrapping_sub(self.scraped_at.load(Relaxed))
+            .wrapping_sub(self.scraped_at.load(Acquire))
     }
 
     /// A scrape came that was asked for when so many requests had been dispatched.
     pub(crate) fn scraped(&self, dispatches: u32) {
-        self.scraped_at.store(dispatches, Relaxed);
+        self.scraped_at.store(dispatches, Release);
     }
 
     /// What other pickers have in flight there; `None` = no other is known.

@@ -103,11 +103,11 @@ fn fallbacks_are_ordered_and_the_booking_follows_who_served() {
     );
     dispatch
         .in_flight
-        .served_by(seconds(0.1), Arc::clone(&picked));
+        .served_by(seconds(0.1), Arc::clone(&picked), true);
     assert_eq!(picked.load.snapshot().in_flight, 1, "nothing moved");
     dispatch
         .in_flight
-        .served_by(seconds(0.1), Arc::clone(&served));
+        .served_by(seconds(0.1), Arc::clone(&served), true);
     let (left, now) = (picked.load.snapshot(), served.load.snapshot());
     assert_eq!(
         (left.in_flight, left.waiting_tokens, left.tightest_tpot_ms),
@@ -147,7 +147,7 @@ fn fallbacks_are_ordered_and_the_booking_follows_who_served() {
     dispatch.in_flight.emitted(7);
     dispatch
         .in_flight
-        .served_by(seconds(1.2), Arc::clone(&served));
+        .served_by(seconds(1.2), Arc::clone(&served), true);
     assert_eq!(served.load.snapshot().resident_tokens, 107);
     drop(dispatch);
     for endpoint in [picked, served] {
@@ -160,7 +160,14 @@ fn fallbacks_are_ordered_and_the_booking_follows_who_served() {
 }
 
 #[test]
-fn who_was_passed_over_by_the_proxy_three_times_is_ejected() {
+fn who_could_not_be_reached_three_times_is_ejected_and_who_was_not_tried_is_not() {
+    for (tried, ejected) in [(true, [1, 0, 0, 0]), (false, [0; 4])] {
+        assert_eq!(passed_over(tried), (ejected, [0; 4]));
+    }
+}
+
+/// Ejections by fault of the two endpoints, after the proxy passed over the first whenever it was picked.
+fn passed_over(tried: bool) -> ([u64; 4], [u64; 4]) {
     let pool = pool(2);
     let mut fallbacks = Config::headroom_default();
     fallbacks.profile.endpoints = 2;
@@ -170,7 +177,7 @@ fn who_was_passed_over_by_the_proxy_three_times_is_ejected() {
         let mut dispatch = dispatched(&mut director);
         if &*dispatch.endpoint.name == "e0" {
             let other = Arc::clone(&pool.endpoints[1]);
-            dispatch.in_flight.served_by(seconds(1.0), other);
+            dispatch.in_flight.served_by(seconds(1.0), other, tried);
         }
         dispatch.in_flight.finish(seconds(1.0), complete(2));
         director.advance(seconds(1.0));
@@ -182,7 +189,7 @@ fn who_was_passed_over_by_the_proxy_three_times_is_ejected() {
             .view(seconds(1.0))
             .ejections
     };
-    assert_eq!((ejections(0), ejections(1)), ([1, 0, 0, 0], [0; 4]));
+    (ejections(0), ejections(1))
 }
 
 /// An answer that does not stream shows no first token, so nothing can be late about it.

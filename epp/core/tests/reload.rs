@@ -221,6 +221,23 @@ fn the_first_after_a_pause_waits_for_readings_at_most_as_long_as_it_may() {
 }
 
 #[test]
+fn nobody_is_held_beyond_their_own_time_to_live() {
+    let ms = Duration::from_millis;
+    let mut director = director(queueing(), 2);
+    director.await_readings(ms(0), ms(1_000));
+    director.submit(ms(0), request(0));
+    let hurried = Request {
+        ttl: Some(ms(50)),
+        ..request(0)
+    };
+    director.submit(ms(10), hurried);
+    assert_eq!(director.next_wakeup(), Some(ms(60)));
+    director.advance(ms(60));
+    let waits = [dispatched(&mut director), dispatched(&mut director)].map(|it| it.waited);
+    assert_eq!(waits, [ms(60), ms(50)]);
+}
+
+#[test]
 fn who_is_held_can_leave_and_is_refused_at_the_end() {
     let ms = Duration::from_millis;
     let mut director = director(queueing(), 2);

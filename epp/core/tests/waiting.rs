@@ -119,16 +119,18 @@ flowControl: {saturationDetector: {pluginRef: concurrency-detector}}";
     assert!(dispatched_by_itself(&mut director, ticket, seconds(1.0)));
 }
 
-/// One endpoint is for long prompts and full; those for short ones are idle.
-#[test]
-fn a_prompt_that_only_a_full_endpoint_is_for_is_looked_past() {
-    let lines = "plugins:
+/// Endpoints that take one prompt at a time, of the lengths that they are for.
+const BY_LENGTH: &str = "plugins:
 - {type: concurrency-detector, parameters: {maxConcurrency: 1}}
 - {type: context-length-aware, parameters: {enableFiltering: true}}
 - {type: queue-scorer}
 flowControl: {saturationDetector: {pluginRef: concurrency-detector}}";
+
+/// One endpoint is for long prompts and full; those for short ones are idle.
+#[test]
+fn a_prompt_that_only_a_full_endpoint_is_for_is_looked_past() {
     let pool = with_ranges(&["0-999", "0-999", "1000-9999"]);
-    let mut director = director(config(lines), &pool);
+    let mut director = director(config(BY_LENGTH), &pool);
     let long = || Request {
         prompt_tokens: 5_000,
         ..request(0)
@@ -163,13 +165,8 @@ flowControl: {saturationDetector: {pluginRef: concurrency-detector}}";
 
 #[test]
 fn a_prompt_that_no_endpoint_is_for_does_not_wait_for_a_full_pool() {
-    let lines = "plugins:
-- {type: concurrency-detector, parameters: {maxConcurrency: 1}}
-- {type: context-length-aware, parameters: {enableFiltering: true}}
-- {type: queue-scorer}
-flowControl: {saturationDetector: {pluginRef: concurrency-detector}}";
     let pool = with_ranges(&["0-999"]);
-    let mut director = director(config(lines), &pool);
+    let mut director = director(config(BY_LENGTH), &pool);
     director.submit(Duration::ZERO, request(0));
     let _running = dispatched(&mut director);
     director.submit(Duration::ZERO, request(0));

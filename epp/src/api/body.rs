@@ -90,9 +90,13 @@ impl Reading {
     }
 
     /// Takes the next piece.
-    pub fn push(&mut self, piece: &[u8]) {
-        if let Some(json) = &mut self.json {
-            json.push(piece);
+    ///
+    /// # Errors
+    /// [`RequestError`] as soon as the body cannot be right any more. Nothing may be pushed after that.
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), RequestError> {
+        match &mut self.json {
+            Some(json) => json.push(piece),
+            None => Ok(()),
         }
     }
 
@@ -117,7 +121,7 @@ pub(super) fn inner(api: Api, body: Bytes, intake: &Intake<'_>) -> Result<Body, 
         return Ok(Body::unread());
     };
     let mut json = Json::new(shape, intake.hashing);
-    json.push(&body);
+    json.push(&body)?;
     json.finish(&Rope::from(body), intake)
 }
 
@@ -126,7 +130,6 @@ pub(super) fn inner(api: Api, body: Bytes, intake: &Intake<'_>) -> Result<Body, 
 struct Json {
     scanner: Scanner,
     members: Members,
-    problem: Option<RequestError>,
 }
 
 impl Json {
@@ -134,20 +137,14 @@ impl Json {
         Self {
             scanner: Scanner::default(),
             members: Members::new(shape, hashing),
-            problem: None,
         }
     }
 
-    fn push(&mut self, piece: &[u8]) {
-        if self.problem.is_none() {
-            self.problem = self.scanner.push(piece, &mut self.members).err();
-        }
+    fn push(&mut self, piece: &[u8]) -> Result<(), RequestError> {
+        self.scanner.push(piece, &mut self.members)
     }
 
     fn finish(mut self, body: &Rope, intake: &Intake<'_>) -> Result<Body, RequestError> {
-        if let Some(problem) = self.problem {
-            return Err(problem);
-        }
         self.scanner.finish(&mut self.members)?;
         let mut members = self.members;
         let model = model(&mut members, intake)?;

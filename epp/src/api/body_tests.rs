@@ -43,7 +43,7 @@ fn in_pieces<'p>(
 ) -> Result<Body, RequestError> {
     let (mut reading, mut rope) = (Reading::new(api, intake.hashing), Rope::default());
     for piece in pieces {
-        reading.push(piece);
+        reading.push(piece)?;
         rope.push(Bytes::copy_from_slice(piece));
     }
     reading.finish(&rope, intake)

@@ -58,6 +58,8 @@ struct Aside {
     mark: HashMark,
     digest: ContentDigest,
     text: bool,
+    /// Its member `type` says what it is; other media are no text whatever they say.
+    source: bool,
     /// The value of its member `type` as it comes; enough of it to know those that matter.
     kind: Option<Vec<u8>>,
 }
@@ -148,9 +150,11 @@ impl Content {
                 mark: self.hasher.mark(),
                 digest: ContentDigest::default(),
                 text: !media,
+                source: !media,
                 kind: None,
             });
         } else if let Some(aside) = self.asides.last_mut()
+            && aside.source
             && key == Key::Type
             && kind == Kind::String
             && depth == aside.depth + 1

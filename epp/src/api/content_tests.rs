@@ -80,3 +80,18 @@ fn sources_inside_sources_are_set_aside_to_a_depth() {
     assert!(within(1) < 60 && within(2) < 60, "a document's images");
     assert!(within(120) > 2_000, "it is text like any other");
 }
+
+#[test]
+fn what_an_image_says_of_its_type_does_not_make_it_text() {
+    let data = "A".repeat(100_000);
+    for block in [
+        r#"{"type":"image_url","image_url":{"type":"image","url":"DATA"}}"#,
+        r#"{"type":"image_url","image_url":{"url":"DATA","type":"image"}}"#,
+        r#"{"type":"input_audio","input_audio":{"type":"text","data":"DATA"}}"#,
+    ] {
+        let one = fed(&block.replace("DATA", &data));
+        assert!(one.0 < 40, "{block}: {} tokens", one.0);
+        let other = fed(&block.replace("DATA", &format!("{data}B")));
+        assert_ne!(one.1, other.1, "{block}");
+    }
+}

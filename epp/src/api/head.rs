@@ -279,9 +279,18 @@ impl ResponseHead {
 
 /// `grpc-status` of trailers, or of an answer that consists of nothing else.
 pub fn grpc_status(headers: &[Header]) -> Option<u32> {
+    number(headers, "grpc-status")
+}
+
+/// How many servers the proxy tried before one answered, where it says so.
+pub fn attempts(headers: &[Header]) -> Option<u32> {
+    number(headers, header::ATTEMPT_COUNT)
+}
+
+fn number(headers: &[Header], name: &str) -> Option<u32> {
     let mut named = headers
         .iter()
-        .filter(|header| header.name.eq_ignore_ascii_case(b"grpc-status"));
+        .filter(|header| header.name.eq_ignore_ascii_case(name.as_bytes()));
     std::str::from_utf8(&named.next()?.value).ok()?.parse().ok()
 }
 

@@ -1,5 +1,6 @@
 //! Hot path: the members of a body that mean something, taken as they arrive.
 
+use super::clipped::Clipped;
 use super::content::{Content, feed_ids};
 use super::error::{RequestError, missing, too_long, wrong};
 use super::head::LONGEST_NAME;
@@ -8,7 +9,8 @@ use super::media::Placed;
 use super::rope::Rope;
 use super::scan::{Look, Sink};
 use super::shape::{Form, MOST_LIMITS, MOST_PARTS, Named, Shape};
-use epp_core::{PrefixHasher, PrefixHashing};
+use epp_core::{PrefixHasher, PrefixHashing, content_digest};
+use std::fmt::Write;
 use std::ops::Range;
 
 /// What a body says, by its shape. Of a member that is there twice the last counts.
@@ -24,7 +26,7 @@ pub(super) struct Members {
     pub(super) options: Option<Range<usize>>,
     sampling: Option<Range<usize>>,
     features: Option<Range<usize>>,
-    salt: Option<String>,
+    salt: Option<Clipped>,
     parts: [Option<Given>; MOST_PARTS],
     limits: [Option<u32>; MOST_LIMITS],
     /// There is no member at all.
@@ -110,6 +112,9 @@ impl Members {
     /// A member's value begins.
     fn member(&mut self, kind: Kind) -> Result<Look, RequestError> {
         self.text.clear();
+        if self.taking == Taking::Salt {
+            self.salt = Some(Clipped::default());
+        }
         match (self.taking, kind) {
             (Taking::Model, Kind::String)
             | (Taking::Salt, Kind::String)
@@ -143,8 +148,10 @@ impl Members {
                 (self.model, self.null_model) = (Some((text(), span)), None);
             }
             (Taking::Model, Kind::Null) => (self.model, self.null_model) = (None, Some(span)),
-            (Taking::Salt, Kind::String) => self.salt = Some(text()),
-            (Taking::Stream, Kind::Bool) => self.stream = self.text == b"true",
+            (Taking::Salt, Kind::String) => {}
+            (Taking::Salt, _) => self.salt = None,
+            // Null as well.
+            (Taking::Stream, _) => self.stream = self.text == b"true",
             (Taking::Options, _) => self.options = Some(span),
             (Taking::Sampling, _) => self.sampling = Some(span),
             (Taking::Features, _) => self.features = Some(span),
@@ -168,11 +175,12 @@ impl Members {
 
     /// What keeps prompts of equal text apart.
     pub(super) fn salt(&self, body: &Rope) -> String {
-        let mut salt = self.salt.clone().unwrap_or_default();
+        let told = self.salt.iter().map(Clipped::text).collect::<Vec<_>>();
+        let mut salt = String::from_utf8_lossy(&told.concat()).into_owned();
         for (part, given) in self.shape.prompt.iter().zip(&self.parts) {
             if let (Form::Setting, Some(given)) = (part.form, given) {
-                salt.push('\0');
-                salt.push_str(&String::from_utf8_lossy(&body.slice(given.span.clone())));
+                let digest = content_digest(&body.slice(given.span.clone()));
+                let _ = write!(salt, "\0{digest:016x}");
             }
         }
         salt
@@ -267,6 +275,10 @@ impl Sink for Members {
     fn text(&mut self, run: &[u8]) -> Result<(), RequestError> {
         match &mut self.content {
             Some(content) => content.text(run),
+            None if self.taking == Taking::Salt => {
+                self.salt.get_or_insert_default().push(run);
+                Ok(())
+            }
             None if self.taking == Taking::Model && self.text.len() + run.len() > LONGEST_NAME => {
                 Err(too_long("model"))
             }

@@ -5,6 +5,7 @@
 //! themselves are kept in a [`rope`]; what is changed of a body is changed by [`edit`]s of single bytes.
 
 pub mod body;
+mod clipped;
 mod content;
 pub mod edit;
 pub mod error;

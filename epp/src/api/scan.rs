@@ -4,8 +4,12 @@
 //! tells a [`Sink`] what it finds: strings run by run, already decoded. What the sink does not want is passed over:
 //! its structure is checked, its spelling is not. Refuses what [`super::json::Reader`] refuses.
 
+use super::clipped::Clipped;
 use super::json::{JsonError, Kind, MAX_DEPTH, unescape_simple};
 use memchr::memchr2;
+
+/// Characters of a number, at most: engines refuse longer ones.
+const LONGEST_NUMBER: usize = 4_096;
 
 /// What becomes of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +76,10 @@ pub(super) struct Scanner {
     key: bool,
     /// The first half of a character that takes two escape sequences.
     high: Option<u32>,
-    /// A key as far as it came; or what came of an escape sequence, or of a number that a cut went through.
-    held: Vec<u8>,
+    /// A key as far as it came.
+    name: Clipped,
+    /// What came of a number that a cut went through.
+    number: Vec<u8>,
     escape: Vec<u8>,
     /// Depth of the value that is passed over.
     past: Option<usize>,
@@ -89,7 +95,8 @@ impl Default for Scanner {
             start: 0,
             key: false,
             high: None,
-            held: Vec::new(),
+            name: Clipped::default(),
+            number: Vec::new(),
             escape: Vec::new(),
             past: None,
         }
@@ -179,7 +186,7 @@ impl Scanner {
             }
             (Expected::Key | Expected::KeyOrEnd, b'"') => {
                 self.key = true;
-                self.held.clear();
+                self.name.clear();
                 self.within = Within::String;
             }
             (Expected::Colon, b':') => self.expected = Expected::Value,
@@ -221,7 +228,7 @@ impl Scanner {
                 };
             }
             Kind::Number => {
-                self.held.clear();
+                self.number.clear();
                 return Ok(at);
             }
             _ => {}
@@ -281,7 +288,7 @@ impl Scanner {
             self.within = Within::Nothing;
             self.expected = Expected::Colon;
             if self.past.is_none() {
-                sink.key(&self.held, self.open.len());
+                sink.key(&self.name.text(), self.open.len());
             }
         } else {
             self.ended(Kind::String, self.before + at + 1, sink)?;
@@ -294,7 +301,7 @@ impl Scanner {
         match (self.past, self.key) {
             (Some(_), _) => Ok(()),
             (None, true) => {
-                self.held.extend_from_slice(run);
+                self.name.push(run);
                 Ok(())
             }
             (None, false) => sink.text(run),
@@ -378,8 +385,11 @@ impl Scanner {
                 self.number_ends(&rest[..length], self.before + at + length, sink)?;
                 Ok(at + length)
             }
+            None if self.number.len() + rest.len() > LONGEST_NUMBER => {
+                error(self.start, "a number of at most 4,096 characters")
+            }
             None => {
-                self.held.extend_from_slice(rest);
+                self.number.extend_from_slice(rest);
                 Ok(piece.len())
             }
         }
@@ -392,14 +402,17 @@ impl Scanner {
         place: usize,
         sink: &mut S,
     ) -> Result<(), S::Error> {
-        if !self.held.is_empty() {
-            self.held.extend_from_slice(tail);
+        if !self.number.is_empty() {
+            self.number.extend_from_slice(tail);
         }
-        let number = if self.held.is_empty() {
+        let number = if self.number.is_empty() {
             tail
         } else {
-            &self.held
+            &self.number
         };
+        if number.len() > LONGEST_NUMBER {
+            return error(self.start, "a number of at most 4,096 characters");
+        }
         // Arrays of token ids come through here: digits are right without a second look.
         let right = number.iter().all(u8::is_ascii_digit)
             || std::str::from_utf8(number).is_ok_and(|number| number.parse::<f64>().is_ok());

@@ -307,10 +307,10 @@ impl Hub {
 
     /// Hands a request to the director.
     pub fn submit(&self, now: Duration, request: Request) -> Submitted {
-        let resumed = self.idleness.request(now);
         let mut state = self.state.lock();
         self.refresh_models(&mut state);
-        if resumed && self.idleness.wake() {
+        // Under the lock: who comes next finds the hold.
+        if self.idleness.request(now) && self.idleness.wake() {
             let hold = self.config.load().metrics.as_ref().map(|it| it.hold);
             let until = now.saturating_add(hold.unwrap_or_default());
             state.director.await_readings(now, until);
@@ -325,7 +325,7 @@ impl Hub {
                 Submitted::Queued(ticket, told)
             }
         };
-        self.arm(state.director.next_wakeup());
+        self.arm(&state);
         submitted
     }
 
@@ -339,7 +339,7 @@ impl Hub {
         // What was dispatched but never read has just given its room back.
         state.director.advance(now);
         state.deliver(None);
-        self.arm(state.director.next_wakeup());
+        self.arm(&state);
     }
 
     /// Load was given back, or time passed: dispatches what there is room for and expires what waited too long.
@@ -361,7 +361,7 @@ impl Hub {
         self.refresh_models(&mut state);
         act(&mut state.director, self.clock.now());
         state.deliver(None);
-        self.arm(state.director.next_wakeup());
+        self.arm(&state);
     }
 
     fn refresh_models(&self, state: &mut State) {
@@ -372,8 +372,9 @@ impl Hub {
         }
     }
 
-    fn arm(&self, wakeup: Option<Duration>) {
-        let due = wakeup.map_or(u64::MAX, |at| {
+    fn arm(&self, state: &State) {
+        self.idleness.wanted(!state.waiting.is_empty());
+        let due = state.director.next_wakeup().map_or(u64::MAX, |at| {
             u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)
         });
         if due < self.timer.due.fetch_min(due, Ordering::AcqRel) {

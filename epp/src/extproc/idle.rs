@@ -1,11 +1,12 @@
-//! Times without requests, in which engines are hardly asked, and the round of reads that ends them.
+//! Times in which no requests come and none waits, in which engines are hardly asked, and the round of reads that ends
+//! them.
 //!
 //! A reader that rests is woken by the first request. That request, and those that come while the round is under way,
 //! are held until all who were woken have read (or failed to), or the director's patience ends.
 
 use super::hub::Hub;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -18,6 +19,8 @@ const IDLE: Duration = Duration::from_secs(5);
 pub(super) struct Idleness {
     /// Milliseconds on the picker's clock.
     last_ms: AtomicU64,
+    /// Whether somebody waits: whoever has no reading to go by may think that there is room.
+    wanted: AtomicBool,
     resumed: Notify,
     rounds: Mutex<Rounds>,
 }
@@ -25,6 +28,12 @@ pub(super) struct Idleness {
 impl Idleness {
     fn idle(&self, now: Duration) -> bool {
         now > Duration::from_millis(self.last_ms.load(Ordering::Relaxed)) + IDLE
+            && !self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody waits for room or for readings.
+    pub(super) fn wanted(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// A request came; true = the first after an idle time.
@@ -136,7 +145,7 @@ impl Drop for Due<'_> {
 }
 
 impl Hub {
-    /// Whether no request came for five seconds.
+    /// Whether no request came for five seconds, and none waits.
     pub fn idle(&self, now: Duration) -> bool {
         self.idleness.idle(now)
     }
@@ -231,5 +240,23 @@ mod tests {
             Submitted::Decided(_)
         ));
         assert!(resting.rise().is_some(), "it reads all the same");
+    }
+
+    /// A detector that has no readings to go by thinks that there is room.
+    #[test]
+    fn nobody_rests_while_somebody_waits() {
+        let (hub, now) = idle(Config::llmd_default().with_max_concurrency(1));
+        let Submitted::Decided(first) = hub.submit(now, Request::default()) else {
+            panic!("there is room")
+        };
+        let (ticket, _verdict) = match hub.submit(now, Request::default()) {
+            Submitted::Queued(ticket, verdict) => (ticket, verdict),
+            Submitted::Decided(verdict) => panic!("decided at once: {verdict:?}"),
+        };
+        let later = now + 2 * IDLE;
+        assert!(!hub.idle(later));
+        hub.withdraw(ticket);
+        assert!(hub.idle(later));
+        drop(first);
     }
 }

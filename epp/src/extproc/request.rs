@@ -57,7 +57,8 @@ impl Gathering {
             .map_or_else(|_| ErrorShape::default(), |(api, _)| api.errors())
     }
 
-    /// Adds a piece of the body; more than `limit` bytes are refused.
+    /// Adds a piece of the body. What cannot be right any more, or has more than `limit` bytes, is refused at once: the
+    /// rest is not gathered.
     pub(super) fn push(&mut self, piece: Bytes, limit: usize) -> Result<(), RequestError> {
         if self.body.len() + piece.len() > limit {
             return Err(RequestError::TooLarge { limit });
@@ -65,8 +66,9 @@ impl Gathering {
         if !self.share.take(piece.len() as u64) {
             return Err(RequestError::Crowded);
         }
-        if let Ok((_, reading)) = &mut self.api {
-            reading.push(&piece);
+        match &mut self.api {
+            Ok((_, reading)) => reading.push(&piece)?,
+            Err(error) => return Err(error.clone()),
         }
         self.body.push(piece);
         Ok(())

@@ -10,7 +10,7 @@ use super::reply::{Immediate, Reply};
 use super::request::{Bodyless, Gathering, Pending};
 use super::response::{Answer, Relayed};
 use crate::api::error::{ErrorShape, RequestError};
-use crate::api::head::Header;
+use crate::api::head::{Header, attempts};
 use bytes::Bytes;
 use epp_core::{End, InFlight, Refusal, Verdict};
 use names::dropped_reason;
@@ -87,7 +87,7 @@ impl Stream {
                 served,
             } => {
                 if let (Some(in_flight), Some(served)) = (&mut self.in_flight, served) {
-                    in_flight.served_by(now, served);
+                    in_flight.served_by(now, served, attempts(&headers) > Some(1));
                 }
                 self.response_headers(now, &headers, end_of_stream, out)
             }

@@ -193,11 +193,24 @@ fn what_a_client_did_wrong_is_a_400_that_names_it() {
 fn a_body_beyond_the_limit_is_refused_as_it_arrives() {
     let mut bench = Bench::new(1);
     bench.on(request_headers(&[], false));
-    bench.on(request_body(&"x".repeat(60_000), false));
-    bench.on(request_body(&"x".repeat(60_000), false));
+    bench.on(request_body(&" ".repeat(60_000), false));
+    bench.on(request_body(&" ".repeat(60_000), false));
     assert_eq!(bench.immediate().status, 413);
     bench.on(request_body("x", true));
     assert_eq!(bench.replies.len(), 1);
+}
+
+#[test]
+fn a_body_that_cannot_be_right_any_more_is_not_gathered() {
+    for (path, piece) in [("/v1/completions", "x"), ("/v1/chat/completions", "{,")] {
+        let mut bench = Bench::new(1);
+        bench.on(request_headers(&[(":path", path)], false));
+        bench.on(request_body(piece, false));
+        assert_eq!(bench.immediate().status, 400, "{path}");
+        bench.on(request_body(&" ".repeat(60_000), false));
+        assert_eq!(bench.stream.rules.bodies.held(), 0, "{path}");
+        assert_eq!(bench.replies.len(), 1, "{path}");
+    }
 }
 
 #[test]
@@ -208,11 +221,11 @@ fn bodies_that_arrive_at_once_share_one_budget() {
     slow.on(Duration::ZERO, request_headers(&[], false), &mut actions);
     slow.on(
         Duration::ZERO,
-        request_body(&"x".repeat(90_000), false),
+        request_body(&" ".repeat(90_000), false),
         &mut actions,
     );
     bench.on(request_headers(&[], false));
-    bench.on(request_body(&"x".repeat(90_000), false));
+    bench.on(request_body(&" ".repeat(90_000), false));
     assert_eq!(bench.immediate().status, 429);
     assert!(
         bench

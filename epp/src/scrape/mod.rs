@@ -137,7 +137,8 @@ async fn read(
     loop {
         let woken = hub.woken();
         let now = hub.clock.now();
-        let idle = failures == 0 && read_at.is_some() && hub.idle(now);
+        let ours = || endpoint.load.snapshot().in_flight > 0 || endpoint.load.unseen() > 0;
+        let idle = failures == 0 && read_at.is_some() && hub.idle(now) && !ours();
         let rest = (idle && source.is_waited_for()).then(|| hub.rest());
         let period = source.schedule.period(failures, idle);
         let look = hub.clock.instant(place.next(now, period));
@@ -150,7 +151,6 @@ async fn read(
         };
         let due = rest.and_then(Rest::rise);
         let now = hub.clock.now();
-        let ours = || endpoint.load.snapshot().in_flight > 0 || endpoint.load.unseen() > 0;
         let worth = |at| source.schedule.worth_reading(ours(), now - at);
         if !early && due.is_none() && read_at.is_some_and(|at| !worth(at)) {
             continue;

@@ -118,8 +118,8 @@ impl Place {
         let share = f64::from(self.batch) / f64::from(self.batches.max(1));
         let draw = draw(u64::from(self.batch) << 40 ^ number);
         let late = share + JITTER * (2.0 * draw - 1.0) + JITTER;
-        let periods = u32::try_from(number).unwrap_or(u32::MAX);
-        period.saturating_mul(periods) + period.mul_f64(late)
+        let begin = period.as_nanos() * u128::from(number);
+        Duration::from_nanos_u128(begin) + period.mul_f64(late)
     }
 }
 
@@ -181,6 +181,19 @@ mod tests {
         );
         assert_eq!(of(50, 20, 1_000).interval(), ms(50));
         assert_eq!(of(50, 2_000, 10).interval(), ms(50));
+    }
+
+    #[test]
+    fn after_months_of_milliseconds_there_is_a_next_look() {
+        let (place, uptime) = (
+            Place {
+                batch: 0,
+                batches: 1,
+            },
+            Duration::from_secs(60 * 86_400),
+        );
+        let next = place.next(uptime, ms(1));
+        assert!(next > uptime && next < uptime + ms(2), "{next:?}");
     }
 
     #[test]

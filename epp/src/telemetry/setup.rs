@@ -64,13 +64,8 @@ impl Configured {
     pub(crate) fn of(config: &Config, hash: Arc<str>, scores: bool) -> Self {
         // Two that behave alike have the same one, in one version of this program, whatever there is to say about how
         // they are written.
-        let behaviour = Config {
-            warnings: Vec::new(),
-            stand_ins: Vec::new(),
-            ..config.clone()
-        };
         Self {
-            version: hash_of(&format!("{behaviour:?}")),
+            version: hash_of(&format!("{:?}", config.behaviour())),
             hash,
             stand_ins: config.stand_ins.len(),
             types: types(config),

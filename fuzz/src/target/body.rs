@@ -32,7 +32,7 @@ fn in_pieces(
 ) -> Result<Body, RequestError> {
     let mut reading = Reading::new(api, intake.hashing);
     let pieces = pieces(body, width);
-    pieces.iter().for_each(|piece| reading.push(piece));
+    pieces.iter().try_for_each(|piece| reading.push(piece))?;
     reading.finish(&rope(pieces), intake)
 }
 

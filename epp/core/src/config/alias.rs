@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::error::{ConfigError, from_yaml};
+use super::error::ConfigError;
+use super::yaml::from_parameters;
 
 /// Old and new names of parameters: type, old, new.
 pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
@@ -62,14 +63,10 @@ pub(super) fn schema(type_name: &str, generator: &mut SchemaGenerator) -> Option
 }
 
 fn read<T: DeserializeOwned>(parameters: &Value, place: &str) -> Result<T, ConfigError> {
-    let given = match parameters {
-        Value::Null => "{}".to_owned(),
-        given => given.to_string(),
-    };
-    from_yaml(&given, &format!("{place} parameters")).map_err(|error| ConfigError {
-        position: None,
-        ..error
-    })
+    match parameters {
+        Value::Null => from_parameters(&Value::Object(Default::default()), place),
+        given => from_parameters(given, place),
+    }
 }
 
 /// `data-parallel-profile-handler`: ranks of one pod, each with its own port.

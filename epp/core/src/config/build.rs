@@ -5,7 +5,7 @@ use super::data_layer::data_layer;
 use std::time::Duration;
 
 use super::detector::{detector, usage_limit};
-use super::error::{ConfigError, from_yaml};
+use super::error::{ConfigError, Problem};
 use super::finding::{Finding, Level};
 use super::flow::flow_config;
 use super::parsers::{parsers, read_answers};
@@ -13,6 +13,7 @@ use super::plugin::{Plugin, Role};
 use super::position::Outline;
 use super::profile::profile;
 use super::registry::Registry;
+use super::yaml::from_yaml;
 use super::{
     AgentIdentity, Config, Filter, InflightLoadProducer, PrefixProducer, ProbabilisticAdmitter,
     ReportedAttribute, Scorer, SessionSource, TopologyExtractor, handler, raw, stand_in,
@@ -43,7 +44,7 @@ impl From<ConfigError> for Errors {
 pub(super) fn read(text: &str) -> (Result<Config, Errors>, Vec<Finding>) {
     let outline = Outline::read(text);
     let mut findings = Vec::new();
-    let config = from_yaml(text, "config")
+    let config = document(text)
         .map_err(Errors::from)
         .and_then(|document| build(document, &mut findings));
     let located = |finding: Finding| finding.located(outline.as_ref());
@@ -56,6 +57,19 @@ pub(super) fn read(text: &str) -> (Result<Config, Errors>, Vec<Finding>) {
             .collect(),
     });
     (config, findings.into_iter().map(located).collect())
+}
+
+fn document(text: &str) -> Result<raw::Document, ConfigError> {
+    let says_something = |line: &str| !matches!(line.trim_start().chars().next(), None | Some('#'));
+    if text.lines().any(says_something) {
+        return from_yaml(text, "config");
+    }
+    let needed = "there is nothing in it; it needs `apiVersion`, `kind` and `plugins`";
+    Err(ConfigError {
+        place: "config".into(),
+        position: None,
+        problem: Problem::Shape(needed.into()),
+    })
 }
 
 /// All plugins are read before the rest, so that each is told of its own mistake; in the sections the first mistake

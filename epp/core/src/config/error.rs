@@ -67,11 +67,7 @@ impl ConfigError {
         Self {
             place: place.into(),
             position: None,
-            problem: Problem::Unknown {
-                kind,
-                name: name.into(),
-                suggestion: suggestion(name, known),
-            },
+            problem: suggested(kind, name, known),
         }
     }
 
@@ -99,35 +95,17 @@ impl ConfigError {
     }
 }
 
-/// Reads YAML into a strict type; unknown fields are answered with the nearest known ones. `place` names the
-/// document in errors.
-pub(crate) fn from_yaml<T: serde::de::DeserializeOwned>(
-    text: &str,
-    place: &str,
-) -> Result<T, ConfigError> {
-    use serde_saphyr::Error;
-    serde_saphyr::from_str(text).map_err(|error| {
-        let error = error.without_snippet();
-        let position = error.location().and_then(Position::of);
-        let error = match error {
-            Error::SerdeUnknownField {
-                field, expected, ..
-            } => ConfigError::unknown(place, "field", field, expected.iter().copied()),
-            Error::SerdeUnknownVariant {
-                variant, expected, ..
-            } => ConfigError::unknown(place, "value", variant, expected.iter().copied()),
-            other => ConfigError {
-                place: place.to_owned(),
-                position: None,
-                problem: Problem::Shape(first_line(&other.to_string())),
-            },
-        };
-        ConfigError { position, ..error }
-    })
-}
-
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+/// An unknown name, with the nearest known ones.
+pub(super) fn suggested<'a>(
+    kind: &'static str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Problem {
+    Problem::Unknown {
+        kind,
+        name: name.into(),
+        suggestion: suggestion(name, known),
+    }
 }
 
 /// The nearest names by edit distance, nearest first.

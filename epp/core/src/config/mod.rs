@@ -26,6 +26,7 @@ mod schema;
 mod stand_in;
 mod units;
 mod validate;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +34,6 @@ use std::time::Duration;
 
 pub use catalogue::{Stage, Status, TypeEntry, catalogue, plugin_type};
 pub use engine::{CacheInfo, Engine, Engines, MetricSpec, gpu_utilization};
-pub(crate) use error::from_yaml;
 pub use error::{ConfigError, Problem};
 pub use finding::{Finding, Level};
 pub use lint::lint;
@@ -66,6 +66,7 @@ pub use schedule::{
 };
 pub use schema::schema;
 pub use stand_in::StandIn;
+pub(crate) use yaml::from_yaml;
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -317,6 +318,22 @@ impl Config {
             })
         };
         self.flow.clone().or_else(held)
+    }
+
+    /// How long a request may be queued: once while there is no endpoint, and again from when there is one. `None` =
+    /// for ever.
+    pub fn longest_queueing(&self) -> Option<Duration> {
+        let Some(flow) = self.queue() else {
+            return Some(Duration::ZERO);
+        };
+        let bands = flow.bands.values();
+        let mut bands = bands.chain([&flow.default_band, &flow.negative_band]);
+        let within = |band: &BandConfig| {
+            let limits = [flow.request_ttl, band.request_ttl];
+            limits.into_iter().flatten().min()
+        };
+        let longest = bands.try_fold(Duration::ZERO, |most, band| Some(most.max(within(band)?)));
+        Some(longest?.saturating_add(flow.no_endpoint_ttl?))
     }
 
     /// Headers of requests that a part of this configuration reads, in lower case, each once.

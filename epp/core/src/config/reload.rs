@@ -60,6 +60,11 @@ impl Config {
                 "schedulingProfiles",
                 "engines' metrics are read from the start on, or not at all",
             ),
+            (
+                (old.profile.endpoints > 1) != (new.profile.endpoints > 1),
+                "schedulingProfiles.plugins.maxNumOfEndpoints",
+                "the proxy is set up for one endpoint or for a list, and fails on the other",
+            ),
         ];
         let needed: Vec<_> = changes
             .into_iter()
@@ -70,6 +75,18 @@ impl Config {
             Ok(())
         } else {
             Err(needed)
+        }
+    }
+}
+
+impl Config {
+    /// The same without what there is to say about how it is written: two that behave alike are equal.
+    #[must_use]
+    pub fn behaviour(&self) -> Self {
+        Self {
+            warnings: Vec::new(),
+            stand_ins: Vec::new(),
+            ..self.clone()
         }
     }
 }
@@ -142,6 +159,11 @@ mod tests {
             new.metrics.as_mut().unwrap().engines.label = "engine".into();
         };
         assert_eq!(refused(meaning), ["dataLayer.sources.extractors"]);
+        let list = |new: &mut Config| new.profile.endpoints = 3;
+        assert_eq!(
+            refused(list),
+            ["schedulingProfiles.plugins.maxNumOfEndpoints"]
+        );
         let everything = |new: &mut Config| *new = Config::round_robin();
         let fields = refused(everything);
         assert_eq!(
@@ -153,5 +175,14 @@ mod tests {
                 "schedulingProfiles"
             ]
         );
+    }
+
+    #[test]
+    fn how_a_configuration_is_written_is_no_part_of_what_it_does() {
+        let plain = Config::headroom_default();
+        let mut written = plain.clone();
+        written.warnings = vec!["line 9: `x` is deprecated".to_owned()];
+        assert_ne!(plain, written);
+        assert_eq!(plain.behaviour(), written.behaviour());
     }
 }

@@ -86,7 +86,7 @@ impl Director {
             return Passing::Not(waiting, Look::Fresh { freed });
         }
         let next_room = self.drain_rate.wait(now, 1).unwrap_or_default();
-        let waited = Duration::ZERO;
+        let waited = now.saturating_sub(waiting.arrived);
         let offer = self
             .router
             .offer_room(now, &waiting, waited, next_room, ceiling);

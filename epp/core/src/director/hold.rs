@@ -11,7 +11,7 @@ const MOST_HELD: usize = 256;
 /// Bytes of their bodies, at most: what is held counts against no limit of the queue.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Those who wait, in order of arrival, and how long at most.
+/// Those who wait, in order of arrival, and how long at most: nobody past their own deadline.
 #[derive(Debug)]
 pub(super) struct Hold {
     until: Duration,
@@ -29,7 +29,8 @@ impl Hold {
         self.held.len() > MOST_HELD || self.bytes > MOST_BYTES
     }
 
-    fn push(&mut self, ticket: Ticket, waiting: Box<Waiting>) {
+    fn push(&mut self, ticket: Ticket, waiting: Box<Waiting>, deadline: Option<Duration>) {
+        self.until = deadline.map_or(self.until, |due| due.min(self.until));
         self.bytes = self.bytes.saturating_add(waiting.request.bytes);
         self.held.push_back((ticket, waiting));
     }
@@ -76,7 +77,9 @@ impl Director {
         let Some(hold) = &mut self.hold else {
             return Some(waiting);
         };
-        hold.push(ticket, waiting);
+        let queue = self.queue.as_ref();
+        let deadline = queue.and_then(|queue| queue.deadline(ticket.band, &waiting));
+        hold.push(ticket, waiting, deadline);
         if hold.is_full() {
             self.release(now);
         }

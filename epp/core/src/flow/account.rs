@@ -125,6 +125,8 @@ pub(crate) struct FlowAccount {
     waiting_bytes: AtomicU64,
     /// Cost that its streams have told of and its band has not settled yet; below zero = was charged too much.
     owed: AtomicI64,
+    /// How many fairness policies its band has had: what was charged under an earlier one is settled with none.
+    policy: AtomicU32,
     /// What it was charged for output that its requests in flight have not had yet.
     unserved: AtomicI64,
     /// Expected output tokens of a request.
@@ -146,6 +148,7 @@ impl FlowAccount {
             waiting_tokens: AtomicU64::new(0),
             waiting_bytes: AtomicU64::new(0),
             owed: AtomicI64::new(0),
+            policy: AtomicU32::new(0),
             unserved: AtomicI64::new(0),
             output: AtomicU32::new(FIRST_OUTPUT),
             seen_ms: AtomicU64::new(0),
@@ -207,9 +210,20 @@ impl FlowAccount {
     /// A stream told of its tokens.
     pub(crate) fn told(&self, told: Told) {
         self.expects(told.served.saturating_neg());
-        if told.owed != 0 {
+        if told.owed != 0 && told.policy == self.policy() {
             self.owed.fetch_add(told.owed, Relaxed);
         }
+    }
+
+    /// The fairness policy that charges now, by its number.
+    pub(crate) fn policy(&self) -> u32 {
+        self.policy.load(Relaxed)
+    }
+
+    /// Its band has another fairness policy: what was charged under the last one is forgiven.
+    pub(crate) fn begin_anew(&self) {
+        self.policy.fetch_add(1, Relaxed);
+        self.owed.store(0, Relaxed);
     }
 
     /// What is owed, which is settled with that.

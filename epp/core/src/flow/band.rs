@@ -107,8 +107,7 @@ impl Band {
         let anew = self.turns.set_fairness(fairness.clone());
         for flow in self.flows.iter_mut().flatten() {
             if anew {
-                // What the old policy's charges still owe is not the new one's.
-                flow.account.take_owed();
+                flow.account.begin_anew();
                 flow.standing = self.turns.newcomer(flow.account.flow());
             } else {
                 self.turns.reweigh(flow.account.flow(), &mut flow.standing);

@@ -39,6 +39,8 @@ pub(crate) struct Charge {
     guess: Option<u32>,
     /// Output tokens told so far.
     seen: u32,
+    /// [`FlowAccount::policy`] when it was charged.
+    policy: u32,
 }
 
 /// What a stream tells of its tokens, in what they cost.
@@ -48,16 +50,19 @@ pub(crate) struct Told {
     pub(super) served: i64,
     /// What was charged too little; below zero = too much.
     pub(super) owed: i64,
+    /// [`FlowAccount::policy`] when it was charged.
+    pub(super) policy: u32,
 }
 
 impl Charge {
-    fn new((input, output): (f64, f64), weight: f64) -> Self {
+    fn new((input, output): (f64, f64), weight: f64, policy: u32) -> Self {
         Self {
             per_input: UNIT * input / weight,
             per_output: UNIT * output / weight,
             charged: 0,
             guess: None,
             seen: 0,
+            policy,
         }
     }
 
@@ -87,6 +92,7 @@ impl Charge {
         Some(Told {
             served: unserved - self.unserved(),
             owed,
+            policy: self.policy,
         })
     }
 
@@ -96,6 +102,7 @@ impl Charge {
         Told {
             served: self.unserved(),
             owed: cost.saturating_sub(self.charged),
+            policy: self.policy,
         }
     }
 }
@@ -251,16 +258,17 @@ impl Turns {
         account: &FlowAccount,
         request: &Request,
     ) -> Charge {
+        let charge = |cost| Charge::new(cost, standing.weight, account.policy());
         match &self.fairness {
             Fairness::GlobalStrict | Fairness::RoundRobin => Charge::default(),
             // Charged when the tokens are known, as llm-d does.
-            Fairness::ProgramAware(_) => Charge::new(PROGRAM_COST, standing.weight),
+            Fairness::ProgramAware(_) => charge(PROGRAM_COST),
             Fairness::VirtualTokens(VirtualTokenCounter {
                 input_weight,
                 output_weight,
                 ..
             }) => {
-                let mut charge = Charge::new((*input_weight, *output_weight), standing.weight);
+                let mut charge = charge((*input_weight, *output_weight));
                 let most = request.max_output_tokens.unwrap_or(u32::MAX);
                 let output = account.expected_output().min(most);
                 charge.charged = charge.cost(request.prompt_tokens, output);

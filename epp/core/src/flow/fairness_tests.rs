@@ -179,6 +179,7 @@ fn without_a_half_life_the_decay_factor_counts() {
     account.told(Told {
         served: 0,
         owed: 8_000,
+        policy: 0,
     });
     flows.turns.settle(NOW, standing, account);
     let later = flows

@@ -374,7 +374,7 @@ impl Queue {
 
     /// When a queued request gives up: the shortest of its limits after the later of its arrival and the last
     /// change between an empty and a filled pool.
-    fn deadline(&self, band: i32, waiting: &Waiting) -> Option<Duration> {
+    pub(crate) fn deadline(&self, band: i32, waiting: &Waiting) -> Option<Duration> {
         let ttl = if self.starved {
             let general = self.config.no_endpoint_ttl;
             [general, waiting.request.ttl].into_iter().flatten().min()

@@ -6,9 +6,9 @@ mod parsers;
 mod profile;
 
 use super::build;
-use super::error::from_yaml;
 use super::finding::{Finding, Level};
 use super::position::Outline;
+use super::yaml::from_yaml;
 use super::{Config, raw};
 use crate::objectives::Objectives;
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::catalogue::{self, Stage, Status, TypeEntry};
-use super::error::{ConfigError, from_yaml};
-use super::position::Outline;
+use super::error::ConfigError;
+use super::yaml::from_parameters;
 
 mod admit;
 mod data;
@@ -265,7 +265,6 @@ plugins! {
     ServedVerifier(NoParameters) = "destination-endpoint-served-verifier", Processor;
 }
 
-/// JSON is YAML: going through text lets the one strict reader name wrong fields here too.
 fn parameters_of<T: serde::de::DeserializeOwned + Default>(
     value: &Value,
     place: &str,
@@ -273,17 +272,7 @@ fn parameters_of<T: serde::de::DeserializeOwned + Default>(
     if value.is_null() {
         return Ok(T::default());
     }
-    let (text, place) = (value.to_string(), format!("{place} parameters"));
-    from_yaml(&text, &place).map_err(|error| {
-        // The position is one in the JSON text; where that is in the document, its path tells.
-        let outline = Outline::read(&text);
-        let path = outline.and_then(|outline| outline.path_at(error.position?));
-        ConfigError {
-            place: place.clone() + &path.unwrap_or_default(),
-            position: None,
-            ..error
-        }
-    })
+    from_parameters(value, place)
 }
 
 /// Declares a strict parameter type whose absent fields take the values given.
