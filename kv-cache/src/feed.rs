@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use xxhash_rust::xxh64::xxh64;
 
 /// What a feed may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,23 @@ struct Replay {
     bytes: usize,
     /// Whether what was known stays known when the replay fills the gap.
     resumes: bool,
+    /// The last message that was passed on, which the replay has to begin with: the connection broke, and another
+    /// engine may answer.
+    proof: Option<Passed>,
+}
+
+/// A message by its number and the hash of its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Passed {
+    sequence: u64,
+    hash: u64,
+}
+
+impl Passed {
+    fn new(sequence: u64, payload: &[u8]) -> Self {
+        let hash = xxh64(payload, 0);
+        Self { sequence, hash }
+    }
 }
 
 /// One source: an engine, or one data-parallel rank of it.
@@ -119,6 +137,7 @@ pub struct Feed {
     next: Option<u64>,
     /// The next message to be published, as far as was heard.
     heard: u64,
+    last: Option<Passed>,
     disconnected: bool,
     replay: Option<Replay>,
     asks: u32,
@@ -133,6 +152,7 @@ impl Feed {
             settings,
             next: None,
             heard: 0,
+            last: None,
             disconnected: false,
             replay: None,
             asks: 0,
@@ -181,17 +201,18 @@ impl Feed {
             return self.begin(sequence, payload, now, out);
         };
         let reconnected = std::mem::take(&mut self.disconnected);
-        let gap_after_break = reconnected && sequence > self.heard;
-        if sequence < self.heard || gap_after_break {
-            self.counts.restarts += u64::from(!gap_after_break);
-            self.counts.gaps += u64::from(gap_after_break);
-            self.heard = sequence.saturating_add(1);
+        let restarted = sequence < self.heard;
+        self.heard = sequence.saturating_add(1);
+        if restarted || (reconnected && self.replay.is_some()) {
+            self.counts.restarts += u64::from(restarted);
             if self.replay.take().is_some() {
                 out.push(Action::Doubt(false));
             }
             return self.begin(sequence, payload, now, out);
         }
-        self.heard = sequence.saturating_add(1);
+        if reconnected {
+            return self.prove(next, (sequence, payload), now, out);
+        }
         if let Some(replay) = &mut self.replay {
             replay.bytes += payload.len();
             replay.held.push_back((sequence, payload));
@@ -204,7 +225,7 @@ impl Feed {
             self.counts.gaps += 1;
             if self.may_ask(now) {
                 out.push(Action::Doubt(true));
-                self.ask(next, true, (sequence, payload), now, out);
+                self.ask(next, None, true, (sequence, payload), now, out);
             } else {
                 self.lose(out);
                 self.pass(sequence, payload, out);
@@ -221,7 +242,22 @@ impl Feed {
         if complete || !self.may_ask(now) {
             self.pass(sequence, payload, out);
         } else {
-            self.ask(0, false, (sequence, payload), now, out);
+            self.ask(0, None, false, (sequence, payload), now, out);
+        }
+    }
+
+    /// The connection broke, and the next message may be another engine's: the one before it is asked for again.
+    fn prove(&mut self, next: u64, held: (u64, Bytes), now: Duration, out: &mut Vec<Action>) {
+        match self.last {
+            Some(last) if self.may_ask(now) => {
+                self.counts.gaps += u64::from(held.0 > next);
+                out.push(Action::Doubt(true));
+                self.ask(last.sequence, Some(last), true, held, now, out);
+            }
+            _ => {
+                self.lose(out);
+                self.pass(held.0, held.1, out);
+            }
         }
     }
 
@@ -233,6 +269,7 @@ impl Feed {
     fn ask(
         &mut self,
         from: u64,
+        proof: Option<Passed>,
         resumes: bool,
         held: (u64, Bytes),
         now: Duration,
@@ -247,6 +284,7 @@ impl Feed {
             bytes: held.1.len(),
             held: VecDeque::from([held]),
             resumes,
+            proof,
         });
         out.push(Action::Ask { ask, from });
     }
@@ -256,6 +294,16 @@ impl Feed {
         let Some(replay) = &mut self.replay else {
             return;
         };
+        if let Some(proof) = replay.proof.take() {
+            if proof == Passed::new(sequence, &payload) {
+                return;
+            }
+            // Another engine, or the message is no longer to be had.
+            self.counts.lost += 1;
+            let complete = sequence == 0;
+            out.push(Action::Restart { complete });
+            return self.pass(sequence, payload, out);
+        }
         if sequence < next {
             return;
         }
@@ -278,6 +326,10 @@ impl Feed {
         };
         let lost = self.counts.lost;
         let mut resumes = replay.resumes;
+        if replay.proof.is_some() {
+            self.lose(out);
+            resumes = false;
+        }
         for (sequence, payload) in replay.held {
             let next = self.next.unwrap_or(0);
             if sequence < next {
@@ -301,6 +353,7 @@ impl Feed {
 
     fn pass(&mut self, sequence: u64, payload: Bytes, out: &mut Vec<Action>) {
         self.next = Some(sequence.saturating_add(1));
+        self.last = Some(Passed::new(sequence, &payload));
         self.counts.applied += 1;
         out.push(Action::Apply(payload));
     }
@@ -375,12 +428,30 @@ mod tests {
     fn who_comes_late_asks_for_the_beginning() {
         let mut run = Run::new(true);
         assert_eq!(run.after([live(3)]), "some ask0:0");
-        let answers = [replayed(0, 0), live(4), replayed(0, 1), replayed(0, 2), replayed(0, 3)];
+        let answers = [
+            replayed(0, 0),
+            live(4),
+            replayed(0, 1),
+            replayed(0, 2),
+            replayed(0, 3),
+        ];
         assert_eq!(run.after(answers), "all 0 1 2 3");
-        assert_eq!(run.after([Input::ReplayOver { ask: 0 }, live(5)]), "4 trust 5");
+        assert_eq!(
+            run.after([Input::ReplayOver { ask: 0 }, live(5)]),
+            "4 trust 5"
+        );
         let mut run = Run::new(true);
-        let answers = [live(9), replayed(0, 7), replayed(0, 8), Input::ReplayOver { ask: 0 }];
-        assert_eq!(run.after(answers), "some ask0:0 7 8 9 trust", "the oldest it has");
+        let answers = [
+            live(9),
+            replayed(0, 7),
+            replayed(0, 8),
+            Input::ReplayOver { ask: 0 },
+        ];
+        assert_eq!(
+            run.after(answers),
+            "some ask0:0 7 8 9 trust",
+            "the oldest it has"
+        );
         let mut run = Run::new(true);
         let nothing = [live(9), live(10), Input::ReplayOver { ask: 0 }];
         assert_eq!(run.after(nothing), "some ask0:0 9 10 trust");
@@ -391,12 +462,25 @@ mod tests {
     fn a_gap_is_filled_and_what_was_known_stays() {
         let mut run = Run::new(true);
         assert_eq!(run.after([live(0), live(3), live(4)]), "all 0 doubt ask0:1");
-        let answers = [replayed(0, 1), replayed(0, 2), replayed(0, 3), replayed(0, 4), replayed(0, 5)];
+        let answers = [
+            replayed(0, 1),
+            replayed(0, 2),
+            replayed(0, 3),
+            replayed(0, 4),
+            replayed(0, 5),
+        ];
         assert_eq!(run.after(answers), "1 2 3 4 5");
         let after = [Input::ReplayOver { ask: 0 }, live(5), live(6)];
-        assert_eq!(run.after(after), "trust 6", "5 came by the replay before it came live");
+        assert_eq!(
+            run.after(after),
+            "trust 6",
+            "5 came by the replay before it came live"
+        );
         let counts = run.feed.counts();
-        assert_eq!((counts.gaps, counts.filled, counts.lost, counts.restarts), (1, 1, 0, 0));
+        assert_eq!(
+            (counts.gaps, counts.filled, counts.lost, counts.restarts),
+            (1, 1, 0, 0)
+        );
     }
 
     #[test]
@@ -404,12 +488,21 @@ mod tests {
         let mut run = Run::new(false);
         assert_eq!(run.after([live(0), live(2)]), "all 0 some 2");
         let mut run = Run::new(true);
-        let hole = [live(0), live(5), replayed(0, 3), Input::ReplayOver { ask: 0 }];
+        let hole = [
+            live(0),
+            live(5),
+            replayed(0, 3),
+            Input::ReplayOver { ask: 0 },
+        ];
         assert_eq!(run.after(hole), "all 0 doubt ask0:1 some 3 some 5 trust");
         assert_eq!(run.after([live(8)]), "some 8", "asked a moment ago");
         run.now += 31 * SECOND;
         assert_eq!(run.after([live(10)]), "doubt ask1:9");
-        assert_eq!(run.after([replayed(0, 9), Input::ReplayOver { ask: 0 }]), "", "of an older asking");
+        assert_eq!(
+            run.after([replayed(0, 9), Input::ReplayOver { ask: 0 }]),
+            "",
+            "of an older asking"
+        );
         run.now += 121 * SECOND;
         assert_eq!(run.after([Input::Tick]), "some 10 trust");
         assert_eq!(run.feed.counts().lost, 4);
@@ -428,25 +521,75 @@ mod tests {
     #[test]
     fn an_engine_that_began_anew_holds_nothing() {
         let mut run = Run::new(true);
-        assert_eq!(run.after([live(0), live(1), live(0), live(1)]), "all 0 1 all 0 1");
+        assert_eq!(
+            run.after([live(0), live(1), live(0), live(1)]),
+            "all 0 1 all 0 1"
+        );
         assert_eq!(run.after([live(2), live(3), live(1)]), "2 3 some ask0:0");
-        assert_eq!(run.after([replayed(0, 0), replayed(0, 1), Input::ReplayOver { ask: 0 }]), "all 0 1 trust");
+        assert_eq!(
+            run.after([replayed(0, 0), replayed(0, 1), Input::ReplayOver { ask: 0 }]),
+            "all 0 1 trust"
+        );
         assert_eq!(run.feed.counts().restarts, 2);
     }
 
     #[test]
     fn an_engine_that_began_anew_while_it_was_asked_is_asked_again_later() {
         let mut run = Run::new(true);
-        assert_eq!(run.after([live(0), live(5), live(0)]), "all 0 doubt ask0:1 trust all 0");
-        assert_eq!(run.after([replayed(0, 1), Input::ReplayOver { ask: 0 }, live(1)]), "1");
+        assert_eq!(
+            run.after([live(0), live(5), live(0)]),
+            "all 0 doubt ask0:1 trust all 0"
+        );
+        assert_eq!(
+            run.after([replayed(0, 1), Input::ReplayOver { ask: 0 }, live(1)]),
+            "1"
+        );
     }
 
     #[test]
-    fn a_gap_after_the_connection_broke_may_be_another_engine() {
+    fn after_the_connection_broke_the_last_message_proves_that_it_is_the_same_engine() {
         let mut run = Run::new(true);
-        assert_eq!(run.after([live(0), Input::Disconnected, live(1)]), "all 0 1");
-        assert_eq!(run.after([Input::Disconnected, live(7)]), "some ask0:0");
-        let answers = (0..8).map(|sequence| replayed(0, sequence));
-        assert_eq!(run.after(answers), "all 0 1 2 3 4 5 6 7");
+        assert_eq!(
+            run.after([live(0), live(1), Input::Disconnected, live(2)]),
+            "all 0 1 doubt ask0:1"
+        );
+        let same = [
+            replayed(0, 1),
+            replayed(0, 2),
+            Input::ReplayOver { ask: 0 },
+            live(3),
+        ];
+        assert_eq!(run.after(same), "2 trust 3");
+        run.now += 31 * SECOND;
+        assert_eq!(run.after([Input::Disconnected, live(7)]), "doubt ask1:3");
+        let other = Input::Replayed {
+            ask: 1,
+            sequence: 3,
+            payload: message(99),
+        };
+        let rest = [other, replayed(1, 4), Input::ReplayOver { ask: 1 }];
+        assert_eq!(run.after(rest), "some 99 4 some 7 trust");
+        run.now += 31 * SECOND;
+        let nothing = [Input::Disconnected, live(8), Input::ReplayOver { ask: 2 }];
+        assert_eq!(run.after(nothing), "doubt ask2:7 some 8 trust");
+        assert_eq!(
+            run.after([Input::Disconnected, live(9)]),
+            "some 9",
+            "asked a moment ago"
+        );
+        let mut run = Run::new(false);
+        assert_eq!(
+            run.after([live(0), Input::Disconnected, live(1)]),
+            "all 0 some 1"
+        );
+    }
+
+    #[test]
+    fn a_connection_that_breaks_during_a_replay_begins_anew() {
+        let mut run = Run::new(true);
+        assert_eq!(
+            run.after([live(0), live(4), Input::Disconnected, live(5)]),
+            "all 0 doubt ask0:1 trust some 5"
+        );
     }
 }

@@ -221,7 +221,9 @@ mod tests {
         };
         let root = xxh64(b"m", CHAIN);
         let first = mix(root.wrapping_mul(CHAIN).wrapping_add(digest(&tokens[..16])));
-        let second = mix(first.wrapping_mul(CHAIN).wrapping_add(digest(&tokens[16..32])));
+        let second = mix(first
+            .wrapping_mul(CHAIN)
+            .wrapping_add(digest(&tokens[16..32])));
         assert_eq!(keys("m", &tokens, 16), [Key(first), Key(second)]);
         let long: Vec<u32> = (0..200).collect();
         assert_eq!(Digest::of_tokens(&long).0, digest(&long));

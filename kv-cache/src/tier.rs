@@ -35,7 +35,14 @@ impl Tier {
             return Self::Device;
         };
         let named = |names: &[&str]| names.iter().any(|name| medium.eq_ignore_ascii_case(name));
-        if named(&["cpu", "cpu_pinned", "cpu_tier1", "cpu_tier2", "host", "dram"]) {
+        if named(&[
+            "cpu",
+            "cpu_pinned",
+            "cpu_tier1",
+            "cpu_tier2",
+            "host",
+            "dram",
+        ]) {
             Self::Host
         } else if named(&["disk", "ssd", "nvme", "storage", "fs", "file"]) {
             Self::Disk

@@ -309,7 +309,10 @@ mod tests {
         let mut held = None;
         map.walk(&mut Place::default(), 1, |found| held = Some(found));
         map.forget(held.unwrap());
-        assert_eq!((map.get(7), map.remove(7), map.len()), (None, Removed::Unknown, 0));
+        assert_eq!(
+            (map.get(7), map.remove(7), map.len()),
+            (None, Removed::Unknown, 0)
+        );
         map.forget(held.unwrap());
     }
 

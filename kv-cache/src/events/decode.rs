@@ -23,7 +23,12 @@ pub fn decode(message: &[u8]) -> Result<Batch, DecodeError> {
         _ => return Err(kind("message", 0, "an array or a map")),
     };
     for place in 0..length {
-        let name = field_name(&mut input, named, place, &[b"ts", b"events", b"data_parallel_rank"])?;
+        let name = field_name(
+            &mut input,
+            named,
+            place,
+            &[b"ts", b"events", b"data_parallel_rank"],
+        )?;
         match name {
             Some(0) => batch.at = time(&mut input)?,
             Some(1) => {
@@ -190,7 +195,9 @@ fn removed(input: &mut Input<'_>, length: usize, named: bool) -> Result<Removed,
     if seen {
         Ok(removed)
     } else {
-        Err(DecodeError::Missing { field: "block_hashes" })
+        Err(DecodeError::Missing {
+            field: "block_hashes",
+        })
     }
 }
 
@@ -238,9 +245,7 @@ fn tokens(input: &mut Input<'_>) -> Result<Vec<u32>, DecodeError> {
     Ok(tokens)
 }
 
-fn extra_keys(
-    input: &mut Input<'_>,
-) -> Result<Option<Vec<Option<Vec<ExtraKey>>>>, DecodeError> {
+fn extra_keys(input: &mut Input<'_>) -> Result<Option<Vec<Option<Vec<ExtraKey>>>>, DecodeError> {
     let at = input.offset();
     match input.token()? {
         Token::Nil => Ok(None),

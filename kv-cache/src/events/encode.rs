@@ -29,7 +29,11 @@ impl Form {
 /// Writes one message. What a batch counts as unknown or malformed is not in it.
 pub fn encode(batch: &Batch, form: Form) -> Vec<u8> {
     let mut output = Output::default();
-    output.array(if batch.data_parallel_rank.is_some() { 3 } else { 2 });
+    output.array(if batch.data_parallel_rank.is_some() {
+        3
+    } else {
+        2
+    });
     output.float(batch.at);
     output.array(batch.events.len());
     for event in &batch.events {
@@ -48,7 +52,13 @@ pub fn encode(batch: &Batch, form: Form) -> Vec<u8> {
 /// One field: its name, whether it may be left out of a map, how it is written.
 type Field<'a, E> = (&'static str, bool, &'a dyn Fn(&mut Output, &E));
 
-fn event<E>(output: &mut Output, tag: &str, event: &E, count: Option<usize>, fields: &[Field<'_, E>]) {
+fn event<E>(
+    output: &mut Output,
+    tag: &str,
+    event: &E,
+    count: Option<usize>,
+    fields: &[Field<'_, E>],
+) {
     match count {
         Some(count) => {
             let fields = &fields[..count.min(fields.len())];
@@ -75,7 +85,9 @@ fn stored(output: &mut Output, stored: &Stored, form: Form) {
         Form::Map => None,
     };
     let fields: [Field<'_, Stored>; 11] = [
-        ("block_hashes", false, &|output, event| hashes(output, &event.block_hashes)),
+        ("block_hashes", false, &|output, event| {
+            hashes(output, &event.block_hashes)
+        }),
         ("parent_block_hash", false, &|output, event| {
             optional(output, event.parent_block_hash, Output::unsigned);
         }),
@@ -85,7 +97,9 @@ fn stored(output: &mut Output, stored: &Stored, form: Form) {
                 output.unsigned(u64::from(*token));
             }
         }),
-        ("block_size", false, &|output, event| output.unsigned(u64::from(event.block_size))),
+        ("block_size", false, &|output, event| {
+            output.unsigned(u64::from(event.block_size))
+        }),
         ("lora_id", stored.lora_id.is_none(), &|output, event| {
             optional(output, event.lora_id, Output::signed);
         }),
@@ -95,20 +109,28 @@ fn stored(output: &mut Output, stored: &Stored, form: Form) {
         ("lora_name", stored.lora_name.is_none(), &|output, event| {
             optional(output, event.lora_name.as_deref(), Output::text);
         }),
-        ("extra_keys", stored.extra_keys.is_none(), &|output, event| {
-            optional(output, event.extra_keys.as_deref(), |output, blocks| {
-                output.array(blocks.len());
-                for block in blocks {
-                    optional(output, block.as_deref(), extras);
-                }
-            });
-        }),
+        (
+            "extra_keys",
+            stored.extra_keys.is_none(),
+            &|output, event| {
+                optional(output, event.extra_keys.as_deref(), |output, blocks| {
+                    output.array(blocks.len());
+                    for block in blocks {
+                        optional(output, block.as_deref(), extras);
+                    }
+                });
+            },
+        ),
         ("group_idx", stored.group_idx.is_none(), &|output, event| {
             optional(output, event.group_idx.map(u64::from), Output::unsigned);
         }),
-        ("kv_cache_spec_kind", stored.kv_cache_spec_kind.is_none(), &|output, event| {
-            optional(output, event.kv_cache_spec_kind.as_deref(), Output::text);
-        }),
+        (
+            "kv_cache_spec_kind",
+            stored.kv_cache_spec_kind.is_none(),
+            &|output, event| {
+                optional(output, event.kv_cache_spec_kind.as_deref(), Output::text);
+            },
+        ),
         (
             "kv_cache_spec_sliding_window",
             stored.kv_cache_spec_sliding_window.is_none(),
@@ -127,13 +149,19 @@ fn removed(output: &mut Output, removed: &Removed, form: Form) {
         Form::Map => None,
     };
     let fields: [Field<'_, Removed>; 3] = [
-        ("block_hashes", false, &|output, event| hashes(output, &event.block_hashes)),
+        ("block_hashes", false, &|output, event| {
+            hashes(output, &event.block_hashes)
+        }),
         ("medium", removed.medium.is_none(), &|output, event| {
             optional(output, event.medium.as_deref(), Output::text);
         }),
-        ("group_idx", removed.group_idx.is_none(), &|output, event| {
-            optional(output, event.group_idx.map(u64::from), Output::unsigned);
-        }),
+        (
+            "group_idx",
+            removed.group_idx.is_none(),
+            &|output, event| {
+                optional(output, event.group_idx.map(u64::from), Output::unsigned);
+            },
+        ),
     ];
     event(output, "BlockRemoved", removed, count, &fields);
 }

@@ -254,7 +254,16 @@ mod tests {
     #[test]
     fn numbers_of_every_width_come_back() {
         for value in [
-            0, 127, 128, 255, 256, 65_535, 65_536, u64::from(u32::MAX), 1 << 32, u64::MAX,
+            0,
+            127,
+            128,
+            255,
+            256,
+            65_535,
+            65_536,
+            u64::from(u32::MAX),
+            1 << 32,
+            u64::MAX,
         ] {
             let bytes = written(|output| output.unsigned(value));
             assert_eq!(Input::new(&bytes).token(), Ok(Token::Integer(value)));
@@ -263,7 +272,11 @@ mod tests {
             let bytes = written(|output| output.signed(value));
             assert_eq!(Input::new(&bytes).token(), Ok(Token::Integer(value as u64)));
         }
-        for (bytes, value) in [(&[0xd0, 0x80][..], -128), (&[0xd1, 0xff, 0], -256), (&[0xd2, 255, 255, 255, 0], -256)] {
+        for (bytes, value) in [
+            (&[0xd0, 0x80][..], -128),
+            (&[0xd1, 0xff, 0], -256),
+            (&[0xd2, 255, 255, 255, 0], -256),
+        ] {
             assert_eq!(Input::new(bytes).token(), Ok(Token::Integer(value as u64)));
         }
     }
@@ -275,7 +288,10 @@ mod tests {
             let bytes = written(|output| output.text(&text));
             assert_eq!(Input::new(&bytes).token(), Ok(Token::Text(text.as_bytes())));
             let bytes = written(|output| output.bytes(text.as_bytes()));
-            assert_eq!(Input::new(&bytes).token(), Ok(Token::Bytes(text.as_bytes())));
+            assert_eq!(
+                Input::new(&bytes).token(),
+                Ok(Token::Bytes(text.as_bytes()))
+            );
             let bytes = written(|output| output.array(length));
             assert_eq!(Input::new(&bytes).token(), Ok(Token::Array(length)));
             let bytes = written(|output| output.map(length));
@@ -302,11 +318,21 @@ mod tests {
         let deep = [0x91; 100_000];
         assert!(Input::new(&deep).skip().is_err());
         let huge = [0xdd, 0xff, 0xff, 0xff, 0xff, 0];
-        assert_eq!(Input::new(&huge).skip(), Err(DecodeError::Truncated { bytes: 6 }));
-        for extension in [&[0xd4, 1, 2][..], &[0xd8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0xc7, 1, 5, 0]] {
+        assert_eq!(
+            Input::new(&huge).skip(),
+            Err(DecodeError::Truncated { bytes: 6 })
+        );
+        for extension in [
+            &[0xd4, 1, 2][..],
+            &[0xd8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            &[0xc7, 1, 5, 0],
+        ] {
             let mut input = Input::new(extension);
             assert_eq!((input.skip(), input.left()), (Ok(()), 0));
         }
-        assert_eq!(Input::new(&[0xc1]).token(), Err(DecodeError::Marker { at: 0 }));
+        assert_eq!(
+            Input::new(&[0xc1]).token(),
+            Err(DecodeError::Marker { at: 0 })
+        );
     }
 }

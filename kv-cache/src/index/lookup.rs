@@ -7,9 +7,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::Guard;
+
 use super::residency::{Handle, Holders, Residency, Word};
 use super::sets::{Pair, tier_of};
-use super::table::AHEAD;
+use super::table::{AHEAD, View};
 use super::{NO_POD, Pod, Shared};
 use crate::ingest::Knowledge;
 use crate::keys::Key;
@@ -88,7 +90,7 @@ impl Reader {
 
     /// Goes along the blocks until nobody holds all of them; returns how many that took.
     fn walk(&self, keys: &[Key], out: &mut Matches) -> u32 {
-        let view = self.shared.table.view();
+        let mut view = self.shared.table.view();
         let epoch = self.shared.epoch();
         let mut last: Option<(Residency, Option<(Handle, u64)>)> = None;
         let mut index = 0;
@@ -112,8 +114,7 @@ impl Reader {
                     stamp(place, word, epoch);
                 }
                 if !same {
-                    let (residency, set) = self.holders(place, out);
-                    last = Some((residency, set));
+                    last = Some(self.holders(&mut view, *key, out));
                     if !self.narrow(index, out) {
                         return index;
                     }
@@ -124,34 +125,42 @@ impl Reader {
         index
     }
 
-    /// The holders that `place` tells of, into `out.pairs`.
+    /// The holders of the block with `key`, into `out.pairs`.
+    ///
+    /// A set's row is given to another set once no block has it. The row that was read is the block's if the block
+    /// still has it afterwards, in segments that are still in force: a segment that was replaced changes no more.
     fn holders(
         &self,
-        place: &AtomicU64,
+        view: &mut Guard<Arc<View>>,
+        key: Key,
         out: &mut Matches,
     ) -> (Residency, Option<(Handle, u64)>) {
+        let sets = &self.shared.sets;
         loop {
+            out.pairs.clear();
+            let Some(place) = view.word(key) else {
+                return (Residency::NOBODY, None);
+            };
             let residency = Word(place.load(Ordering::Acquire)).residency();
-            match residency.holders() {
-                Holders::Nobody => {
-                    out.pairs.clear();
-                    return (residency, None);
-                }
+            let handle = match residency.holders() {
+                Holders::Nobody => return (residency, None),
                 Holders::One(bit) => {
-                    out.pairs.clear();
                     out.pairs.push((bit.word(), bit.mask()));
                     return (residency, None);
                 }
-                Holders::Set(handle) => {
-                    let sets = &self.shared.sets;
-                    if let Some(version) = sets.read(handle, &mut out.pairs)
-                        && Word(place.load(Ordering::Acquire)).residency() == residency
-                        && sets.version(handle) == version
-                    {
-                        return (residency, Some((handle, version)));
-                    }
-                }
+                Holders::Set(handle) => handle,
+            };
+            let version = sets.read(handle, &mut out.pairs);
+            let unchanged = Word(place.load(Ordering::Acquire)).residency() == residency;
+            let now = self.shared.table.view();
+            if let Some(version) = version
+                && unchanged
+                && Arc::ptr_eq(view, &now)
+                && sets.version(handle) == version
+            {
+                return (residency, Some((handle, version)));
             }
+            *view = now;
         }
     }
 
@@ -187,7 +196,11 @@ impl Reader {
     /// Notes whose blocks are worth less from here on.
     fn discount(&self, out: &mut Matches) {
         let weights = &self.shared.weights;
-        if out.pairs.iter().all(|(word, _)| weights.of(tier_of(*word)) >= 1.0) {
+        if out
+            .pairs
+            .iter()
+            .all(|(word, _)| weights.of(tier_of(*word)) >= 1.0)
+        {
             return;
         }
         let mut tiers = Tier::ALL;

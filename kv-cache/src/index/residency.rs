@@ -89,9 +89,7 @@ impl Word {
     pub(crate) const EMPTY: Self = Self(0);
 
     pub(crate) fn new(block: u32, stamp: u32, residency: Residency) -> Self {
-        Self(
-            u64::from(block) << 36 | u64::from(stamp % STAMPS) << 32 | u64::from(residency.0),
-        )
+        Self(u64::from(block) << 36 | u64::from(stamp % STAMPS) << 32 | u64::from(residency.0))
     }
 
     pub(crate) fn block(self) -> u32 {
@@ -130,7 +128,10 @@ mod tests {
             assert_eq!(word.residency().holders(), Holders::One(bit));
             assert_eq!(word.stamped(29).stamp(), 13);
         }
-        let handle = Handle { class: 9, row: (1 << 20) - 1 };
+        let handle = Handle {
+            class: 9,
+            row: (1 << 20) - 1,
+        };
         let word = Word::new(1, 0, Residency::NOBODY).held(Residency::set(handle));
         assert_eq!(word.residency().holders(), Holders::Set(handle));
         assert_eq!(Residency::NOBODY.holders(), Holders::Nobody);

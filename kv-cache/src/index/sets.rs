@@ -388,13 +388,10 @@ mod tests {
                     return false;
                 };
                 let pairs = row[COUNTS].load(Ordering::Relaxed) as u32 as usize;
-                row[HEADER..]
-                    .chunks_exact(2)
-                    .take(pairs)
-                    .any(|pair| {
-                        pair[0].load(Ordering::Relaxed) == bit.word()
-                            && pair[1].load(Ordering::Relaxed) & bit.mask() != 0
-                    })
+                row[HEADER..].chunks_exact(2).take(pairs).any(|pair| {
+                    pair[0].load(Ordering::Relaxed) == bit.word()
+                        && pair[1].load(Ordering::Relaxed) & bit.mask() != 0
+                })
             }
         }
     }

@@ -40,10 +40,7 @@ struct Place<'a> {
 
 /// The segment of a key and the bits that choose its place there.
 fn split(key: Key, segment_bits: u32) -> (usize, u64) {
-    let segment = key
-        .get()
-        .checked_shr(u64::BITS - segment_bits)
-        .unwrap_or(0);
+    let segment = key.get().checked_shr(u64::BITS - segment_bits).unwrap_or(0);
     (segment as usize, key.get() << segment_bits >> 32)
 }
 
@@ -311,7 +308,10 @@ mod tests {
         for number in 2..500 {
             writer.set(Key::of(mix(number)), word(number));
         }
-        assert_eq!(view.word(key).map(|word| word.load(Ordering::Relaxed)), Some(word(1).0));
+        assert_eq!(
+            view.word(key).map(|word| word.load(Ordering::Relaxed)),
+            Some(word(1).0)
+        );
         assert!(view.word(Key::of(mix(499))).is_none(), "made before it");
         assert!(table.view().word(Key::of(mix(499))).is_some());
     }

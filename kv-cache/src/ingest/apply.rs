@@ -208,7 +208,8 @@ impl Ingest {
             };
             let before = tiered.pages.len();
             let told = |hash, key| full.push((hash, key));
-            let stored = !told_apart && tiered.pages.store(*hash, after, tokens, ours, told).is_ok();
+            let stored =
+                !told_apart && tiered.pages.store(*hash, after, tokens, ours, told).is_ok();
             self.pages += tiered.pages.len() - before;
             if !stored {
                 let left = (event.block_hashes.len() - reached) as u64;

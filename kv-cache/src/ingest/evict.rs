@@ -49,14 +49,22 @@ impl Ingest {
 
     /// Forgets some entries; false if there are none.
     fn evict(&mut self) -> bool {
-        // Once round, and one map more: the hand may have begun in the middle of one.
-        for _ in 0..=(self.pods.len() + 1) * TOLD {
-            if let Some((pod, tier)) = self.sample() {
-                self.forget_oldest(pod, tier);
-                return true;
-            }
-        }
-        false
+        // Once round, and one map more: the hand may have begun in the middle of one. Of the last few of a map the
+        // oldest may be young; it goes only if there is nothing else.
+        [SAMPLE, 1].into_iter().any(|enough| {
+            (0..=(self.pods.len() + 1) * TOLD).any(|_| {
+                let Some((pod, tier)) = self.sample() else {
+                    return false;
+                };
+                let ages = self.hand.sample.iter().map(|(age, _)| *age);
+                let oldest = ages.max().unwrap_or(0);
+                let may = self.hand.sample.len() >= enough || oldest >= OLD;
+                if may {
+                    self.forget_oldest(pod, tier, oldest.min(OLD));
+                }
+                may
+            })
+        })
     }
 
     /// Looks at the next entries of the map the hand is at and moves it on; the endpoint and tier of that map if
@@ -86,8 +94,8 @@ impl Ingest {
         (!sample.is_empty()).then_some(at)
     }
 
-    /// Forgets those of the sample that are old, or the oldest.
-    fn forget_oldest(&mut self, pod: usize, tier: usize) {
+    /// Forgets those of the sample that are old, or if `limit` is less, one of that age.
+    fn forget_oldest(&mut self, pod: usize, tier: usize, limit: u32) {
         let Some(state) = self.pods.get_mut(pod).and_then(Option::as_mut) else {
             return;
         };
@@ -97,7 +105,6 @@ impl Ingest {
         };
         let bit = Bit { tier: *name, slot };
         let sample = &mut self.hand.sample;
-        let limit = sample.iter().map(|(age, _)| *age).max().unwrap_or(0).min(OLD);
         let mut gone = 0;
         for (_, held) in sample.drain(..).filter(|(age, _)| *age >= limit) {
             if limit < OLD && gone > 0 {
