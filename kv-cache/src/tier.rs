@@ -53,6 +53,15 @@ impl Tier {
         }
     }
 
+    /// The same where the engine says whose the medium is: what is another's is remote, wherever it lies there.
+    pub fn of(medium: Option<&str>, locality: Option<&str>) -> Self {
+        if locality.is_some_and(|locality| locality.eq_ignore_ascii_case("remote")) {
+            Self::Remote
+        } else {
+            Self::of_medium(medium)
+        }
+    }
+
     /// This tier's place in [`TierWeights`].
     pub fn index(self) -> usize {
         match self {
@@ -100,6 +109,8 @@ mod tests {
         ] {
             assert_eq!(Tier::of_medium(medium), tier, "{medium:?}");
         }
+        assert_eq!(Tier::of(Some("STORAGE"), Some("REMOTE")), Tier::Remote);
+        assert_eq!(Tier::of(Some("STORAGE"), Some("LOCAL")), Tier::Disk);
         for (index, tier) in Tier::ALL.into_iter().enumerate() {
             assert_eq!(tier.index(), index);
         }

@@ -43,7 +43,7 @@ fn removed(prompt: u32, places: &[usize], medium: Option<&str>) -> Event {
             .map(|place| u64::from(prompt) << 32 | *place as u64)
             .collect(),
         medium: medium.map(str::to_owned),
-        group_idx: None,
+        ..Removed::default()
     })
 }
 

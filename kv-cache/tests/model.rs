@@ -130,7 +130,7 @@ impl Engine {
         vec![Event::Removed(Removed {
             block_hashes: vec![hash],
             medium: (medium == Medium::Cpu).then(|| "CPU".to_owned()),
-            group_idx: None,
+            ..Removed::default()
         })]
     }
 

@@ -80,7 +80,7 @@ fn read_events(input: &mut Input<'_>, batch: &mut Batch) -> Result<(), DecodeErr
     for _ in 0..length {
         let mut past = *input;
         past.skip()?;
-        match event(&mut *input) {
+        match event(input) {
             Ok(Some(event)) => batch.events.push(event),
             Ok(None) => batch.unknown += 1,
             Err(_) => batch.malformed += 1,
@@ -131,7 +131,8 @@ fn map_tag<'a>(mut input: Input<'a>, length: usize) -> Result<&'a [u8], DecodeEr
     Err(DecodeError::Missing { field: "type" })
 }
 
-const STORED_FIELDS: [&[u8]; 11] = [
+/// In the order of arrays, whose fields the last two never are.
+const STORED_FIELDS: [&[u8]; 13] = [
     b"block_hashes",
     b"parent_block_hash",
     b"token_ids",
@@ -143,6 +144,8 @@ const STORED_FIELDS: [&[u8]; 11] = [
     b"group_idx",
     b"kv_cache_spec_kind",
     b"kv_cache_spec_sliding_window",
+    b"locality",
+    b"cache_salt",
 ];
 
 fn stored(input: &mut Input<'_>, length: usize, named: bool) -> Result<Stored, DecodeError> {
@@ -165,6 +168,8 @@ fn stored(input: &mut Input<'_>, length: usize, named: bool) -> Result<Stored, D
                 stored.kv_cache_spec_sliding_window =
                     optional_u32(input, "kv_cache_spec_sliding_window")?;
             }
+            Some(11) if named => stored.locality = optional_text(input, "locality")?,
+            Some(12) if named => stored.cache_salt = optional_text(input, "cache_salt")?,
             _ => input.skip()?,
         }
         seen |= field.map_or(0, |field| 1_u32.checked_shl(field as u32).unwrap_or(0));
@@ -178,7 +183,7 @@ fn stored(input: &mut Input<'_>, length: usize, named: bool) -> Result<Stored, D
 }
 
 fn removed(input: &mut Input<'_>, length: usize, named: bool) -> Result<Removed, DecodeError> {
-    const FIELDS: [&[u8]; 3] = [b"block_hashes", b"medium", b"group_idx"];
+    const FIELDS: [&[u8]; 4] = [b"block_hashes", b"medium", b"group_idx", b"locality"];
     let mut removed = Removed::default();
     let mut seen = false;
     for place in 0..length {
@@ -189,6 +194,7 @@ fn removed(input: &mut Input<'_>, length: usize, named: bool) -> Result<Removed,
             }
             Some(1) => removed.medium = optional_text(input, "medium")?,
             Some(2) => removed.group_idx = optional_u32(input, "group_idx")?,
+            Some(3) if named => removed.locality = optional_text(input, "locality")?,
             _ => input.skip()?,
         }
     }

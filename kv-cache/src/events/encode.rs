@@ -81,10 +81,10 @@ fn event<E>(
 
 fn stored(output: &mut Output, stored: &Stored, form: Form) {
     let count = match form {
-        Form::Array { stored, .. } => Some(stored.max(4)),
+        Form::Array { stored, .. } => Some(stored.clamp(4, 11)),
         Form::Map => None,
     };
-    let fields: [Field<'_, Stored>; 11] = [
+    let fields: [Field<'_, Stored>; 13] = [
         ("block_hashes", false, &|output, event| {
             hashes(output, &event.block_hashes)
         }),
@@ -139,16 +139,26 @@ fn stored(output: &mut Output, stored: &Stored, form: Form) {
                 optional(output, window, Output::unsigned);
             },
         ),
+        ("locality", stored.locality.is_none(), &|output, event| {
+            optional(output, event.locality.as_deref(), Output::text);
+        }),
+        (
+            "cache_salt",
+            stored.cache_salt.is_none(),
+            &|output, event| {
+                optional(output, event.cache_salt.as_deref(), Output::text);
+            },
+        ),
     ];
     event(output, "BlockStored", stored, count, &fields);
 }
 
 fn removed(output: &mut Output, removed: &Removed, form: Form) {
     let count = match form {
-        Form::Array { removed, .. } => Some(removed.max(1)),
+        Form::Array { removed, .. } => Some(removed.clamp(1, 3)),
         Form::Map => None,
     };
-    let fields: [Field<'_, Removed>; 3] = [
+    let fields: [Field<'_, Removed>; 4] = [
         ("block_hashes", false, &|output, event| {
             hashes(output, &event.block_hashes)
         }),
@@ -162,6 +172,9 @@ fn removed(output: &mut Output, removed: &Removed, form: Form) {
                 optional(output, event.group_idx.map(u64::from), Output::unsigned);
             },
         ),
+        ("locality", removed.locality.is_none(), &|output, event| {
+            optional(output, event.locality.as_deref(), Output::text);
+        }),
     ];
     event(output, "BlockRemoved", removed, count, &fields);
 }

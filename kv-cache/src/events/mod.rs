@@ -65,6 +65,10 @@ pub struct Stored {
     pub kv_cache_spec_kind: Option<String>,
     /// The window of that attention, in tokens.
     pub kv_cache_spec_sliding_window: Option<u32>,
+    /// `REMOTE` where the medium is not the engine's own. Only in maps.
+    pub locality: Option<String>,
+    /// What the request's cache was kept apart by, where it is not among the extra keys. Only in maps.
+    pub cache_salt: Option<String>,
 }
 
 /// Blocks were let go.
@@ -76,6 +80,8 @@ pub struct Removed {
     pub medium: Option<String>,
     /// Which of a hybrid model's groups of layers.
     pub group_idx: Option<u32>,
+    /// `REMOTE` where the medium is not the engine's own. Only in maps.
+    pub locality: Option<String>,
 }
 
 /// A part of what tells a block apart: an adapter's name, an item's identifier, a salt, a digest.

@@ -33,11 +33,12 @@ struct Run<'a> {
 
 impl Ingest {
     pub(super) fn store(&mut self, pod: Pod, model: &str, event: &Stored) {
-        let tier = Tier::of_medium(event.medium.as_deref());
+        let tier = Tier::of(event.medium.as_deref(), event.locality.as_deref());
         let blocks = event.block_hashes.len();
         let Some(state) = self.state(pod) else {
             return;
         };
+        let slot = state.slot;
         let kind = event.kv_cache_spec_kind.as_deref();
         let whole = kind.is_none_or(|kind| WHOLE_PREFIX.contains(&kind));
         let group = event.group_idx;
@@ -55,16 +56,12 @@ impl Ingest {
             self.knows_less(pod);
             return;
         }
-        let Some(cut) = cut else {
+        let Some(cut) = cut.filter(|cut| self.tiered(pod, tier, *cut)) else {
             self.counts.misfits += 1;
             self.knows_less(pod);
             return;
         };
         let lora = event.lora_name.as_deref();
-        self.tiered(pod, tier, cut);
-        let Some(slot) = self.state(pod).map(|state| state.slot) else {
-            return;
-        };
         let root = Key::root(lora.unwrap_or(model));
         let parts = match cut {
             Cut::Whole(parts) => parts,
@@ -98,22 +95,17 @@ impl Ingest {
         }
     }
 
-    /// The endpoint's tier is there and cut so. An engine that cuts otherwise than before is another one.
-    fn tiered(&mut self, pod: Pod, tier: Tier, cut: Cut) {
+    /// Whether the endpoint's tier is cut so, or can be because nothing is in it. An engine that stores blocks of several
+    /// sizes is believed about the first one; a new engine begins with an empty tier.
+    fn tiered(&mut self, pod: Pod, tier: Tier, cut: Cut) -> bool {
         let Some(state) = self.state(pod) else {
-            return;
+            return false;
         };
-        let place = &mut state.tiers[tier.index()];
-        match place {
-            Some(tiered) if tiered.cut == cut => {}
-            Some(tiered) if !tiered.holds_anything() => tiered.cut = cut,
-            Some(_) => {
-                self.clear(pod);
-                self.knows_less(pod);
-                self.tiered(pod, tier, cut);
-            }
-            None => *place = Some(Box::new(Tiered::new(cut))),
+        let tiered = state.tiers[tier.index()].get_or_insert_with(|| Box::new(Tiered::new(cut)));
+        if tiered.cut != cut && !tiered.holds_anything() {
+            tiered.cut = cut;
         }
+        tiered.cut == cut
     }
 
     fn store_blocks(&mut self, run: &Run<'_>, root: Key) {
@@ -264,10 +256,12 @@ impl Ingest {
         parts: u32,
         event: &Stored,
     ) -> bool {
-        self.tiered(pod, tier, Cut::Whole(parts));
         let Some(slot) = self.state(pod).map(|state| state.slot) else {
             return false;
         };
+        if !self.tiered(pod, tier, Cut::Whole(parts)) {
+            return false;
+        }
         let run = Run {
             pod,
             bit: Bit { tier, slot },
@@ -286,7 +280,7 @@ impl Ingest {
     }
 
     pub(super) fn remove(&mut self, pod: Pod, event: &Removed) {
-        let tier = Tier::of_medium(event.medium.as_deref());
+        let tier = Tier::of(event.medium.as_deref(), event.locality.as_deref());
         let blocks = event.block_hashes.len() as u64;
         let Some(state) = self.state(pod) else {
             return;
@@ -363,6 +357,9 @@ impl Ingest {
 /// What tells the engine's block with that number apart besides its tokens. The adapter's name is in the root already.
 fn extras(event: &Stored, block: usize, lora: Option<&str>) -> Extras {
     let mut extras = Extras::default();
+    if let (0, None, Some(salt)) = (block, event.parent_block_hash, &event.cache_salt) {
+        extras.text(salt);
+    }
     let keys = event.extra_keys.as_ref().and_then(|all| all.get(block));
     if let Some(Some(keys)) = keys {
         for key in keys {
