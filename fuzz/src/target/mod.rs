@@ -4,6 +4,7 @@ mod body;
 mod config;
 mod grpc;
 mod json;
+mod kv_events;
 mod prometheus;
 mod sse;
 
@@ -26,12 +27,13 @@ impl std::fmt::Debug for Target {
 }
 
 /// Every target. A new one is a module with a `TARGET`, a line here, and a folder of inputs.
-pub static TARGETS: [&Target; 5] = [
+pub static TARGETS: [&Target; 6] = [
     &json::TARGET,
     &sse::TARGET,
     &grpc::TARGET,
     &prometheus::TARGET,
     &config::TARGET,
+    &kv_events::TARGET,
 ];
 
 /// The target of that name.
