@@ -1,5 +1,7 @@
 //! A full index stays within its bound, keeps what is new or asked for, and never invents anything.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use kv_cache::events::{Event, Stored};
 use kv_cache::keys::KeyHasher;
 use kv_cache::{Ingest, Key, Knowledge, Matches, Pod, Settings};

@@ -1,6 +1,8 @@
 //! Frames that vLLM's and SGLang's own event structs encoded (`golden/record.py`), field by field, and messages of our
 //! own that are cut short or carry what nobody knows.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use kv_cache::events::{
     Batch, DecodeError, Event, ExtraKey, Form, Removed, Stored, decode, encode,
 };

@@ -1,6 +1,8 @@
 //! After any sequence of stores, removals, clearings, gaps and restarts the index equals the engines' truth or says
 //! that it does not know.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

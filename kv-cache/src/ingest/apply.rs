@@ -182,8 +182,8 @@ impl Ingest {
             None => After::Block(root),
         };
         let mut full = Vec::new();
-        let mut reached = 0;
-        for (hash, tokens) in event.block_hashes.iter().zip(event.token_ids.chunks(size)) {
+        let pages = event.block_hashes.iter().zip(event.token_ids.chunks(size));
+        for (reached, (hash, tokens)) in pages.enumerate() {
             let told_apart = !extras(event, reached, run.lora).is_empty();
             if !self.make_room() {
                 self.counts.refused += (event.block_hashes.len() - reached) as u64;
@@ -214,7 +214,6 @@ impl Ingest {
                 break;
             }
             after = After::Page(*hash);
-            reached += 1;
             self.counts.stored += 1;
         }
         for (hash, key) in full {
@@ -298,9 +297,10 @@ impl Ingest {
         };
         for hash in &event.block_hashes {
             let known = match cut {
-                Cut::Whole(parts) => (0..parts).rev().fold(false, |known, part| {
-                    self.take(pod, bit, part_hash(*hash, part, parts)) || known
-                }),
+                Cut::Whole(parts) => {
+                    let taken = |part| self.take(pod, bit, part_hash(*hash, part, parts));
+                    (0..parts).rev().map(taken).filter(|taken| *taken).count() > 0
+                }
                 Cut::Pages => self.take_page(pod, bit, *hash),
             };
             if known {
