@@ -42,7 +42,11 @@ fn run(message: &[u8]) -> Shape {
     (told.unknown, told.malformed) = (0, 0);
     // Not a number is not equal to itself.
     (told.at, read.at) = (0.0, 0.0);
-    assert_eq!(format!("{read:?}"), format!("{told:?}"), "written and read again");
+    assert_eq!(
+        format!("{read:?}"),
+        format!("{told:?}"),
+        "written and read again"
+    );
     let settings = Settings {
         block_tokens: 2,
         entries: ENTRIES,
@@ -62,16 +66,30 @@ fn run(message: &[u8]) -> Shape {
         ingest.remove_pod(pod);
     }
     while ingest.tidy(8) {}
-    assert_eq!((ingest.entries(), ingest.blocks(), ingest.sets()), (0, 0, 0));
-    let kinds = batch.events.iter().take(4).fold(Shape::default(), |shape, event| match event {
-        Event::Stored(stored) => shape
-            .with((stored.parent_block_hash.is_some(), stored.extra_keys.is_some()))
-            .with_length(stored.block_hashes.len()),
-        Event::Removed(removed) => shape.with(1).with_length(removed.block_hashes.len()),
-        Event::Cleared => shape.with(2),
-    });
+    assert_eq!(
+        (ingest.entries(), ingest.blocks(), ingest.sets()),
+        (0, 0, 0)
+    );
+    let kinds = batch
+        .events
+        .iter()
+        .take(4)
+        .fold(Shape::default(), |shape, event| match event {
+            Event::Stored(stored) => shape
+                .with((
+                    stored.parent_block_hash.is_some(),
+                    stored.extra_keys.is_some(),
+                ))
+                .with_length(stored.block_hashes.len()),
+            Event::Removed(removed) => shape.with(1).with_length(removed.block_hashes.len()),
+            Event::Cleared => shape.with(2),
+        });
     kinds
         .with((batch.unknown.min(2), batch.malformed.min(2)))
         .with((counts.stored > 0, counts.removed > 0, counts.orphaned > 0))
-        .with((counts.misfits > 0, counts.evicted > 0, counts.cut_extras > 0))
+        .with((
+            counts.misfits > 0,
+            counts.evicted > 0,
+            counts.cut_extras > 0,
+        ))
 }
